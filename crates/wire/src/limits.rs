@@ -1,0 +1,34 @@
+//! The limits that both sides of the wire enforce, in bytes unless named otherwise.
+
+/// A chunk of a bundle: the unit of hashing, of resuming, and the most that one cut of the link costs.
+pub const CHUNK: usize = 64 * 1024;
+/// The longest poll request.
+pub const POLL_REQUEST: usize = 1024 * 1024;
+/// The longest poll reply.
+pub const POLL_REPLY: usize = 4 * 1024 * 1024;
+/// The longest enrolment request or reply.
+pub const ENROL: usize = 64 * 1024;
+/// The longest manifest envelope.
+pub const MANIFEST: usize = 1024 * 1024;
+/// The longest signed specification.
+pub const SPECIFICATION: usize = 512 * 1024;
+/// The longest signed release of an image.
+pub const RELEASE: usize = 64 * 1024;
+/// The longest root document with its signatures.
+pub const ROOT: usize = 64 * 1024;
+/// The longest image configuration (OCI config JSON).
+pub const IMAGE_CONFIG: usize = 4 * 1024 * 1024;
+/// The longest jobspec source kept beside a job version.
+pub const JOBSPEC: usize = 512 * 1024;
+/// The longest table of contents of a bundle, its signature included.
+pub const BUNDLE_TOC: usize = 64 * 1024 * 1024;
+/// Layers an image may have.
+pub const LAYERS: usize = 512;
+/// Reports carried by one poll.
+pub const REPORTS_PER_POLL: usize = 64;
+/// Allocations in one manifest.
+pub const ALLOCS_PER_NODE: usize = 256;
+/// Groups in a job, tasks in a group.
+pub const GROUPS_PER_JOB: usize = 64;
+/// Tasks in a group.
+pub const TASKS_PER_GROUP: usize = 32;

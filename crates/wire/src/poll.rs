@@ -1,0 +1,242 @@
+//! The poll: a node's one request. Field names are one letter because an idle poll is paid for by the byte.
+
+use serde::{Deserialize, Serialize};
+
+use crate::manifest::Mark;
+use crate::node::{Fingerprint, Inventory};
+use crate::{AllocId, Blob, BootId, Digest, ImageId, NodeId, Timestamp};
+
+/// What a node sends. Envelope with purpose [`PollRequest::PURPOSE`], signed by the node key.
+///
+/// Replay: within one boot `seq` only rises, and a request echoes the newest server nonce; the server refuses an older `seq`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PollRequest {
+    /// The node.
+    #[serde(rename = "n")]
+    pub node: NodeId,
+    /// The boot.
+    #[serde(rename = "b")]
+    pub boot: BootId,
+    /// Rises with every request of the boot.
+    #[serde(rename = "s")]
+    pub seq: u64,
+    /// Fresh random bytes; the reply must carry them.
+    #[serde(rename = "o", with = "serde_bytes")]
+    pub nonce: [u8; 8],
+    /// The nonce of the last reply, zeros when there was none in this boot.
+    #[serde(rename = "k", with = "serde_bytes")]
+    pub server_nonce: [u8; 8],
+    /// Mark of the manifest that the node holds.
+    #[serde(rename = "m")]
+    pub mark: Mark,
+    /// Facts, when they changed since the server confirmed them.
+    #[serde(rename = "f", default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Box<Fingerprint>>,
+    /// Images of the engine, when they changed since the server confirmed them.
+    #[serde(rename = "i", default, skip_serializing_if = "Option::is_none")]
+    pub inventory: Option<Inventory>,
+    /// Images that the manifest needs and the engine lacks.
+    #[serde(rename = "w", default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<ImageId>,
+    /// Specifications that the manifest names and the node lacks.
+    #[serde(rename = "p", default, skip_serializing_if = "Vec::is_empty")]
+    pub specifications: Vec<Digest>,
+    /// The oldest reports of the outbox, in order, at most [`crate::limits::REPORTS_PER_POLL`].
+    #[serde(rename = "r", default, skip_serializing_if = "Vec::is_empty")]
+    pub reports: Vec<Report>,
+}
+
+impl PollRequest {
+    /// Purpose string of the envelope.
+    pub const PURPOSE: &'static str = "skerry/poll/1";
+}
+
+/// What the server answers. Envelope with purpose [`PollReply::PURPOSE`], signed by the director.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PollReply {
+    /// The node it is for.
+    #[serde(rename = "n")]
+    pub node: NodeId,
+    /// The nonce of the request: freshness without a clock.
+    #[serde(rename = "o", with = "serde_bytes")]
+    pub nonce: [u8; 8],
+    /// To be echoed by the next request.
+    #[serde(rename = "k", with = "serde_bytes")]
+    pub server_nonce: [u8; 8],
+    /// The server's clock.
+    #[serde(rename = "t")]
+    pub time: Timestamp,
+    /// Seconds until the next poll is wanted; the node adds jitter.
+    #[serde(rename = "q")]
+    pub next_poll_s: u32,
+    /// Highest report sequence that the server has on its disk; 0 when none.
+    #[serde(rename = "a", default, skip_serializing_if = "is_zero")]
+    pub acknowledged: u64,
+    /// The server has no fingerprint or inventory of this node: send them with the next poll.
+    #[serde(rename = "x", default, skip_serializing_if = "is_false")]
+    pub send_facts: bool,
+    /// A manifest newer than the node's mark.
+    #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<Blob>,
+    /// Signed specifications: those asked for, and those that the new manifest adds.
+    #[serde(rename = "p", default, skip_serializing_if = "Vec::is_empty")]
+    pub specifications: Vec<Blob>,
+    /// What the server knows about each image asked for.
+    #[serde(rename = "d", default, skip_serializing_if = "Vec::is_empty")]
+    pub offers: Vec<Offer>,
+    /// Root documents newer than the node's, in order.
+    #[serde(rename = "r", default, skip_serializing_if = "Vec::is_empty")]
+    pub roots: Vec<Blob>,
+}
+
+impl PollReply {
+    /// Purpose string of the envelope.
+    pub const PURPOSE: &'static str = "skerry/poll-reply/1";
+}
+
+/// Serde asks by reference.
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+/// Serde asks by reference.
+fn is_false(b: &bool) -> bool {
+    !*b
+}
+
+/// The server's answer for one image that a node lacks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// The image.
+    #[serde(rename = "i")]
+    pub image: ImageId,
+    /// The state of its bundle for this node.
+    #[serde(rename = "b")]
+    pub bundle: OfferState,
+}
+
+/// The state of a bundle for a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OfferState {
+    /// Fetch it from `/agent/v1/objects/{digest}?n={node}&c={capability}`, with ranges.
+    Ready {
+        /// SHA-256 of the whole bundle file.
+        #[serde(rename = "d")]
+        digest: Digest,
+        /// Bytes of the bundle file.
+        #[serde(rename = "s")]
+        size: u64,
+        /// What admits this node to the object, hex.
+        #[serde(rename = "c")]
+        capability: String,
+        /// The signed release of the image.
+        #[serde(rename = "r")]
+        release: Blob,
+    },
+    /// Still in the making: ask again with the next poll.
+    Building,
+    /// It cannot be made; the reason is for people.
+    Failed {
+        /// Why.
+        #[serde(rename = "e")]
+        reason: String,
+    },
+}
+
+/// One entry of a node's outbox. Delivered at least once, counted once: the server keeps the highest sequence per node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Position in the node's outbox, from 1, never reused.
+    #[serde(rename = "s")]
+    pub seq: u64,
+    /// The node's lower bound of time when it happened.
+    #[serde(rename = "t")]
+    pub at: Timestamp,
+    /// What happened.
+    #[serde(rename = "e")]
+    pub event: Event,
+}
+
+/// What a report tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// A manifest was accepted.
+    ManifestAccepted {
+        /// Its mark.
+        mark: Mark,
+    },
+    /// A manifest or one of its specifications was refused.
+    ManifestRefused {
+        /// Its mark.
+        mark: Mark,
+        /// Why.
+        reason: String,
+    },
+    /// The node began, or went on with, fetching the bundle of an image.
+    ImageInTransit {
+        /// The image.
+        image: ImageId,
+        /// Bytes of the bundle that were there.
+        have: u64,
+        /// Bytes of the bundle.
+        size: u64,
+    },
+    /// The image is in the engine, checked and on disk.
+    ImagePresent {
+        /// The image.
+        image: ImageId,
+    },
+    /// The image could not be fetched or reconstructed.
+    ImageFailed {
+        /// The image.
+        image: ImageId,
+        /// Why.
+        reason: String,
+    },
+    /// An allocation's state changed.
+    Alloc {
+        /// The allocation.
+        alloc: AllocId,
+        /// Its client status.
+        status: AllocStatus,
+        /// Why, for people.
+        reason: String,
+        /// Restarts of its tasks so far.
+        restarts: u32,
+    },
+    /// Reports that were given up, counted here instead.
+    Dropped {
+        /// How many.
+        count: u64,
+        /// Why.
+        reason: String,
+    },
+    /// An event of a newer agent.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Client status of an allocation: what the node sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AllocStatus {
+    /// Accepted, not started: an image or a port is awaited.
+    Pending,
+    /// All tasks run.
+    Running,
+    /// Stopped by order.
+    Complete,
+    /// A task failed and its policy gave up.
+    Failed,
+}
+
+impl std::fmt::Display for AllocStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Complete => "complete",
+            Self::Failed => "failed",
+        })
+    }
+}
