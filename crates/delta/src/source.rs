@@ -7,7 +7,7 @@
 
 use std::io::{self, Read, Seek};
 
-use skerry_wire::DiffId;
+use skerry_wire::{DiffId, ImageId};
 
 /// Content that can be read from the middle.
 pub trait ReadSeek: Read + Seek + Send {}
@@ -35,8 +35,12 @@ pub trait LayerSource: Send + Sync {
     fn open(&self, file: u32) -> io::Result<Box<dyn ReadSeek + '_>>;
 }
 
-/// All old layers at hand.
+/// All old layers at hand, and the configurations of the images that they belong to.
 pub trait Sources: Send + Sync {
+    /// The configuration of this image, byte for byte (its SHA-256 is the id); `NotFound` when the image is not here. A target's
+    /// configuration is a patch of its base's.
+    fn config(&self, image: &ImageId) -> io::Result<Vec<u8>>;
+
     /// The layer with this diff_id; `NotFound` when there is none.
     fn layer(&self, diff_id: &DiffId) -> io::Result<Box<dyn LayerSource + '_>>;
 }
