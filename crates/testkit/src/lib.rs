@@ -1,1 +1,30 @@
-//! (to be written)
+//! What the tests and the demo are made of: network namespaces, private Docker engines, processes that can be killed at any
+//! instant, a probe that notices every missed answer, and images that are built in seconds without a registry.
+//!
+//! Goes in: a Linux machine, root, an installed Docker engine. Comes out: a [`Bed`] with a server's and a node's side, joined by a
+//! link that can be cut and slowed.
+//!
+//! What it promises: every value cleans up after itself when it is dropped, and kills only processes that it started, by their id.
+//! What a test run that was itself killed left behind is removed by the next one ([`netns::sweep`]).
+//!
+//! For tests only: nothing that ships depends on it.
+
+pub mod app;
+pub mod bed;
+pub mod command;
+pub mod dockerd;
+pub mod http;
+pub mod image;
+pub mod memory;
+pub mod need;
+pub mod netns;
+pub mod probe;
+pub mod process;
+pub mod relay;
+
+pub use bed::Bed;
+pub use dockerd::Dockerd;
+pub use netns::Netns;
+pub use probe::Probe;
+pub use process::Process;
+pub use relay::Relay;

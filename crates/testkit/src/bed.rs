@@ -1,0 +1,357 @@
+//! One server and one node, each in a namespace of its own, joined by a link, the node with its own Docker engine.
+//!
+//! The command lines and files of server, agent and CLI are all here, so that a change of theirs is a change of this file alone.
+//!
+//! ```text
+//!   server namespace 10.77.0.1 ---- veth ---- 10.77.0.2 node namespace
+//!   skerry-server dev                          skerry-agent, dockerd, containers
+//! ```
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{FlockOperation, flock};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::command::{self, output, run, until};
+use crate::dockerd::Dockerd;
+use crate::netns::{self, Interface, Netns};
+use crate::process::{Process, tail};
+use crate::relay::Relay;
+use crate::{app, need};
+
+const SERVER_ADDRESS: &str = "10.77.0.1";
+const NODE_ADDRESS: &str = "10.77.0.2";
+const SERVER_PORT: u16 = 4646;
+const RELAY_PORT: u16 = 4650;
+/// A server or an agent is ready within this time after its start.
+const START: Duration = Duration::from_secs(30);
+/// A server or an agent ends within this time after SIGTERM.
+const STOP: Duration = Duration::from_secs(15);
+
+/// The test bed; everything in it is gone when it is dropped.
+#[derive(Debug)]
+pub struct Bed {
+    // Dropped in this order: processes, engine, links, files, lock.
+    agent: Option<Process>,
+    server: Option<Process>,
+    relay: Option<Relay>,
+    /// The node's engine.
+    pub engine: Dockerd,
+    /// The node's end of the link.
+    pub link: Interface,
+    /// The server's end of the link.
+    pub server_link: Interface,
+    /// Where the agent and its containers are.
+    pub node: Netns,
+    /// Where the server and the operator are.
+    pub shore: Netns,
+    folder: TempDir,
+    _lock: File,
+}
+
+impl Bed {
+    /// Makes namespaces, link and engine; starts neither server nor agent. Beds of all processes stand in line: an engine each is
+    /// enough for a small machine.
+    ///
+    /// # Errors
+    /// When the machine lacks something, see [`need::bed`].
+    pub fn start() -> Result<Self> {
+        let lock = File::options().create(true).truncate(false).write(true).open(std::env::temp_dir().join("skerry-bed.lock"))?;
+        flock(&lock, FlockOperation::LockExclusive).context("cannot lock the bed")?;
+        netns::sweep()?;
+        let folder = tempfile::Builder::new().prefix("skerry-").tempdir()?;
+        let (shore, node) = (Netns::create("shore")?, Netns::create("node")?);
+        let ends = [SERVER_ADDRESS, NODE_ADDRESS].map(|a| format!("{a}/24"));
+        let (server_link, link) = Netns::join((&shore, &ends[0]), (&node, &ends[1]))?;
+        let engine = Dockerd::start(&folder.path().join("engine"), Some(&node))?;
+        Ok(Self { agent: None, server: None, relay: None, engine, link, server_link, node, shore, folder, _lock: lock })
+    }
+
+    /// A folder for files of the test, gone with the bed.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The server's data folder.
+    #[must_use]
+    pub fn server_data(&self) -> PathBuf {
+        self.folder.path().join("server")
+    }
+
+    /// The agent's data folder.
+    #[must_use]
+    pub fn agent_data(&self) -> PathBuf {
+        self.folder.path().join("agent")
+    }
+
+    /// Where the server listens.
+    #[must_use]
+    pub fn server_address(&self) -> String {
+        format!("{SERVER_ADDRESS}:{SERVER_PORT}")
+    }
+
+    /// Where the node's application answers, seen from the shore.
+    ///
+    /// # Errors
+    /// Never for the addresses of this file.
+    pub fn app_address(&self) -> Result<SocketAddr> {
+        format!("{NODE_ADDRESS}:{}", app::PORT).parse().context("address of the application")
+    }
+
+    // ---- server ----
+
+    /// Starts the server and waits until it listens. Started a second time it finds its data again.
+    ///
+    /// # Errors
+    /// When it is not built, or not ready within half a minute.
+    pub fn start_server(&mut self) -> Result<()> {
+        let mut command = self.shore.command(need::binary("skerry-server")?);
+        command.arg("dev").arg("--data").arg(self.server_data()).args(["--listen", &self.server_address()]);
+        let mut server = Process::spawn("skerry-server", &mut command, &self.folder.path().join("server.log"))?;
+        server.wait_for_line("ready", START)?;
+        self.server = Some(server);
+        Ok(())
+    }
+
+    /// The running server.
+    ///
+    /// # Errors
+    /// When it was not started.
+    pub fn server(&mut self) -> Result<&mut Process> {
+        self.server.as_mut().context("the server was not started")
+    }
+
+    /// Stops the server gracefully.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn stop_server(&mut self) -> Result<()> {
+        self.server.take().map_or(Ok(()), |mut p| p.terminate(STOP).map(drop))
+    }
+
+    // ---- agent ----
+
+    /// Starts the agent with the configuration that the server made; it enrols on its first start.
+    ///
+    /// # Errors
+    /// When it is not built.
+    pub fn start_agent(&mut self) -> Result<()> {
+        let mut command = self.agent_command(&self.agent_data())?;
+        self.agent = Some(Process::spawn("skerry-agent", &mut command, &self.folder.path().join("agent.log"))?);
+        Ok(())
+    }
+
+    /// The command that runs an agent of this node on a data folder.
+    ///
+    /// # Errors
+    /// When the agent is not built.
+    pub fn agent_command(&self, data: &Path) -> Result<Command> {
+        let mut command = self.node.command(need::binary("skerry-agent")?);
+        command.arg("run").arg("--config").arg(self.server_data().join("agent.toml"));
+        command.arg("--data").arg(data).args(["--docker", &self.engine.address()]);
+        Ok(command)
+    }
+
+    /// The running agent.
+    ///
+    /// # Errors
+    /// When it was not started.
+    pub fn agent(&mut self) -> Result<&mut Process> {
+        self.agent.as_mut().context("the agent was not started")
+    }
+
+    /// Stops the agent gracefully; its allocations go on.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn stop_agent(&mut self) -> Result<()> {
+        self.agent.take().map_or(Ok(()), |mut p| p.terminate(STOP).map(drop))
+    }
+
+    /// `skerry-agent status --json`, on the node, offline.
+    ///
+    /// # Errors
+    /// When the agent has nothing to say.
+    pub fn agent_status(&self) -> Result<Value> {
+        let mut command = self.node.command(need::binary("skerry-agent")?);
+        let text = run(command.arg("status").arg("--data").arg(self.agent_data()).arg("--json"))?;
+        serde_json::from_str(&text).with_context(|| format!("skerry-agent status said {text}"))
+    }
+
+    // ---- operator ----
+
+    /// The operator's command with these arguments, on the shore.
+    ///
+    /// # Errors
+    /// When it is not built.
+    pub fn skerry(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = self.shore.command(need::binary("skerry")?);
+        command.arg("--config").arg(self.server_data().join("cli.toml")).args(arguments);
+        Ok(command)
+    }
+
+    /// Runs the operator's command and returns its output.
+    ///
+    /// # Errors
+    /// When it ends with another code than 0; the error says what it said, and holds the ends of the logs.
+    pub fn operate(&self, arguments: &[&str]) -> Result<String> {
+        run(&mut self.skerry(arguments)?).with_context(|| self.logs())
+    }
+
+    /// Runs the operator's command with `--json` and returns what it said.
+    ///
+    /// # Errors
+    /// As [`Bed::operate`], and when it is not JSON.
+    pub fn ask(&self, arguments: &[&str]) -> Result<Value> {
+        let text = self.operate(&[arguments, &["--json"]].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("`skerry {}` said {text}", arguments.join(" ")))
+    }
+
+    /// Runs the operator's command where it must fail, and returns what it said on standard error.
+    ///
+    /// # Errors
+    /// When it does not fail.
+    pub fn refuse(&self, arguments: &[&str]) -> Result<String> {
+        let said = output(&mut self.skerry(arguments)?)?;
+        if said.status.success() {
+            bail!("`skerry {}` was to fail but said: {}", arguments.join(" "), String::from_utf8_lossy(&said.stdout));
+        }
+        Ok(String::from_utf8_lossy(&said.stderr).into_owned())
+    }
+
+    /// Publishes a `docker save` archive.
+    ///
+    /// # Errors
+    /// As [`Bed::operate`].
+    pub fn publish(&self, archive: &Path, reference: &str) -> Result<()> {
+        let (name, tag) = reference.rsplit_once(':').with_context(|| format!("{reference} has no tag"))?;
+        self.operate(&["image", "publish", &archive.display().to_string(), "--name", name, "--tag", tag]).map(drop)
+    }
+
+    /// Submits the job that runs `reference`; does not wait for its deployment set.
+    ///
+    /// # Errors
+    /// As [`Bed::operate`].
+    pub fn run_job(&self, job: &str, reference: &str) -> Result<()> {
+        let path = self.folder.path().join(format!("{job}.nomad.hcl"));
+        fs::write(&path, app::jobspec(job, reference))?;
+        self.operate(&["job", "run", &path.display().to_string()]).map(drop)
+    }
+
+    /// Status of the newest deployment set of a job.
+    ///
+    /// # Errors
+    /// When the job has none yet.
+    pub fn newest_set(&self, job: &str) -> Result<Value> {
+        let status = self.ask(&["job", "status", job])?;
+        let id = status["sets"][0]["id"].as_str().with_context(|| format!("job {job} has no deployment set: {status}"))?;
+        self.ask(&["deployment", "status", id])
+    }
+
+    /// Waits until the newest deployment set of a job is done.
+    ///
+    /// # Errors
+    /// When it fails, or is not done within `limit`; the error holds the ends of the logs.
+    pub fn wait_deployed(&self, job: &str, limit: Duration) -> Result<Value> {
+        let mut last = Value::Null;
+        let found = until(&format!("the deployment set of {job}"), limit, || {
+            last = self.newest_set(job)?;
+            match last["state"].as_str() {
+                Some("succeeded") => Ok(Some(true)),
+                Some("failed") => Ok(Some(false)),
+                _ => Ok(None),
+            }
+        });
+        match found {
+            Ok(true) => Ok(last),
+            Ok(false) => bail!("the deployment set of {job} failed: {last}\n{}", self.logs()),
+            Err(e) => Err(e.context(format!("last seen: {last}\n{}", self.logs()))),
+        }
+    }
+
+    /// Waits until the node's application says `version`.
+    ///
+    /// # Errors
+    /// When it does not within `limit`; the error holds the ends of the logs.
+    pub fn wait_version(&self, version: &str, limit: Duration) -> Result<()> {
+        let url = format!("http://{}{}", self.app_address()?, app::VERSION_PATH);
+        until(&format!("version {version} at {url}"), limit, || {
+            let said = run(self.shore.command("curl").args(["--silent", "--show-error", "--max-time", "2", &url]))?;
+            Ok((said.trim() == version).then_some(()))
+        })
+        .with_context(|| self.logs())
+    }
+
+    // ---- measuring ----
+
+    /// Bytes of the bodies of objects that the server has sent since its start, all objects together, by its own count.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub fn object_bytes_sent(&self) -> Result<u64> {
+        let metrics = self.metrics()?;
+        let lines = metrics.lines().filter(|l| l.starts_with("skerry_object_bytes_sent_total"));
+        lines.map(|l| l.rsplit(' ').next().unwrap_or_default().parse::<u64>().with_context(|| format!("cannot read \"{l}\""))).sum()
+    }
+
+    /// `GET /v1/metrics`: Prometheus text.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub fn metrics(&self) -> Result<String> {
+        let mut command = self.shore.command("curl");
+        command.args(["--silent", "--show-error", "--fail", "--max-time", "10", "--cacert"]).arg(self.server_data().join("ca.pem"));
+        command.args(["--header", &format!("Authorization: Bearer {}", self.operator_token()?)]);
+        run(command.arg(format!("https://{}/v1/metrics", self.server_address())))
+    }
+
+    fn operator_token(&self) -> Result<String> {
+        let path = self.server_data().join("cli.toml");
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let token = text.lines().filter_map(|l| l.split_once('=')).find(|(key, _)| key.trim() == "token");
+        let (_, value) = token.with_context(|| format!("no token in {}", path.display()))?;
+        Ok(value.trim().trim_matches('"').to_owned())
+    }
+
+    /// From now on every new connection of the node to the server goes through a relay that counts its payload.
+    ///
+    /// # Errors
+    /// When the relay cannot listen.
+    pub fn count_payload(&mut self) -> Result<()> {
+        let (listen, target) = (format!("{SERVER_ADDRESS}:{RELAY_PORT}"), self.server_address());
+        self.relay = Some(Relay::start(Some(&self.shore), listen.parse()?, target.parse()?)?);
+        self.server_link.redirect(SERVER_PORT, RELAY_PORT)
+    }
+
+    /// The relay of [`Bed::count_payload`].
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn relay(&self) -> Result<&Relay> {
+        self.relay.as_ref().context("count_payload was not called")
+    }
+
+    /// The ends of all logs, for failures.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        let of = |name: &str| format!("{name}:\n{}", tail(&self.folder.path().join(name), 30));
+        format!("{}\n{}", of("server.log"), of("agent.log"))
+    }
+
+    /// Waits until `bytes` more have come in on the node's link.
+    ///
+    /// # Errors
+    /// When they do not within `limit`.
+    pub fn wait_received(&self, bytes: u64, limit: Duration) -> Result<()> {
+        let start = self.link.bytes()?.received;
+        let what = format!("{bytes} bytes on the node's link");
+        command::until(&what, limit, || Ok((self.link.bytes()?.received >= start + bytes).then_some(()))).with_context(|| self.logs())
+    }
+}

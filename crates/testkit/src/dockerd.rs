@@ -1,0 +1,254 @@
+//! A private Docker engine with its own images, containers and network, beside the machine's own.
+//!
+//! Goes in: a folder and a namespace. Comes out: a socket to talk to. What it promises: when dropped, its containers, processes,
+//! mounts and files are gone, and the machine's own engine was never touched.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::command::{self, run, until};
+use crate::netns::Netns;
+use crate::process::Process;
+
+/// An engine answers within this time after its start, on a busy machine.
+const START: Duration = Duration::from_secs(60);
+/// An engine ends within this time after SIGTERM.
+const STOP: Duration = Duration::from_secs(20);
+
+/// A running engine; gone when dropped.
+#[derive(Debug)]
+pub struct Dockerd {
+    home: PathBuf,
+    namespace: Option<PathBuf>,
+    driver: &'static str,
+    process: Option<Process>,
+}
+
+impl Dockerd {
+    /// Starts an engine that keeps everything under `home` (short: it holds sockets), in a namespace or beside the machine's own.
+    ///
+    /// In a namespace it has the default bridge with its own packet filter; in the machine's own it has no bridge, only host
+    /// networking, so that it does not meet the machine's engine.
+    ///
+    /// # Errors
+    /// When it does not answer within a minute; the error holds the end of its log.
+    pub fn start(home: &Path, namespace: Option<&Netns>) -> Result<Self> {
+        fs::create_dir_all(home.join("data"))?;
+        // A file of its own, or the engine would read the machine's.
+        fs::write(home.join("daemon.json"), "{}\n")?;
+        let driver = storage_driver(&home.join("data"));
+        let mut engine = Self { home: home.to_owned(), namespace: namespace.map(Netns::path), driver, process: None };
+        engine.start_again()?;
+        Ok(engine)
+    }
+
+    /// Starts it again after [`Dockerd::stop`] or [`Dockerd::kill9`]; its images and containers are those of before.
+    ///
+    /// # Errors
+    /// As [`Dockerd::start`].
+    pub fn start_again(&mut self) -> Result<()> {
+        // A killed engine leaves its id file behind, and another process may have that id by now.
+        let _ = fs::remove_file(self.home.join("dockerd.pid"));
+        let mut command = match &self.namespace {
+            Some(path) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net={}", path.display())).args(["--", "dockerd"]);
+                command
+            }
+            None => {
+                let mut command = Command::new("dockerd");
+                command.args(["--bridge", "none", "--iptables=false", "--ip6tables=false"]);
+                command
+            }
+        };
+        let at = |name: &str| self.home.join(name).display().to_string();
+        command.args(["--config-file", &at("daemon.json"), "--data-root", &at("data"), "--exec-root", &at("run")]);
+        command.args(["--pidfile", &at("dockerd.pid"), "--host", &self.address(), "--storage-driver", self.driver]);
+        let mut process = Process::spawn("dockerd", &mut command, &self.home.join("dockerd.log"))?;
+        let answer = until("the Docker engine to answer", START, || {
+            if !process.is_running() {
+                return Ok(Some(false));
+            }
+            Ok(command::output(self.docker().arg("version"))?.status.success().then_some(true))
+        });
+        let log = process.log_tail();
+        self.process = Some(process);
+        if !answer.with_context(|| log.clone())? {
+            bail!("the Docker engine ended at its start:\n{log}");
+        }
+        Ok(())
+    }
+
+    /// Stops the engine as an operator would; its data stays.
+    ///
+    /// # Errors
+    /// When it had to be killed.
+    pub fn stop(&mut self) -> Result<()> {
+        match self.process.take() {
+            Some(mut process) => process.terminate(STOP).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Kills the engine; its containers go on without it.
+    ///
+    /// # Errors
+    /// When the signal cannot be sent.
+    pub fn kill9(&mut self) -> Result<()> {
+        match self.process.take() {
+            Some(mut process) => process.kill9(),
+            None => Ok(()),
+        }
+    }
+
+    /// `unix:///.../docker.sock`
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("unix://{}", self.home.join("docker.sock").display())
+    }
+
+    /// The storage driver that was chosen.
+    #[must_use]
+    pub fn storage_driver(&self) -> &'static str {
+        self.driver
+    }
+
+    /// The folder that the engine keeps images and containers in.
+    #[must_use]
+    pub fn data_root(&self) -> PathBuf {
+        self.home.join("data")
+    }
+
+    /// A `docker` command that talks to this engine.
+    #[must_use]
+    pub fn docker(&self) -> Command {
+        let mut command = Command::new("docker");
+        command.args(["--host", &self.address()]).env_remove("DOCKER_HOST").env_remove("DOCKER_CONTEXT");
+        command
+    }
+
+    /// Loads a `docker save` archive.
+    ///
+    /// # Errors
+    /// When the engine refuses it.
+    pub fn load(&self, archive: &Path) -> Result<()> {
+        run(self.docker().args(["load", "--quiet", "--input"]).arg(archive)).map(drop)
+    }
+
+    /// Image ids that the engine has (`sha256:...`), sorted.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub fn images(&self) -> Result<Vec<String>> {
+        let text = run(self.docker().args(["image", "ls", "--all", "--quiet", "--no-trunc"]))?;
+        let mut ids: Vec<_> = text.lines().map(str::to_owned).collect();
+        ids.sort();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    /// The running containers, oldest first.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub fn containers(&self) -> Result<Vec<Container>> {
+        let ids = run(self.docker().args(["ps", "--quiet", "--no-trunc"]))?;
+        let ids: Vec<_> = ids.lines().collect();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let text = run(self.docker().args(["inspect", "--format", "{{.Id}} {{.State.StartedAt}} {{.Image}}"]).args(ids))?;
+        let mut containers = Vec::new();
+        for line in text.lines() {
+            let mut words = line.split_whitespace().map(str::to_owned);
+            let mut word = || words.next().with_context(|| format!("docker inspect said \"{line}\""));
+            containers.push(Container { id: word()?, started_at: word()?, image: word()? });
+        }
+        containers.sort_by(|a, b| a.started_at.cmp(&b.started_at));
+        Ok(containers)
+    }
+
+    fn remove_everything(&mut self) {
+        if self.process.as_mut().is_some_and(Process::is_running)
+            && let Ok(ids) = run(self.docker().args(["ps", "--all", "--quiet"]))
+            && !ids.trim().is_empty()
+        {
+            let _ = command::output(self.docker().args(["rm", "--force", "--volumes"]).args(ids.lines()));
+        }
+        let _ = self.stop();
+        // After a kill: shims, proxies and the engine's containerd, known by the folder in their command line.
+        let end = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < end && self.kill_leftovers() > 0 {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        unmount_below(&self.home);
+        let _ = fs::remove_dir_all(&self.home);
+    }
+
+    /// Kills every process whose command line names the engine's folder; returns how many there were.
+    fn kill_leftovers(&self) -> usize {
+        let home = self.home.to_string_lossy().into_owned();
+        let Ok(entries) = fs::read_dir("/proc") else { return 0 };
+        let mut killed = 0;
+        for entry in entries.flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let ours = String::from_utf8_lossy(&line).contains(&format!("{home}/run"));
+            if ours && let Some(pid) = Pid::from_raw(pid) {
+                killed += usize::from(kill_process(pid, Signal::KILL).is_ok());
+            }
+        }
+        killed
+    }
+}
+
+impl Drop for Dockerd {
+    fn drop(&mut self) {
+        self.remove_everything();
+    }
+}
+
+/// A running container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    /// Its id.
+    pub id: String,
+    /// When it was started, as the engine writes it.
+    pub started_at: String,
+    /// Id of its image, `sha256:...`.
+    pub image: String,
+}
+
+/// The best driver for this folder: overlay2 where the kernel can lay one folder over another there, else fuse-overlayfs, else vfs.
+fn storage_driver(folder: &Path) -> &'static str {
+    let probe = folder.join("overlay-probe");
+    let at = |name: &str| probe.join(name);
+    let possible = ["lower", "upper", "work", "merged"].iter().all(|n| fs::create_dir_all(at(n)).is_ok()) && {
+        let options = format!("lowerdir={},upperdir={},workdir={}", at("lower").display(), at("upper").display(), at("work").display());
+        let mount = run(Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(at("merged")));
+        mount.is_ok() && run(Command::new("umount").arg(at("merged"))).is_ok()
+    };
+    let _ = fs::remove_dir_all(&probe);
+    if possible {
+        "overlay2"
+    } else if crate::need::program("fuse-overlayfs").is_some() && Path::new("/dev/fuse").exists() {
+        "fuse-overlayfs"
+    } else {
+        "vfs"
+    }
+}
+
+/// Unmounts whatever is mounted below a folder, the deepest first.
+fn unmount_below(folder: &Path) {
+    let Ok(table) = fs::read_to_string("/proc/self/mountinfo") else { return };
+    let mut points: Vec<_> = table.lines().filter_map(|l| l.split(' ').nth(4)).filter(|p| Path::new(p).starts_with(folder)).collect();
+    points.sort_by_key(|p| std::cmp::Reverse(p.len()));
+    for point in points {
+        let _ = run(Command::new("umount").args(["--lazy", point]));
+    }
+}

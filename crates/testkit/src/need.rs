@@ -1,0 +1,55 @@
+//! What a test needs from the machine, and what to say when it is not there.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+/// May tests that make namespaces and engines run here?
+///
+/// `Ok(false)` means: skip, the reason was printed. With `CI=true` nothing is skipped.
+///
+/// # Errors
+/// When something is missing and `CI` is `true`.
+pub fn bed() -> Result<bool> {
+    let Some(missing) = missing() else { return Ok(true) };
+    let what = format!("{missing}; `make setup` as root installs what is needed");
+    if std::env::var("CI").is_ok_and(|v| v == "true") {
+        bail!("{what}");
+    }
+    eprintln!("skipped: {what}");
+    Ok(false)
+}
+
+fn missing() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("this test makes network namespaces and needs root".to_owned());
+    }
+    let tools = ["ip", "nft", "tc", "nsenter", "docker", "dockerd", "curl"];
+    tools.iter().find(|t| program(t).is_none()).map(|t| format!("the program `{t}` is not in PATH"))
+}
+
+/// Where a program is, by PATH and the folders of system programs.
+#[must_use]
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from))
+        .map(|folder| folder.join(name))
+        .find(|p| p.is_file())
+}
+
+/// A binary of this project: `$SKERRY_BIN_DIR/NAME`, or `target/bin/NAME` as `make build` leaves it.
+///
+/// # Errors
+/// When it is not there; the error says how to build it.
+pub fn binary(name: &str) -> Result<PathBuf> {
+    let folder = match std::env::var_os("SKERRY_BIN_DIR") {
+        Some(folder) => PathBuf::from(folder),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bin"),
+    };
+    let path = folder.join(name);
+    if !path.is_file() {
+        bail!("{} is not there; `make build` makes it", path.display());
+    }
+    Ok(path)
+}
