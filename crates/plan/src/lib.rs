@@ -1,1 +1,26 @@
-//! (to be written)
+//! The planner: jobs, nodes, allocations and images to placements, manifests, bases and deployment sets.
+//!
+//! In: a [`Fleet`], everything that the store knows. Out: a [`Plan`], the changes to allocations with the reason for every group that
+//! could not be placed; from the allocations that follow, [`manifest::content`] lists what each node runs, [`set::rows`] what each
+//! deployment set brings where, and [`base::choose`] what each missing image is patched from and costs.
+//!
+//! What it promises: it is pure, total and deterministic, whatever the order of its inputs; planning again once a plan was applied
+//! changes nothing; an allocation moves to no other node; nothing is stopped because a node is silent, because the server forgot
+//! something, or because a node's facts changed under a version that it runs already.
+#![forbid(unsafe_code)]
+
+mod alloc_id;
+pub mod base;
+mod constraint;
+mod feasible;
+mod glob;
+pub mod manifest;
+mod model;
+mod place;
+pub mod set;
+mod version;
+
+pub use alloc_id::alloc_id;
+pub use feasible::{Ruling, claim};
+pub use model::{Alloc, Claim, Fleet, Image, JobVersion, Node, Order};
+pub use place::{Plan, Start, Stop, plan};
