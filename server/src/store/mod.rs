@@ -1,0 +1,34 @@
+//! What the server remembers, and the only place of the server that speaks SQL.
+//!
+//! [`Store`] is everything that the rest of the server asks of it, in terms of use cases, one trait per topic. [`SqliteStore`] keeps it
+//! in one SQLite file: WAL, `synchronous = FULL`, one writer thread that commits queued writes in groups, and a few read-only
+//! connections. A write that has returned is on the disk.
+//!
+//! A topic has one file: its trait, its types, its SQL. Adding a table is a new file under `migrations/` and a line in `migrate.rs`.
+
+mod audit;
+mod error;
+mod images;
+mod migrate;
+mod objects;
+mod operators;
+mod retention;
+mod sqlite;
+#[cfg(test)]
+mod testing;
+mod tokens;
+mod writer;
+
+pub use audit::{AuditEntry, AuditStore, By};
+pub use error::StoreError;
+pub use images::{AddImageError, ImageRef, ImageStore, NewImage, StoredImage, StoredLayer};
+pub use objects::ObjectStore;
+pub use operators::{Operator, OperatorStore, Role};
+pub use retention::{Keep, Removed, RetentionStore};
+pub use sqlite::{SqliteStore, database_path};
+pub use tokens::{NewToken, TokenRefusal, TokenStore};
+
+/// Everything that the server remembers.
+pub trait Store: AuditStore + ImageStore + ObjectStore + OperatorStore + RetentionStore + TokenStore + Send + Sync {}
+
+impl<T: AuditStore + ImageStore + ObjectStore + OperatorStore + RetentionStore + TokenStore + Send + Sync> Store for T {}

@@ -1,0 +1,110 @@
+//! The store in one SQLite file.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::Semaphore;
+
+use super::StoreError;
+use super::migrate::migrate;
+use super::writer::Writer;
+
+/// Connections that read; each runs one query at a time on a blocking thread.
+const READERS: usize = 4;
+
+/// What every connection is set to. `busy_timeout` is for backups and the `sqlite3` shell beside a running server.
+const PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 5000;
+    PRAGMA cache_size = -8192; PRAGMA trusted_schema = OFF;";
+
+/// The store in one SQLite file.
+#[derive(Debug)]
+pub struct SqliteStore {
+    writer: Writer,
+    readers: Arc<Readers>,
+}
+
+#[derive(Debug)]
+struct Readers {
+    idle: Mutex<Vec<Connection>>,
+    permits: Arc<Semaphore>,
+}
+
+impl SqliteStore {
+    /// Opens or makes the database and brings it to the newest schema. Blocks.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let mut connection = Connection::open(path)?;
+        connection.execute_batch(PRAGMAS)?;
+        let check: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        if check != "ok" {
+            return Err(StoreError::Damaged(format!("{}: {check}", path.display())));
+        }
+        migrate(&mut connection)?;
+        let readers = (0..READERS).map(|_| reader(path)).collect::<Result<Vec<_>, _>>()?;
+        let writer = Writer::start(connection).map_err(|e| StoreError::Damaged(format!("no thread for the writer: {e}")))?;
+        Ok(Self { writer, readers: Arc::new(Readers { idle: Mutex::new(readers), permits: Arc::new(Semaphore::new(READERS)) }) })
+    }
+
+    /// Runs `work` in a transaction of the writer; see [`Writer::write`].
+    pub(super) async fn write<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+    {
+        self.writer.write(work).await
+    }
+
+    /// Runs `work` on a read-only connection, in one snapshot, off the async threads.
+    pub(super) async fn read<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+    {
+        let readers = Arc::clone(&self.readers);
+        let permit = Arc::clone(&self.readers.permits).acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        let task = tokio::task::spawn_blocking(move || {
+            let connection = readers.idle.lock().ok().and_then(|mut idle| idle.pop()).ok_or(StoreError::Closed)?;
+            let connection = Returned { connection: Some(connection), readers: &readers };
+            let transaction = connection.get().unchecked_transaction().map_err(StoreError::from)?;
+            let result = work(&transaction);
+            drop(transaction);
+            drop(connection);
+            drop(permit);
+            result
+        });
+        task.await.map_err(|_| StoreError::Damaged("a read panicked; the server's log has more".to_owned()))?
+    }
+}
+
+/// A reading connection that goes back when it is dropped, after a panic too.
+struct Returned<'a> {
+    connection: Option<Connection>,
+    readers: &'a Readers,
+}
+
+impl Returned<'_> {
+    fn get(&self) -> &Connection {
+        self.connection.as_ref().expect("there until dropped")
+    }
+}
+
+impl Drop for Returned<'_> {
+    fn drop(&mut self) {
+        if let (Some(connection), Ok(mut idle)) = (self.connection.take(), self.readers.idle.lock()) {
+            idle.push(connection);
+        }
+    }
+}
+
+fn reader(path: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.execute_batch("PRAGMA query_only = ON; PRAGMA busy_timeout = 5000; PRAGMA cache_size = -4096;")?;
+    Ok(connection)
+}
+
+/// The database's file in a data folder.
+pub fn database_path(data: &Path) -> PathBuf {
+    data.join("server.db")
+}
