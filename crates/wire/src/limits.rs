@@ -22,6 +22,8 @@ pub const IMAGE_CONFIG: usize = 4 * 1024 * 1024;
 pub const JOBSPEC: usize = 512 * 1024;
 /// The longest table of contents of a bundle, its signature included.
 pub const BUNDLE_TOC: usize = 64 * 1024 * 1024;
+/// The longest layer, uncompressed.
+pub const LAYER: u64 = 64 * 1024 * 1024 * 1024;
 /// Layers an image may have.
 pub const LAYERS: usize = 512;
 /// Reports carried by one poll.
