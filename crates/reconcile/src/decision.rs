@@ -1,0 +1,150 @@
+//! What comes out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use skerry_wire::job::Job;
+use skerry_wire::poll::{AllocStatus, Event};
+use skerry_wire::{AllocId, Digest, ImageId, Millis};
+
+use crate::container::ContainerPlan;
+use crate::facts::Slot;
+use crate::memory::Memory;
+
+/// What to do, what to remember, when to look again, what to tell.
+#[derive(Debug, Clone, Default)]
+pub struct Decision {
+    /// To be done in this order, after `memory` is on disk. When one fails, the rest of the same slot is left for the next decision.
+    pub actions: Vec<Action>,
+    /// To be kept before anything is done.
+    pub memory: Memory,
+    /// Look again at this time of the boot, in milliseconds, if nothing else happens before.
+    pub wake_at: Option<u64>,
+    /// To be reported, in this order; kept in the same transaction as `memory`.
+    pub events: Vec<Event>,
+    /// Images to be fetched, most urgent first.
+    pub needed: Vec<NeededImage>,
+    /// Images that must stay in the engine.
+    pub pins: BTreeSet<ImageId>,
+    /// Specifications that must stay in the ledger.
+    pub specifications: BTreeSet<Digest>,
+    /// Allocations whose folders must stay, as their containers are labelled.
+    pub folders: BTreeSet<AllocId>,
+    /// Every allocation with its status and why, for people; sorted by slot.
+    pub allocs: Vec<AllocView>,
+}
+
+/// An image that the engine lacks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeededImage {
+    /// The image.
+    pub image: ImageId,
+    /// As the jobspec writes it, for people.
+    pub reference: String,
+    /// Highest priority among the jobs that need it.
+    pub priority: u8,
+    /// A job that needs it, for people.
+    pub job: String,
+}
+
+impl NeededImage {
+    /// The image that a job writes as `reference`.
+    pub(crate) fn of(image: ImageId, reference: &str, job: &Job) -> Self {
+        Self { image, reference: reference.to_owned(), priority: job.priority, job: job.id.clone() }
+    }
+}
+
+/// One step on one container. Each may be repeated: what is done already is no error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Action {
+    /// The place.
+    pub slot: Slot,
+    /// The allocation that the container is labelled with.
+    pub alloc: AllocId,
+    /// The task.
+    pub task: String,
+    /// Name of the container.
+    pub container: String,
+    /// What to do.
+    pub kind: ActionKind,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// What an [`Action`] does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ActionKind {
+    /// Make the container, do not start it.
+    Create(Box<ContainerPlan>),
+    /// Start it.
+    Start,
+    /// Ask it to end, and kill it after the span.
+    Stop {
+        /// From the signal to the kill.
+        timeout: Millis,
+    },
+    /// Remove it; it does not run.
+    Remove,
+}
+
+impl Action {
+    /// The step that this action is.
+    pub fn step(&self) -> Step {
+        match self.kind {
+            ActionKind::Create(_) => Step::Create,
+            ActionKind::Start => Step::Start,
+            ActionKind::Stop { .. } => Step::Stop,
+            ActionKind::Remove => Step::Remove,
+        }
+    }
+}
+
+/// Names of the steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// Make the container.
+    Create,
+    /// Start it.
+    Start,
+    /// End it.
+    Stop,
+    /// Remove it.
+    Remove,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Create => "create",
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Remove => "remove",
+        })
+    }
+}
+
+/// One allocation, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllocView {
+    /// The allocation.
+    pub id: AllocId,
+    /// Job id.
+    pub job: String,
+    /// Group.
+    pub group: String,
+    /// Index.
+    pub index: u32,
+    /// Version of the job; none when only its end is known.
+    pub version: Option<u64>,
+    /// Is it what the place was switched to?
+    pub current: bool,
+    /// Client status.
+    pub status: AllocStatus,
+    /// Why.
+    pub reason: String,
+    /// Restarts of its tasks so far.
+    pub restarts: u32,
+    /// The node's ports, by label.
+    pub ports: BTreeMap<String, u16>,
+}

@@ -1,0 +1,145 @@
+//! What goes in: what is wanted, what is there, and the time since boot.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use skerry_wire::manifest::{Manifest, ManifestAlloc, Tombstone};
+use skerry_wire::release::Specification;
+use skerry_wire::{AllocId, BootId, Digest, ImageId, NodeId};
+
+use crate::container::Labels;
+use crate::decision::Step;
+use crate::policy::Policy;
+
+/// A place that an allocation takes on a node. At any time at most one version runs in it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Slot {
+    /// Job id.
+    pub job: String,
+    /// Group name.
+    pub group: String,
+    /// Index.
+    pub index: u32,
+}
+
+impl fmt::Display for Slot {
+    /// As Nomad names an allocation: `job.group[0]`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}[{}]", self.job, self.group, self.index)
+    }
+}
+
+impl From<&ManifestAlloc> for Slot {
+    fn from(alloc: &ManifestAlloc) -> Self {
+        Self { job: alloc.job.clone(), group: alloc.group.clone(), index: alloc.index }
+    }
+}
+
+impl From<&Tombstone> for Slot {
+    fn from(tombstone: &Tombstone) -> Self {
+        Self { job: tombstone.job.clone(), group: tombstone.group.clone(), index: tombstone.index }
+    }
+}
+
+/// Time since the kernel started, the only time that decisions use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// The boot that `ms` counts from; times of another boot mean nothing.
+    pub boot: BootId,
+    /// Milliseconds, suspend included (`CLOCK_BOOTTIME`).
+    pub ms: u64,
+}
+
+/// What is wanted: everything here was signed by keys that the node trusts.
+#[derive(Debug, Clone, Copy)]
+pub struct Desired<'a> {
+    /// The newest manifest; none before the first, or when all marks were lost.
+    pub manifest: Option<&'a Manifest>,
+    /// The specifications that the node holds, by digest of their envelope.
+    pub specifications: &'a BTreeMap<Digest, Specification>,
+}
+
+/// What is there.
+#[derive(Debug, Clone)]
+pub struct Observed<'a> {
+    /// Facts of the node that go into environments and paths.
+    pub node: &'a Node,
+    /// What the node's owner allows.
+    pub policy: &'a Policy,
+    /// Images in the engine that are checked and on disk.
+    pub images: BTreeSet<ImageId>,
+    /// Containers of this node's agent, whatever their state.
+    pub containers: Vec<Container>,
+    /// Actions that failed since the last call.
+    pub failures: Vec<Failure>,
+    /// The engine was away since the last call: containers ended with it, not by themselves.
+    pub interrupted: bool,
+}
+
+/// Facts of the node that go into environments and paths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// The node.
+    pub id: NodeId,
+    /// Name for people.
+    pub name: String,
+    /// Site.
+    pub datacenter: String,
+    /// Node pool, as given at enrolment; empty when not known.
+    pub pool: String,
+    /// Address that the node is reached by on its own network.
+    pub address: String,
+    /// `${attr.*}`
+    pub attributes: BTreeMap<String, String>,
+    /// `${meta.*}`
+    pub meta: BTreeMap<String, String>,
+    /// Absolute path of the folder that holds one folder per allocation.
+    pub alloc_folder: String,
+}
+
+/// A container as the engine sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    /// Its name, as [`crate::container_name`] made it.
+    pub name: String,
+    /// What its labels say.
+    pub labels: Labels,
+    /// The image it was made from, when the engine says it.
+    pub image: Option<ImageId>,
+    /// Its state.
+    pub state: State,
+}
+
+/// State of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Never started.
+    Created,
+    /// Its process runs (or is paused).
+    Running,
+    /// Its process ended.
+    Exited {
+        /// Exit code.
+        code: i64,
+        /// Killed for want of memory?
+        out_of_memory: bool,
+        /// Tells this end from every other one of the same container; only compared for equality.
+        mark: String,
+    },
+}
+
+/// An action that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The place it was for.
+    pub slot: Slot,
+    /// The allocation that the container is labelled with.
+    pub alloc: AllocId,
+    /// The task.
+    pub task: String,
+    /// What was tried.
+    pub step: Step,
+    /// What the engine said.
+    pub error: String,
+}

@@ -1,0 +1,134 @@
+//! Keeps the current version of a place running: counts ends, starts again, gives up when the policy says so.
+
+use std::collections::BTreeSet;
+
+use skerry_wire::poll::AllocStatus;
+
+use crate::container::Making;
+use crate::decision::{ActionKind, Decision, NeededImage, Step};
+use crate::facts::{Container, Observed, State};
+use crate::memory::{SlotMemory, TaskMemory, Version};
+use crate::reconcile::MIN_HEALTHY_MS;
+use crate::restart::{Verdict, after_end};
+use crate::slot::Work;
+
+impl Work<'_> {
+    /// Decides about the current version, and answers its status and why.
+    pub(crate) fn supervise(&mut self, memory: &mut SlotMemory, out: &mut Decision) -> Option<(AllocStatus, String)> {
+        let current = memory.current.clone()?;
+        let tasks = self.tasks_of(&current);
+        memory.tasks.retain(|name, _| tasks.contains(name));
+        for name in &tasks {
+            self.count_end(memory, &current, name);
+        }
+        if let Some(why) = memory.failed.clone() {
+            memory.up_since = None;
+            let running = self.own(&current).filter(|c| c.state == State::Running);
+            let stop = |c: &Container| ActionKind::Stop { timeout: c.labels.kill_timeout };
+            let stops: Vec<_> = running.map(|c| self.on(c, stop(c), format!("its group failed: {why}"))).collect();
+            self.stops.extend(stops);
+            return Some((AllocStatus::Failed, why));
+        }
+        let mut down = None;
+        for name in &tasks {
+            let why = self.keep_up(memory, &current, name, out);
+            down = down.or(why);
+        }
+        if let Some(why) = down {
+            memory.up_since = None;
+            return Some((AllocStatus::Pending, why));
+        }
+        let since = *memory.up_since.get_or_insert(self.cx.now);
+        if memory.last_good.as_ref() != Some(&current) {
+            let good_at = since.saturating_add(MIN_HEALTHY_MS);
+            if self.cx.now >= good_at {
+                memory.last_good = Some(current);
+            } else {
+                self.wake(good_at);
+            }
+        }
+        Some((AllocStatus::Running, "all tasks run".to_owned()))
+    }
+
+    /// Names of the version's tasks: from its specification, else from its containers.
+    fn tasks_of(&self, version: &Version) -> BTreeSet<String> {
+        match self.group(version) {
+            Some((_, group)) => group.tasks.iter().map(|t| t.name.clone()).collect(),
+            None => self.own(version).map(|c| c.labels.task.clone()).collect(),
+        }
+    }
+
+    fn own(&self, version: &Version) -> impl Iterator<Item = &Container> {
+        self.containers.iter().copied().filter(|c| c.labels.alloc == version.born)
+    }
+
+    /// Counts what happened to a task since the last call: an end, or a failed create or start.
+    fn count_end(&mut self, memory: &mut SlotMemory, current: &Version, name: &str) {
+        let state = self.container(current, name).map(|c| &c.state);
+        let task = memory.tasks.entry(name.to_owned()).or_default();
+        let ended = match state {
+            Some(State::Exited { code, out_of_memory, mark }) if task.exit.as_ref() != Some(mark) => {
+                task.exit = Some(mark.clone());
+                let why = if *out_of_memory { "was killed for want of memory".to_owned() } else { format!("ended with exit code {code}") };
+                Some(format!("task `{name}` {why}"))
+            }
+            _ => None,
+        };
+        let failed =
+            self.cx.observed.failures.iter().rev().find(|f| {
+                f.slot == *self.slot && f.alloc == current.born && f.task == name && matches!(f.step, Step::Create | Step::Start)
+            });
+        let why = match (failed, ended) {
+            (Some(f), _) => format!("task `{name}`: {} failed: {}", f.step, f.error),
+            (None, Some(_)) if self.cx.interrupted => {
+                *task = TaskMemory { not_before: None, why: "the node or its engine restarted".into(), ..std::mem::take(task) };
+                return;
+            }
+            (None, Some(why)) => why,
+            (None, None) => return,
+        };
+        task.why.clone_from(&why);
+        let policy = self.restart_policy(current);
+        if after_end(task, &policy, self.cx.now, &current.born, name) == Verdict::GiveUp && memory.failed.is_none() {
+            memory.failed = Some(format!("{why}; all {} restarts within {} are spent", policy.attempts, policy.interval));
+        }
+    }
+
+    /// Starts a task that is down and may start. Answers why it is down.
+    fn keep_up(&mut self, memory: &mut SlotMemory, current: &Version, name: &str, out: &mut Decision) -> Option<String> {
+        let container = self.container(current, name);
+        if container.is_some_and(|c| c.state == State::Running) {
+            return None;
+        }
+        let task = memory.tasks.entry(name.to_owned()).or_default();
+        let why = if task.why.is_empty() { format!("task `{name}` starts") } else { task.why.clone() };
+        if let Some(at) = task.not_before.filter(|at| self.cx.now < *at) {
+            self.wake(at);
+            return Some(why);
+        }
+        let Observed { node, policy, images, .. } = self.cx.observed;
+        let known = self.group(current);
+        if let Some((job, group)) = known {
+            let making = Making { node, policy, job, group, slot: self.slot, version: current };
+            let Some(wanted) = group.tasks.iter().find(|t| t.name == name) else { return Some(why) };
+            let plan = match making.container(wanted) {
+                Ok(Some(plan)) => plan,
+                Ok(None) => return Some(format!("task `{name}` has no image")),
+                Err(refusal) => return Some(refusal.to_string()),
+            };
+            if container.is_none() {
+                if !images.contains(&plan.image) {
+                    let skerry_wire::job::Driver::Docker(config) = &wanted.driver;
+                    out.needed.push(NeededImage::of(plan.image, &config.image, job));
+                    return Some(format!("container and image {} of task `{name}` are gone; fetches the image again", config.image));
+                }
+                let reason = format!("the container of task `{name}` is gone");
+                self.creates.push(self.action(current.born, name, ActionKind::Create(Box::new(plan)), reason));
+            }
+        } else if container.is_none() {
+            return Some(format!("the container of task `{name}` is gone and its specification is not held"));
+        }
+        self.starts.push(self.action(current.born, name, ActionKind::Start, why.clone()));
+        Some(why)
+    }
+}
