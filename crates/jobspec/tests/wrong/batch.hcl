@@ -1,0 +1,11 @@
+job "web" {
+  type = "batch"
+  group "web" {
+    task "server" {
+      driver = "docker"
+      config {
+        image = "web:1"
+      }
+    }
+  }
+}

@@ -1,0 +1,17 @@
+job "web" {
+  type = "system"
+  group "web" {
+    network {
+      port "https" {
+        to = 443
+      }
+    }
+    task "server" {
+      driver = "docker"
+      config {
+        image = "web:1"
+        ports = ["http", "htpps", "metrics"]
+      }
+    }
+  }
+}

@@ -1,0 +1,2 @@
+job "web" {
+  type = "system"

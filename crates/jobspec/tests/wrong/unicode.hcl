@@ -1,0 +1,11 @@
+job "web" {
+  meta = { "größe" = "äöü", x = größe }
+  group "web" {
+    task "server" {
+      driver = "docker"
+      config {
+        image = "web:1"
+      }
+    }
+  }
+}
