@@ -1,0 +1,15 @@
+//! What the reconciler asks of those who fetch images.
+
+use std::collections::BTreeSet;
+
+use skerry_reconcile::NeededImage;
+use skerry_wire::ImageId;
+
+/// The images that are lacking and the images that must stay.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Needed {
+    /// Images that the engine lacks, most urgent first.
+    pub(crate) images: Vec<NeededImage>,
+    /// Images that must stay in the engine: current, last good, wanted.
+    pub(crate) pins: BTreeSet<ImageId>,
+}
