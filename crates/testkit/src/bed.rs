@@ -19,7 +19,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::command::{self, output, run, until};
-use crate::dockerd::Dockerd;
+use crate::dockerd::{self, Dockerd};
 use crate::netns::{self, Interface, Netns};
 use crate::process::{Process, tail};
 use crate::relay::Relay;
@@ -62,10 +62,11 @@ impl Bed {
     /// # Errors
     /// When the machine lacks something, see [`need::bed`].
     pub fn start() -> Result<Self> {
-        let lock = File::options().create(true).truncate(false).write(true).open(std::env::temp_dir().join("skerry-bed.lock"))?;
+        // The folder itself is locked: a lock file would stay behind.
+        let lock = File::open(std::env::temp_dir())?;
         flock(&lock, FlockOperation::LockExclusive).context("cannot lock the bed")?;
-        netns::sweep()?;
-        let folder = tempfile::Builder::new().prefix("skerry-").tempdir()?;
+        sweep()?;
+        let folder = tempfile::Builder::new().prefix(&format!("skerry-{}-", std::process::id())).tempdir()?;
         let (shore, node) = (Netns::create("shore")?, Netns::create("node")?);
         let ends = [SERVER_ADDRESS, NODE_ADDRESS].map(|a| format!("{a}/24"));
         let (server_link, link) = Netns::join((&shore, &ends[0]), (&node, &ends[1]))?;
@@ -354,4 +355,21 @@ impl Bed {
         let what = format!("{bytes} bytes on the node's link");
         command::until(&what, limit, || Ok((self.link.bytes()?.received >= start + bytes).then_some(()))).with_context(|| self.logs())
     }
+}
+
+/// Removes what test runs left behind that were themselves killed: namespaces, engines, folders.
+fn sweep() -> Result<()> {
+    netns::sweep()?;
+    let temporary = std::env::temp_dir();
+    for entry in fs::read_dir(&temporary).with_context(|| format!("cannot list {}", temporary.display()))? {
+        let (path, name) = entry.map(|e| (e.path(), e.file_name().to_string_lossy().into_owned()))?;
+        let Some(owner) = name.strip_prefix("skerry-").and_then(|r| r.split('-').next()).and_then(|p| p.parse::<u32>().ok()) else {
+            continue;
+        };
+        if !Path::new("/proc").join(owner.to_string()).exists() {
+            dockerd::remove_remains(&path.join("engine"));
+            fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
 }

@@ -181,29 +181,7 @@ impl Dockerd {
             let _ = command::output(self.docker().args(["rm", "--force", "--volumes"]).args(ids.lines()));
         }
         let _ = self.stop();
-        // After a kill: shims, proxies and the engine's containerd, known by the folder in their command line.
-        let end = Instant::now() + Duration::from_secs(5);
-        while Instant::now() < end && self.kill_leftovers() > 0 {
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        unmount_below(&self.home);
-        let _ = fs::remove_dir_all(&self.home);
-    }
-
-    /// Kills every process whose command line names the engine's folder; returns how many there were.
-    fn kill_leftovers(&self) -> usize {
-        let home = self.home.to_string_lossy().into_owned();
-        let Ok(entries) = fs::read_dir("/proc") else { return 0 };
-        let mut killed = 0;
-        for entry in entries.flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
-            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let ours = String::from_utf8_lossy(&line).contains(&format!("{home}/run"));
-            if ours && let Some(pid) = Pid::from_raw(pid) {
-                killed += usize::from(kill_process(pid, Signal::KILL).is_ok());
-            }
-        }
-        killed
+        remove_remains(&self.home);
     }
 }
 
@@ -211,6 +189,35 @@ impl Drop for Dockerd {
     fn drop(&mut self) {
         self.remove_everything();
     }
+}
+
+/// Ends what is left of an engine whose own end was not an orderly one, and removes its mounts and files.
+pub(crate) fn remove_remains(home: &Path) {
+    let end = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < end && kill_remains(home) > 0 {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    unmount_below(home);
+    let _ = fs::remove_dir_all(home);
+}
+
+/// Kills shims, proxies and the engine's containerd, known by the engine's folder in their command line, and containers, known by
+/// their id in the name of their cgroup; returns how many there were.
+fn kill_remains(home: &Path) -> usize {
+    let run_folder = home.join("run").display().to_string();
+    let names = fs::read_dir(home.join("data/containers")).map(|e| e.flatten().map(|e| e.file_name().to_string_lossy().into_owned()));
+    let ids: Vec<String> = names.map(Iterator::collect).unwrap_or_default();
+    let Ok(entries) = fs::read_dir("/proc") else { return 0 };
+    let mut killed = 0;
+    for entry in entries.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
+        let text = |name: &str| String::from_utf8_lossy(&fs::read(entry.path().join(name)).unwrap_or_default()).into_owned();
+        let ours = text("cmdline").contains(&run_folder) || ids.iter().any(|id| text("cgroup").contains(id));
+        if ours && let Some(pid) = Pid::from_raw(pid) {
+            killed += usize::from(kill_process(pid, Signal::KILL).is_ok());
+        }
+    }
+    killed
 }
 
 /// A running container.

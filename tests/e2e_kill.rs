@@ -1,0 +1,100 @@
+//! Power cuts at the worst instants: in the middle of a transfer, in the middle of a reconstruct.
+//!
+//! Needs root, Docker and the built programs.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use skerry_testkit::app::{VERSION_PATH, WebApp};
+use skerry_testkit::command::until;
+use skerry_testkit::{Bed, Probe, memory, need};
+use skerry_tests::stage::{self, DEPLOY};
+
+/// What a cut may cost.
+const CHUNK: u64 = 64 * 1024;
+/// In the middle of a bundle of over 12 MB.
+const MIDDLE: u64 = 5 << 20;
+
+/// Version 1 runs, version 2 is published and ordered, the relay counts; `cut` kills something in the middle and starts it again.
+fn survives(cuts: u64, cut: impl FnOnce(&mut Bed) -> Result<()>) -> Result<()> {
+    let Some(mut bed) = stage::enrolled()? else { return Ok(()) };
+    let (one, two) = (WebApp::bulky("web", "1").write(bed.folder())?, WebApp::bulky("web", "2").write(bed.folder())?);
+    let old = stage::deploy(&bed, "web", &one, "1")?;
+    bed.publish(&two.path, &two.reference)?;
+    // Connections of before do not go through the relay: the agent makes new ones.
+    bed.stop_agent()?;
+    bed.count_payload()?;
+    bed.server_link.limit(20_000)?;
+    bed.start_agent()?;
+    let probe = Probe::start(Some(&bed.node), bed.app_address()?, VERSION_PATH);
+    let before = bed.relay()?.payload();
+    bed.run_job("web", &two.reference)?;
+    cut(&mut bed)?;
+    ensure!(bed.engine.containers()? == [old.clone()], "the old container was touched\n{}", bed.logs());
+    stage::wait_switch(&bed, &old, &two.image_id, DEPLOY)?;
+    let set = bed.wait_deployed("web", DEPLOY)?;
+    bed.wait_version("2", DEPLOY)?;
+    let down = bed.relay()?.payload().since(&before).down;
+    let size = set["rows"][0]["size"].as_u64().with_context(|| format!("no size in {set}"))?;
+    ensure!(size >= 10_000_000, "the bundle has only {size} bytes");
+    // TLS records and HTTP headers take under 1.5 % of chunks of 64 KiB; polls and handshakes under a chunk.
+    let most = size + cuts * CHUNK + size / 64 + CHUNK;
+    println!("bundle {size} bytes, {down} bytes of TCP payload to the node, {cuts} cuts, at most {most}");
+    ensure!(down >= size && down <= most, "{down} bytes came to the node for a bundle of {size}; at most {most} were allowed");
+    stage::answered_all_the_time(&probe.stop(), "1", "2", Duration::from_secs(15)).with_context(|| bed.logs())?;
+    Ok(())
+}
+
+/// Waits until the middle of the bundle has passed the relay.
+fn wait_middle(bed: &Bed) -> Result<()> {
+    let start = bed.relay()?.payload().down;
+    until("the middle of the transfer", DEPLOY, || Ok((bed.relay()?.payload().down >= start + MIDDLE).then_some(())))
+        .with_context(|| bed.logs())
+}
+
+#[test]
+fn server_killed_in_the_middle_of_a_transfer() -> Result<()> {
+    survives(1, |bed| {
+        wait_middle(bed)?;
+        bed.server()?.kill9()?;
+        bed.start_server()
+    })
+}
+
+#[test]
+fn agent_killed_in_the_middle_of_a_transfer() -> Result<()> {
+    survives(1, |bed| {
+        wait_middle(bed)?;
+        bed.agent()?.kill9()?;
+        bed.start_agent()
+    })
+}
+
+#[test]
+fn link_lost_in_the_middle_of_a_transfer() -> Result<()> {
+    survives(1, |bed| {
+        wait_middle(bed)?;
+        bed.link.cut()?;
+        std::thread::sleep(Duration::from_secs(5));
+        bed.link.heal()
+    })
+}
+
+#[test]
+fn agent_killed_in_the_middle_of_a_reconstruct() -> Result<()> {
+    survives(0, |bed| {
+        let agent = need::binary("skerry-agent")?.canonicalize()?;
+        let pid = bed.agent()?.pid();
+        let is_agent = |child: &u32| Path::new("/proc").join(child.to_string()).join("exe").read_link().is_ok_and(|exe| exe == agent);
+        // Tighter than `until` looks: a reconstruct of this image takes a fraction of a second.
+        let end = std::time::Instant::now() + DEPLOY;
+        while !memory::children(pid).iter().any(is_agent) {
+            ensure!(std::time::Instant::now() < end, "no reconstruct process was seen\n{}", bed.logs());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        bed.agent()?.kill9()?;
+        ensure!(!bed.engine.images()?.is_empty());
+        bed.start_agent()
+    })
+}

@@ -1,0 +1,95 @@
+//! The first act of most tests: server and agent run, the node has enrolled, the first version answers.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use skerry_testkit::command::until;
+use skerry_testkit::dockerd::Container;
+use skerry_testkit::image::Archive;
+use skerry_testkit::probe::{self, Sample};
+use skerry_testkit::{Bed, need};
+
+/// A deployment of a small image is done within this time, on a busy machine.
+pub const DEPLOY: Duration = Duration::from_secs(180);
+
+/// A bed with server and agent running and the node enrolled; none when tests of this kind are skipped here.
+///
+/// # Errors
+/// When something does not start.
+pub fn enrolled() -> Result<Option<Bed>> {
+    if !need::bed()? {
+        return Ok(None);
+    }
+    let mut bed = Bed::start()?;
+    bed.start_server()?;
+    bed.start_agent()?;
+    wait_enrolled(&bed, 1)?;
+    Ok(Some(bed))
+}
+
+/// Waits until the server knows this many nodes.
+///
+/// # Errors
+/// When it does not within half a minute.
+pub fn wait_enrolled(bed: &Bed, nodes: usize) -> Result<()> {
+    let look = || Ok((bed.ask(&["node", "list"])?.as_array().map_or(0, Vec::len) == nodes).then_some(()));
+    until(&format!("{nodes} enrolled nodes"), Duration::from_secs(30), look).with_context(|| bed.logs())
+}
+
+/// Publishes an image, runs it as `job`, waits until it answers with `version`, and returns its container.
+///
+/// # Errors
+/// When one of these fails, or another image runs than was published.
+pub fn deploy(bed: &Bed, job: &str, image: &Archive, version: &str) -> Result<Container> {
+    bed.publish(&image.path, &image.reference)?;
+    bed.run_job(job, &image.reference)?;
+    bed.wait_deployed(job, DEPLOY)?;
+    bed.wait_version(version, DEPLOY)?;
+    let containers = bed.engine.containers()?;
+    ensure!(containers.len() == 1, "one container was to run: {containers:?}\n{}", bed.logs());
+    ensure!(containers[0].image == image.image_id, "the node runs {}, published was {}", containers[0].image, image.image_id);
+    Ok(containers[0].clone())
+}
+
+/// Waits until a container of `image` runs; until then `old` must be the one that runs, never started again.
+///
+/// # Errors
+/// When the old one stops or starts again before, or nothing happens within `limit`.
+pub fn wait_switch(bed: &Bed, old: &Container, image: &str, limit: Duration) -> Result<Container> {
+    let mut lost = None;
+    let found = until("the switch", limit, || {
+        let running = bed.engine.containers()?;
+        if let Some(new) = running.iter().find(|c| c.image == image) {
+            return Ok(Some(Some(new.clone())));
+        }
+        // The old one may just be stopping for the new one: it is lost only when it came back as another.
+        match running.iter().find(|c| c.image == old.image) {
+            Some(same) if same != old => {
+                lost = Some(running.clone());
+                Ok(Some(None))
+            }
+            _ => Ok(None),
+        }
+    });
+    let new = found.with_context(|| bed.logs())?;
+    new.with_context(|| format!("the old container was {old:?}, then {lost:?} ran\n{}", bed.logs()))
+}
+
+/// The old version answered every question until the switch, and the new one every question after it.
+///
+/// # Errors
+/// When an answer is missing elsewhere, or the switch took longer than `longest`.
+pub fn answered_all_the_time(samples: &[Sample], old: &str, new: &str, longest: Duration) -> Result<Duration> {
+    let says = |s: &Sample, version: &str| s.answer.as_deref().is_ok_and(|a| a.trim() == version);
+    let last_old = samples.iter().rposition(|s| says(s, old)).context("the old version never answered")?;
+    let first_new = samples.iter().position(|s| says(s, new)).context("the new version never answered")?;
+    ensure!(last_old < first_new, "the old version answered again after the new one");
+    for (at, sample) in samples.iter().enumerate() {
+        if let Err(reason) = &sample.answer {
+            ensure!((last_old..first_new).contains(&at), "question {at} of {} had no answer: {reason}", samples.len());
+        }
+    }
+    let gap = probe::longest_gap(samples);
+    ensure!(gap <= longest, "{gap:?} without service");
+    Ok(gap)
+}

@@ -1,0 +1,137 @@
+//! The real image pairs: old deployed in full, new as a patch, with what other ways would have sent.
+//!
+//! Needs root, Docker, the built programs, and the archives of `make workloads` in `$SKERRY_WORKLOADS`. `make bench` runs it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use skerry_testkit::Bed;
+use skerry_testkit::command::{run, until};
+use skerry_testkit::memory::ChildrenPeak;
+use skerry_tests::promise::hold;
+use skerry_tests::stage;
+
+/// An image of 400 MB is published, built, sent and loaded within this time.
+const LONG: Duration = Duration::from_secs(1200);
+
+#[test]
+#[ignore = "builds images of 400 MB; `make bench` runs it"]
+fn application_edited() -> Result<()> {
+    pair("S2", "bundle-s2")
+}
+
+#[test]
+#[ignore = "builds images of 400 MB; `make bench` runs it"]
+fn requirements_bumped() -> Result<()> {
+    pair("S3", "bundle-s3")
+}
+
+fn pair(scenario: &str, promise: &str) -> Result<()> {
+    let (old, new) = archives(scenario)?;
+    let Some(mut bed) = stage::enrolled()? else { return Ok(()) };
+    let (old_id, new_id) = (Image::open(&bed, &old)?, Image::open(&bed, &new)?);
+    send(&bed, &old, "old")?;
+    ensure!(bed.engine.images()?.contains(&old_id.id), "the node has not {}", old_id.id);
+    let full = bed.object_bytes_sent()?;
+    let agent = bed.agent()?.pid();
+    let peak = ChildrenPeak::watch(agent);
+    send(&bed, &new, "new")?;
+    let patch = bed.object_bytes_sent()? - full;
+    let inspect = run(bed.engine.docker().args(["image", "inspect", "--format", "{{.Id}}", &new_id.id]))?;
+    ensure!(inspect.trim() == new_id.id, "docker image inspect says {inspect}, published was {}", new_id.id);
+
+    let gzip = new_id.layers_gzip(&old_id)?;
+    let zstd = patch_from(&bed, &old, &new)?;
+    let percent = |bytes: u64| format!("{}.{:04} %", bytes * 100 / new_id.size, bytes * 1_000_000 / new_id.size % 10_000);
+    println!("\n{scenario}: {} bytes of layers", new_id.size);
+    println!("| way | bytes | of the image |\n|---|---:|---:|");
+    let rows = [
+        ("skerry, first image in full", full),
+        ("skerry, patch", patch),
+        ("gzip of the layers not there", gzip),
+        ("zstd -3 --patch-from", zstd),
+    ];
+    for (way, bytes) in rows {
+        println!("| {way} | {bytes} | {} |", percent(bytes));
+    }
+    if scenario == "S3" {
+        hold("reconstruct-peak", peak.kib() * 1024)?;
+    }
+    ensure!(peak.kib() > 0, "no reconstruct process was seen");
+    hold(promise, patch)
+}
+
+/// Publishes an archive and waits until its image is on the node, whether or not its program goes on running.
+fn send(bed: &Bed, archive: &Path, tag: &str) -> Result<()> {
+    let reference = format!("workload:{tag}");
+    bed.publish(archive, &reference)?;
+    bed.run_job("workload", &reference)?;
+    bed.wait_deployed("workload", LONG)?;
+    let id = bed.ask(&["image", "inspect", &reference])?["image_id"].as_str().context("no image id")?.to_owned();
+    until("the image in the engine", LONG, || Ok(bed.engine.images()?.iter().any(|i| i.ends_with(&id)).then_some(())))
+        .with_context(|| bed.logs())
+}
+
+fn archives(scenario: &str) -> Result<(PathBuf, PathBuf)> {
+    let folder = std::env::var_os("SKERRY_WORKLOADS").map(PathBuf::from).context("SKERRY_WORKLOADS is not set; run `make bench`")?;
+    let path = folder.join("pairs.tsv");
+    let table = fs::read_to_string(&path).with_context(|| format!("cannot read {}; run `make workloads`", path.display()))?;
+    let row =
+        table.lines().find(|l| l.split('\t').next() == Some(scenario)).with_context(|| format!("no {scenario} in {}", path.display()))?;
+    let mut cells = row.split('\t').skip(1).map(|name| folder.join(name));
+    Ok((cells.next().context("no old archive")?, cells.next().context("no new archive")?))
+}
+
+/// An archive, unpacked.
+struct Image {
+    id: String,
+    /// (diff_id, layer file), lowest first.
+    layers: Vec<(String, PathBuf)>,
+    size: u64,
+}
+
+impl Image {
+    fn open(bed: &Bed, archive: &Path) -> Result<Self> {
+        let folder = bed.folder().join(archive.file_stem().context("no name")?);
+        fs::create_dir_all(&folder)?;
+        run(Command::new("tar").arg("-xf").arg(archive).arg("-C").arg(&folder))?;
+        let read = |name: &str| -> Result<Value> { Ok(serde_json::from_slice(&fs::read(folder.join(name))?)?) };
+        let manifest = read("manifest.json")?;
+        let config_name = manifest[0]["Config"].as_str().context("no Config in manifest.json")?.to_owned();
+        let config = read(&config_name)?;
+        let strings = |value: &Value| -> Vec<String> {
+            value.as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_owned)).collect()
+        };
+        let files = strings(&manifest[0]["Layers"]).into_iter().map(|f| folder.join(f));
+        let layers: Vec<_> = strings(&config["rootfs"]["diff_ids"]).into_iter().zip(files).collect();
+        let mut size = 0;
+        for (_, file) in &layers {
+            size += fs::metadata(file)?.len();
+        }
+        let hex = config_name.rsplit('/').next().unwrap_or_default().trim_end_matches(".json");
+        Ok(Self { id: format!("sha256:{hex}"), layers, size })
+    }
+
+    /// Bytes of the layers that `old` lacks, as a registry sends them.
+    fn layers_gzip(&self, old: &Self) -> Result<u64> {
+        let there: BTreeSet<_> = old.layers.iter().map(|(id, _)| id).collect();
+        let mut bytes = 0;
+        for (_, file) in self.layers.iter().filter(|(id, _)| !there.contains(id)) {
+            let packed = file.with_extension("gz");
+            run(Command::new("sh").args(["-c", "gzip -6 -n < \"$1\" > \"$2\"", "sh"]).arg(file).arg(&packed))?;
+            bytes += fs::metadata(&packed)?.len();
+        }
+        Ok(bytes)
+    }
+}
+
+fn patch_from(bed: &Bed, old: &Path, new: &Path) -> Result<u64> {
+    let out = bed.folder().join("patch.zst");
+    run(Command::new("zstd").args(["-3", "--long=31", "--quiet", "--force", "--patch-from"]).arg(old).arg(new).arg("-o").arg(&out))?;
+    Ok(fs::metadata(out)?.len())
+}
