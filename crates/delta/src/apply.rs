@@ -1,0 +1,246 @@
+//! Applying a patch: old layers and streams to new layers, as bytes in order.
+
+use std::io::{self, Read};
+
+use skerry_wire::limits;
+
+use crate::codec::bidiff::{Buffers, steps};
+use crate::codec::{Codec, Kind, bidiff, dictionary};
+use crate::config;
+use crate::old::{OldMembers, OldRef};
+use crate::predict::{Predictor, base, codec, flag};
+use crate::source::LayerSource;
+use crate::stream::{Stream, StreamsReader};
+use crate::tar::{BLOCK, Form, MAX_EXTENDED, Member, padding};
+use crate::varint::unzigzag;
+
+/// Bytes are read and handed on in steps of this many.
+const STEP: usize = 64 * 1024;
+
+/// Takes the bytes of a layer, in order.
+pub type Sink<'s> = dyn FnMut(&[u8]) -> io::Result<()> + 's;
+
+/// A patch that is being applied. What it makes is right only if the digests say so: check them.
+pub struct Applier<'a> {
+    streams: StreamsReader<'a>,
+    layers: &'a [Box<dyn LayerSource + 'a>],
+    table: OldMembers,
+    state: Predictor,
+    buffers: Buffers,
+}
+
+impl<'a> Applier<'a> {
+    /// Opens a patch against these old layers, in the order of its table of contents. The members of the layers may need `limit`
+    /// bytes of memory.
+    pub fn new(streams: StreamsReader<'a>, layers: &'a [Box<dyn LayerSource + 'a>], limit: u64) -> io::Result<Self> {
+        let mut table = OldMembers::default();
+        for layer in layers {
+            table.load(&**layer, limit)?;
+        }
+        Ok(Self { streams, layers, table, state: Predictor::default(), buffers: Buffers::new(STEP) })
+    }
+
+    /// The target's configuration; comes first. `known` are the digests known to both sides.
+    pub fn config(&mut self, base: Option<&[u8]>, known: &[[u8; 32]]) -> io::Result<Vec<u8>> {
+        let (old, table) = config::base(base.unwrap_or_default(), known);
+        let marked = self.streams.byte(Stream::Codec)?;
+        let size = self.streams.number(Stream::Size)?;
+        if size > limits::IMAGE_CONFIG as u64 {
+            return Err(invalid("a configuration that is too long"));
+        }
+        let mut text = Vec::new();
+        let mut out = |bytes: &[u8]| {
+            text.extend_from_slice(bytes);
+            Ok(())
+        };
+        bidiff::apply(&mut self.streams, Kind::Text, &mut io::Cursor::new(old), size, &mut self.buffers, &mut out)?;
+        if marked == 0 {
+            return Ok(text);
+        }
+        let new = self.streams.get(Stream::Digests).left();
+        let new = self.streams.bytes(Stream::Digests, new, 256 * 32)?;
+        let new: Vec<[u8; 32]> = new.chunks_exact(32).filter_map(|digest| digest.try_into().ok()).collect();
+        config::unmark(&text, &table, &new, limits::IMAGE_CONFIG).ok_or_else(|| invalid("a configuration with an unknown digest"))
+    }
+
+    /// The next layer, of `size` bytes.
+    pub fn layer(&mut self, size: u64, out: &mut Sink<'_>) -> io::Result<()> {
+        let left = std::cell::Cell::new(size);
+        let mut out = |bytes: &[u8]| {
+            left.set(left.get().checked_sub(bytes.len() as u64).ok_or_else(|| invalid("more bytes than its layer"))?);
+            out(bytes)
+        };
+        loop {
+            let flags = self.streams.byte(Stream::Flags)?;
+            let base = if flags & flag::NEXT != 0 {
+                self.state.next_base
+            } else {
+                match self.streams.number(Stream::Base)? {
+                    base::NONE => {
+                        self.member(flags, None, &mut out)?;
+                        continue;
+                    }
+                    base::RAW => {
+                        let len = self.streams.number(Stream::Size)?;
+                        self.pass(Stream::Raw, len, &mut out)?;
+                        continue;
+                    }
+                    base::BARE => {
+                        let size = self.streams.number(Stream::Size)?;
+                        self.content(None, size, &mut out)?;
+                        continue;
+                    }
+                    base::END => break,
+                    folded => i64::from(self.state.next_base)
+                        .checked_add(unzigzag(folded - base::FIRST))
+                        .and_then(|number| OldRef::try_from(number).ok())
+                        .ok_or_else(|| invalid("an impossible base"))?,
+                }
+            };
+            self.member(flags, Some(base), &mut out)?;
+        }
+        self.buffers.new.fill(0);
+        steps(left.get(), STEP, |len| out(&self.buffers.new[..len]))
+    }
+
+    /// Ends; an error when the patch has more than what was asked of it.
+    pub fn finish(self) -> io::Result<()> {
+        match self.streams.unread() {
+            None => Ok(()),
+            Some(stream) => Err(invalid(&format!("bytes of stream {stream:?} after its end"))),
+        }
+    }
+
+    fn member(&mut self, flags: u8, number: Option<OldRef>, out: &mut Sink<'_>) -> io::Result<()> {
+        let old = match number {
+            None => None,
+            Some(number) => Some(self.table.get(number).ok_or_else(|| invalid("a base that is not in its layers"))?),
+        };
+        let has = |bit: u8| flags & bit != 0;
+        let streams = &mut self.streams;
+        let path = match (has(flag::PATH), old) {
+            (true, Some(old)) => old.path.to_vec(),
+            (true, None) => return Err(invalid("a path of no base")),
+            (false, _) => {
+                let shared = streams.number(Stream::PathShared)?;
+                let rest = streams.number(Stream::PathShared)?;
+                let shared = usize::try_from(shared).ok().and_then(|len| self.state.path.get(..len));
+                let mut path = shared.ok_or_else(|| invalid("a path longer than the last one"))?.to_vec();
+                path.extend(streams.bytes(Stream::PathText, rest, MAX_EXTENDED)?);
+                path
+            }
+        };
+        let base_mtime = old.map(|old| old.mtime);
+        let mut mtime = self.state.mtime(base_mtime);
+        if !has(flag::MTIME) {
+            mtime = mtime.wrapping_add_signed(streams.signed(Stream::Mtime)?);
+        }
+        let size = if has(flag::SIZE) { old.map_or(0, |old| old.size) } else { streams.number(Stream::Size)? };
+        let link = if has(flag::LINK) { old.map_or(&[][..], |old| old.link).to_vec() } else { text(streams, Stream::Link)? };
+        let extras = if has(flag::EXTRAS) { old.map_or(&[][..], |old| old.extras).to_vec() } else { text(streams, Stream::Extras)? };
+        let form = if has(flag::FORM) {
+            match old {
+                None => self.state.form,
+                Some(old) => old.form.ok_or_else(|| invalid("a base without a form"))?,
+            }
+        } else {
+            let number = u32::try_from(streams.number(Stream::Form)?).map_err(|_| invalid("an unknown form"))?;
+            if number as usize == self.table.forms.len() {
+                let form = Form::read(streams.get(Stream::NewForm))?;
+                self.table.forms.add(form);
+            }
+            number
+        };
+        let form_values = self.table.forms.get(form).ok_or_else(|| invalid("an unknown form"))?.clone();
+        let member = Member { path, link, size, mtime, form: form_values, extras };
+        out(&member.render().ok_or_else(|| invalid("a header that cannot be written"))?)?;
+
+        let content = member.content();
+        let padded = member.form.padded;
+        self.state.form = form;
+        self.state.saw_mtime(base_mtime, mtime);
+        self.state.path = member.path;
+        if let Some(number) = number {
+            self.state.next_base = number.saturating_add(1);
+        }
+        if content > 0 {
+            match (has(flag::CONTENT), number) {
+                (true, Some(number)) => self.copy(number, content, out)?,
+                (true, None) => return Err(invalid("a content of no base")),
+                (false, _) => self.content(number, content, out)?,
+            }
+        }
+        if padded { out(&[0; BLOCK][..padding(content)]) } else { Ok(()) }
+    }
+
+    fn content(&mut self, base: Option<OldRef>, size: u64, out: &mut Sink<'_>) -> io::Result<()> {
+        let byte = self.streams.byte(Stream::Codec)?;
+        let codec = Codec::from_number(byte & codec::MASK).ok_or_else(|| invalid("an unknown codec"))?;
+        let kind = Kind::from_number(byte >> codec::KIND).ok_or_else(|| invalid("an unknown kind of content"))?;
+        if codec == Codec::New {
+            return self.pass(kind.stream(), size, out);
+        }
+        let source = if byte & codec::NAMED != 0 {
+            let by = self.streams.signed(Stream::Source)?;
+            let number = i64::from(self.state.next_source).checked_add(by).and_then(|number| OldRef::try_from(number).ok());
+            number.ok_or_else(|| invalid("an impossible source"))?
+        } else {
+            base.ok_or_else(|| invalid("a source of no base"))?
+        };
+        self.state.next_source = source.saturating_add(1);
+        if codec == Codec::Copy {
+            return self.copy(source, size, out);
+        }
+        let (layer, file, old_size) = self.file(source)?;
+        let mut old = self.layers[layer].open(file)?;
+        match codec {
+            Codec::Bidiff => bidiff::apply(&mut self.streams, kind, &mut *old, size, &mut self.buffers, out),
+            _ => dictionary::apply(&mut self.streams, &mut old.take(old_size), size, out),
+        }
+    }
+
+    /// Layer, file and size of an old member's content.
+    fn file(&self, number: OldRef) -> io::Result<(usize, u32, u64)> {
+        let old = self.table.get(number).ok_or_else(|| invalid("a source that is not in its layers"))?;
+        let file = old.file.ok_or_else(|| invalid("a source without content"))?;
+        Ok((usize::from(old.layer), file, old.size))
+    }
+
+    fn copy(&mut self, number: OldRef, size: u64, out: &mut Sink<'_>) -> io::Result<()> {
+        let (layer, file, old_size) = self.file(number)?;
+        if old_size != size {
+            return Err(invalid("a copy of another size"));
+        }
+        let mut old = self.layers[layer].open(file)?;
+        steps(size, STEP, |len| {
+            old.read_exact(&mut self.buffers.old[..len])?;
+            out(&self.buffers.old[..len])
+        })
+    }
+
+    /// Hands on bytes of a stream.
+    fn pass(&mut self, stream: Stream, len: u64, out: &mut Sink<'_>) -> io::Result<()> {
+        steps(len, STEP, |len| {
+            self.streams.get(stream).read_exact(&mut self.buffers.new[..len]).map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => invalid(&format!("too few bytes in stream {stream:?}")),
+                _ => error,
+            })?;
+            out(&self.buffers.new[..len])
+        })
+    }
+}
+
+fn text(streams: &mut StreamsReader<'_>, stream: Stream) -> io::Result<Vec<u8>> {
+    let len = streams.number(stream)?;
+    streams.bytes(stream, len, MAX_EXTENDED * 2)
+}
+
+fn invalid(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the patch has {what}"))
+}
+
+impl std::fmt::Debug for Applier<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Applier").field("layers", &self.layers.len()).field("members", &self.table.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,72 @@
+//! The codecs of a member's content, one file each. Their numbers are part of the format.
+
+pub mod bidiff;
+pub mod dictionary;
+mod suffixes;
+
+use crate::stream::Stream;
+
+/// How a content is carried.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Codec {
+    /// It is an old content.
+    Copy,
+    /// Its bytes are carried.
+    New,
+    /// As differences to an old content.
+    Bidiff,
+    /// As a zstd frame with an old content as its dictionary.
+    Dictionary,
+}
+
+impl Codec {
+    /// The codec with this number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        [Self::Copy, Self::New, Self::Bidiff, Self::Dictionary].get(usize::from(number)).copied()
+    }
+}
+
+/// What new bytes are, which decides with which others they are compressed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Kind {
+    /// Text.
+    Text,
+    /// Machine code and its data.
+    Program,
+    /// Anything else that compresses.
+    Binary,
+    /// What is compressed already.
+    Dense,
+}
+
+impl Kind {
+    /// The kind with this number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        [Self::Text, Self::Program, Self::Binary, Self::Dense].get(usize::from(number)).copied()
+    }
+
+    /// The stream for bytes of this kind.
+    pub fn stream(self) -> Stream {
+        match self {
+            Self::Text => Stream::Text,
+            Self::Program => Stream::Program,
+            Self::Binary => Stream::Binary,
+            Self::Dense => Stream::Dense,
+        }
+    }
+
+    /// The kind of a content that starts like this.
+    pub fn of(start: &[u8]) -> Self {
+        const DENSE: [&[u8]; 9] =
+            [b"PK\x03\x04", b"\x1f\x8b", b"\x89PNG", b"\xff\xd8\xff", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh", b"wOF2", b"OggS"];
+        if start.starts_with(b"\x7fELF") || start.starts_with(b"MZ") {
+            return Self::Program;
+        }
+        if DENSE.iter().any(|magic| start.starts_with(magic)) {
+            return Self::Dense;
+        }
+        let sample = &start[..start.len().min(4096)];
+        let odd = sample.iter().filter(|&&b| b < 9 || (14..32).contains(&b) || b == 127).count();
+        if odd * 50 > sample.len() { Self::Binary } else { Self::Text }
+    }
+}

@@ -1,0 +1,148 @@
+//! Changed contents: every codec is tried, several members at a time, and the smallest result is kept.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rayon::prelude::*;
+
+use crate::codec::bidiff::{self, Difference};
+use crate::codec::{Kind, dictionary};
+use crate::hashed::cancelled;
+use crate::progress::Progress;
+use crate::source::LayerSource;
+
+/// A new content and an old one that is probably like it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Job {
+    /// The number of the new member.
+    pub number: u32,
+    pub new_layer: usize,
+    pub new_file: u32,
+    pub new_size: u64,
+    pub old_layer: usize,
+    pub old_file: u32,
+    pub old_size: u64,
+}
+
+/// The best way found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    New,
+    Bidiff(Kind, Difference),
+    Dictionary(Vec<u8>),
+}
+
+/// Results are worked out ahead of their use for about this many bytes of new content.
+const AHEAD: u64 = 96 << 20;
+
+/// The results of all jobs, in order, worked out in batches.
+pub(crate) struct Contents<'a> {
+    jobs: Vec<Job>,
+    next: usize,
+    ready: BTreeMap<u32, Outcome>,
+    new: &'a [&'a dyn LayerSource],
+    old: &'a [&'a dyn LayerSource],
+    memory: u64,
+    progress: &'a dyn Progress,
+    cancel: &'a AtomicBool,
+}
+
+impl<'a> Contents<'a> {
+    pub(crate) fn new(
+        jobs: Vec<Job>,
+        new: &'a [&'a dyn LayerSource],
+        old: &'a [&'a dyn LayerSource],
+        memory: u64,
+        progress: &'a dyn Progress,
+        cancel: &'a AtomicBool,
+    ) -> Self {
+        Self { jobs, next: 0, ready: BTreeMap::new(), new, old, memory, progress, cancel }
+    }
+
+    /// The result for this member.
+    pub(crate) fn take(&mut self, number: u32) -> io::Result<Outcome> {
+        if !self.ready.contains_key(&number) {
+            self.batch()?;
+        }
+        Ok(self.ready.remove(&number).unwrap_or(Outcome::New))
+    }
+
+    fn batch(&mut self) -> io::Result<()> {
+        let mut end = self.next;
+        let mut bytes = 0;
+        while end < self.jobs.len() && (end == self.next || bytes + self.jobs[end].new_size <= AHEAD) {
+            bytes += self.jobs[end].new_size;
+            end += 1;
+        }
+        let mut batch: Vec<_> = self.jobs[self.next..end].to_vec();
+        self.next = end;
+        // Long ones first, so that no core waits for one at the end. Those that need much memory go one at a time.
+        batch.sort_by_key(|job| (std::cmp::Reverse(job.new_size), job.number));
+        let threads = rayon::current_num_threads() as u64;
+        let need = |job: &Job| bidiff::memory(job.old_size, job.new_size);
+        let (shared, alone): (Vec<_>, Vec<_>) = batch.into_iter().partition(|job| need(job) <= self.memory / 2 / threads);
+        for job in alone {
+            let outcome = if need(&job) <= self.memory { self.work(&job)? } else { Outcome::New };
+            self.ready.insert(job.number, outcome);
+        }
+        let this = &*self;
+        let results = shared
+            .into_par_iter()
+            .with_max_len(1)
+            .map(|job| this.work(&job).map(|outcome| (job.number, outcome)))
+            .collect::<io::Result<Vec<_>>>()?;
+        self.ready.extend(results);
+        Ok(())
+    }
+
+    fn work(&self, job: &Job) -> io::Result<Outcome> {
+        if self.cancel.load(Ordering::Relaxed) {
+            return Err(cancelled());
+        }
+        let old = read(self.old[job.old_layer], job.old_file, job.old_size)?;
+        let new = read(self.new[job.new_layer], job.new_file, job.new_size)?;
+        let outcome = best(&old, &new)?;
+        self.progress.advance(job.new_size);
+        Ok(outcome)
+    }
+}
+
+/// The smallest of what the codecs give.
+fn best(old: &[u8], new: &[u8]) -> io::Result<Outcome> {
+    let kind = Kind::of(new);
+    let difference = bidiff::difference(old, new);
+    let as_new = cost(new)?;
+    let mut as_bidiff = 0;
+    for part in difference.parts() {
+        as_bidiff += cost(part)?;
+    }
+    let mut best = (as_new, Outcome::New);
+    if as_bidiff <= best.0 {
+        best = (as_bidiff, Outcome::Bidiff(kind, difference));
+    }
+    // A frame of its own cannot share statistics with other members: it must be clearly smaller.
+    if let Some(frame) = dictionary::compress(old, new)?.filter(|frame| frame.len() + frame.len() / 8 + 16 < best.0) {
+        best = (frame.len(), Outcome::Dictionary(frame));
+    }
+    Ok(best.1)
+}
+
+/// About how many bytes these add to a stream.
+fn cost(bytes: &[u8]) -> io::Result<usize> {
+    const FRAME: usize = 12;
+    if bytes.len() <= FRAME {
+        return Ok(bytes.len());
+    }
+    let level = if bytes.len() < 256 << 10 { 12 } else { 3 };
+    Ok(zstd::bulk::compress(bytes, level)?.len().saturating_sub(FRAME).max(1).min(bytes.len()))
+}
+
+fn read(layer: &dyn LayerSource, file: u32, size: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(usize::try_from(size).map_err(io::Error::other)?);
+    layer.open(file)?.take(size).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 != size {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("file {file} of a layer has fewer than its {size} bytes")));
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,85 @@
+//! The members of some layers together with the hashes of their contents: what matching works on.
+
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rayon::prelude::*;
+use ring::digest;
+
+use crate::old::OldMembers;
+use crate::progress::Progress;
+use crate::source::LayerSource;
+
+/// The first half of the SHA-256 of a content.
+pub type Hash = [u8; 16];
+
+/// Members and hashes.
+#[derive(Debug, Default)]
+pub struct Hashed {
+    /// The members of all layers.
+    pub members: OldMembers,
+    /// For each member the hash of its content, if it has any.
+    pub hashes: Vec<Option<Hash>>,
+    /// For each layer the number of its first member, and at the end the number of all.
+    pub starts: Vec<u32>,
+}
+
+impl Hashed {
+    /// Reads all layers once, in parallel.
+    pub fn read(layers: &[&dyn LayerSource], progress: &dyn Progress, cancel: &AtomicBool) -> io::Result<Self> {
+        let mut all = Self::default();
+        for layer in layers {
+            all.starts.push(all.members.len());
+            all.members.load(*layer, u64::MAX)?;
+        }
+        all.starts.push(all.members.len());
+        all.hashes = vec![None; all.members.len() as usize];
+        // A layer's files lie one after the other: in runs, so that all cores have work and each reads forward.
+        let mut runs = Vec::new();
+        let mut rest = &mut all.hashes[..];
+        let mut first = 0;
+        while !rest.is_empty() {
+            let (run, later) = rest.split_at_mut(rest.len().min(RUN));
+            let len = run.len();
+            runs.push((first, run));
+            first += len;
+            rest = later;
+        }
+        let members = &all.members;
+        runs.into_par_iter().try_for_each(|(first, run)| -> io::Result<()> {
+            for (number, slot) in (first..).zip(run) {
+                let Some(old) = u32::try_from(number).ok().and_then(|number| members.get(number)) else { continue };
+                let Some(file) = old.file else { continue };
+                if cancel.load(Ordering::Relaxed) {
+                    return Err(cancelled());
+                }
+                *slot = Some(hash(layers[usize::from(old.layer)], file, old.size)?);
+                progress.advance(old.size);
+            }
+            Ok(())
+        })?;
+        Ok(all)
+    }
+}
+
+/// Members hashed by one task.
+const RUN: usize = 256;
+
+/// The error of work that was told to stop.
+pub(crate) fn cancelled() -> io::Error {
+    io::Error::new(io::ErrorKind::Interrupted, "cancelled")
+}
+
+fn hash(layer: &dyn LayerSource, file: u32, size: u64) -> io::Result<Hash> {
+    let mut content = layer.open(file)?.take(size);
+    let mut context = digest::Context::new(&digest::SHA256);
+    let mut buffer = vec![0; usize::try_from(size).unwrap_or(usize::MAX).min(64 * 1024)];
+    loop {
+        let read = content.read(&mut buffer)?;
+        if read == 0 {
+            break;
+        }
+        context.update(&buffer[..read]);
+    }
+    Ok(context.finish().as_ref()[..16].try_into().expect("a SHA-256 has 32 bytes"))
+}

@@ -1,0 +1,385 @@
+//! Making a patch: new layers against old ones.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::codec::{Codec, Kind};
+use crate::config;
+use crate::content::{Contents, Job, Outcome};
+use crate::hashed::{Hashed, cancelled};
+use crate::matching::{Choice, Content, choose};
+use crate::old::{OldMembers, OldRef};
+use crate::predict::{Predictor, base, codec, flag};
+use crate::progress::Progress;
+use crate::source::LayerSource;
+use crate::stream::{Stream, StreamsWriter, Written};
+use crate::tar::{Item, Items, Member};
+use crate::varint::zigzag;
+
+/// What a patch is made from.
+pub struct Input<'a> {
+    /// The target's configuration.
+    pub config: &'a [u8],
+    /// The base's configuration, if there is a base.
+    pub base_config: Option<&'a [u8]>,
+    /// Digests that whoever applies knows before the patch: those of the layers.
+    pub known: &'a [[u8; 32]],
+    /// The layers to make, in order.
+    pub new: &'a [&'a dyn LayerSource],
+    /// The layers at hand.
+    pub old: &'a [&'a dyn LayerSource],
+}
+
+/// What making may use.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    /// Bytes of memory for making.
+    pub make: u64,
+    /// Bytes of memory for the windows and buffers of whoever applies.
+    pub apply: u64,
+}
+
+/// A patch.
+#[derive(Debug)]
+pub struct Patch {
+    /// Its streams.
+    pub written: Written,
+    /// The old layers that it refers to, by their place in the input.
+    pub used: Vec<usize>,
+    /// For each new layer what became of its contents.
+    pub layers: Vec<LayerStats>,
+    /// Bytes that the old members need in memory.
+    pub table: u64,
+}
+
+/// What became of the contents of a layer.
+#[derive(Debug, Default, Clone)]
+pub struct LayerStats {
+    /// Bytes of the layer's tar.
+    pub size: u64,
+    /// By codec: how many contents, and their bytes. Unchanged contents are under [`Codec::Copy`].
+    pub codecs: BTreeMap<Codec, (u64, u64)>,
+    /// Bytes of the tar that are not modelled.
+    pub raw: u64,
+}
+
+/// Makes the patch.
+pub fn make(input: &Input<'_>, budget: Budget, progress: &dyn Progress, cancel: &AtomicBool) -> io::Result<Patch> {
+    progress.stage("reading layers", 0);
+    let new = Hashed::read(input.new, progress, cancel)?;
+    let old = Hashed::read(input.old, progress, cancel)?;
+    let choices = choose(&new, &old);
+    let layer_of = |number: OldRef| old.members.get(number).map(|member| usize::from(member.layer));
+    let used = used_layers(&choices, layer_of);
+    // Numbers as whoever applies counts them: over the layers in use only.
+    let mut table = OldMembers::default();
+    let mut shifts = vec![0; input.old.len()];
+    for &layer in &used {
+        shifts[layer] = old.starts[layer] - table.len();
+        table.load(input.old[layer], u64::MAX)?;
+    }
+    let renumber = |number: OldRef| number - layer_of(number).map_or(0, |layer| shifts[layer]);
+    let choices: Vec<_> = choices.into_iter().map(|choice| choice.map(renumber)).collect();
+    let layers: Vec<_> = used.iter().map(|&layer| input.old[layer]).collect();
+    drop(old);
+
+    let jobs = jobs(&new, &choices, &table);
+    progress.stage("comparing files", jobs.iter().map(|job| job.new_size).sum());
+    let contents = Contents::new(jobs, input.new, &layers, budget.make, progress, cancel);
+    let mut maker = Maker { streams: StreamsWriter::default(), table, state: Predictor::default(), choices: &choices, contents, item: 0, cancel };
+    maker.config(input)?;
+    let mut stats = Vec::new();
+    for layer in input.new {
+        stats.push(maker.layer(*layer)?);
+    }
+    let table = maker.table.bytes();
+    progress.stage("compressing", 0);
+    let written = maker.streams.finish(budget.apply)?;
+    Ok(Patch { written, used, layers: stats, table })
+}
+
+fn used_layers(choices: &[Choice], layer_of: impl Fn(OldRef) -> Option<usize>) -> Vec<usize> {
+    let mut used = std::collections::BTreeSet::new();
+    for choice in choices {
+        used.extend(choice.base.and_then(&layer_of));
+        if let Content::Same(number) | Content::Like(number) = choice.content {
+            used.extend(layer_of(number));
+        }
+    }
+    used.into_iter().collect()
+}
+
+fn jobs(new: &Hashed, choices: &[Choice], table: &OldMembers) -> Vec<Job> {
+    let mut jobs = Vec::new();
+    for ((number, member), choice) in new.members.iter().zip(choices) {
+        let Content::Like(source) = choice.content else { continue };
+        let (Some(old), Some(new_file)) = (table.get(source), member.file) else { continue };
+        let Some(old_file) = old.file else { continue };
+        jobs.push(Job {
+            number,
+            new_layer: usize::from(member.layer),
+            new_file,
+            new_size: member.size,
+            old_layer: usize::from(old.layer),
+            old_file,
+            old_size: old.size,
+        });
+    }
+    jobs
+}
+
+impl Choice {
+    fn map(self, renumber: impl Fn(OldRef) -> OldRef) -> Self {
+        let content = match self.content {
+            Content::Same(number) => Content::Same(renumber(number)),
+            Content::Like(number) => Content::Like(renumber(number)),
+            other => other,
+        };
+        Self { base: self.base.map(renumber), content }
+    }
+}
+
+struct Maker<'a> {
+    streams: StreamsWriter,
+    table: OldMembers,
+    state: Predictor,
+    choices: &'a [Choice],
+    contents: Contents<'a>,
+    /// The number of the next new member.
+    item: usize,
+    cancel: &'a AtomicBool,
+}
+
+impl Maker<'_> {
+    fn config(&mut self, input: &Input<'_>) -> io::Result<()> {
+        let (old, table) = config::base(input.base_config.unwrap_or_default(), input.known);
+        let (marked, text) = match config::target(input.config, &table) {
+            Some(marked) => {
+                self.streams.put(Stream::Digests, &marked.new.concat())?;
+                (true, marked.text)
+            }
+            None => (false, input.config.to_vec()),
+        };
+        self.streams.put(Stream::Codec, &[u8::from(marked)])?;
+        self.streams.number(Stream::Size, text.len() as u64)?;
+        crate::codec::bidiff::difference(&old, &text).write(&mut self.streams, Kind::Text)
+    }
+
+    fn layer(&mut self, layer: &dyn LayerSource) -> io::Result<LayerStats> {
+        let mut stats = LayerStats::default();
+        // Zeros at the end of a layer follow from its size.
+        let mut zeros = 0u64;
+        for item in Items::new(layer.segments()?) {
+            if self.cancel.load(Ordering::Relaxed) {
+                return Err(cancelled());
+            }
+            match item? {
+                Item::Raw(bytes) => {
+                    let body = bytes.iter().rposition(|&b| b != 0).map_or(0, |last| last + 1);
+                    stats.size += bytes.len() as u64;
+                    if body > 0 {
+                        self.raw(&mut zeros, &bytes[..body], &mut stats)?;
+                    }
+                    zeros += (bytes.len() - body) as u64;
+                }
+                Item::Bare { file, size } => {
+                    self.raw(&mut zeros, &[], &mut stats)?;
+                    self.streams.put(Stream::Flags, &[0])?;
+                    self.streams.number(Stream::Base, base::BARE)?;
+                    self.streams.number(Stream::Size, size)?;
+                    let choice = self.choices[self.item];
+                    self.content(layer, file, size, choice.content, None, &mut stats)?;
+                    self.item += 1;
+                    stats.size += size;
+                }
+                Item::Member { member, file } => {
+                    self.raw(&mut zeros, &[], &mut stats)?;
+                    self.member(layer, &member, file, &mut stats)?;
+                    self.item += 1;
+                }
+            }
+        }
+        self.streams.put(Stream::Flags, &[0])?;
+        self.streams.number(Stream::Base, base::END)?;
+        Ok(stats)
+    }
+
+    /// Writes raw bytes after the zeros that are waiting.
+    fn raw(&mut self, zeros: &mut u64, bytes: &[u8], stats: &mut LayerStats) -> io::Result<()> {
+        let len = *zeros + bytes.len() as u64;
+        if len == 0 {
+            return Ok(());
+        }
+        self.streams.put(Stream::Flags, &[0])?;
+        self.streams.number(Stream::Base, base::RAW)?;
+        self.streams.number(Stream::Size, len)?;
+        let blank = [0; 4096];
+        crate::codec::bidiff::steps(*zeros, blank.len(), |step| self.streams.put(Stream::Raw, &blank[..step]))?;
+        self.streams.put(Stream::Raw, bytes)?;
+        stats.raw += len;
+        *zeros = 0;
+        Ok(())
+    }
+
+    fn member(&mut self, layer: &dyn LayerSource, member: &Member, file: Option<u32>, stats: &mut LayerStats) -> io::Result<()> {
+        let choice = self.choices[self.item];
+        let base = choice.base.and_then(|number| self.table.get(number).map(|old| (number, old)));
+        let base_form = base.and_then(|(_, old)| old.form);
+        let form = self.table.forms.find(&member.form);
+        let expected_form = base_form.or((base.is_none() && !self.table.forms.is_empty()).then_some(self.state.form));
+        let base_mtime = base.map(|(_, old)| old.mtime);
+        let expected_mtime = self.state.mtime(base_mtime);
+        let size = member.content();
+        let same_content = match choice.content {
+            Content::Same(source) => choice.base == Some(source),
+            _ => size == 0,
+        };
+        let (base_path, base_link, base_extras) = base.map_or((&[][..], &[][..], &[][..]), |(_, old)| (old.path, old.link, old.extras));
+        let base_size = base.map_or(0, |(_, old)| old.size);
+
+        let mut flags = 0;
+        let mut set = |condition: bool, bit: u8| flags |= if condition { bit } else { 0 };
+        set(choice.base == Some(self.state.next_base) && base.is_some(), flag::NEXT);
+        set(base.is_some() && member.path == base_path, flag::PATH);
+        set(form.is_some() && form == expected_form, flag::FORM);
+        set(member.mtime == expected_mtime, flag::MTIME);
+        set(member.size == base_size, flag::SIZE);
+        set(same_content, flag::CONTENT);
+        set(member.link == base_link, flag::LINK);
+        set(member.extras == base_extras, flag::EXTRAS);
+
+        self.streams.put(Stream::Flags, &[flags])?;
+        if flags & flag::NEXT == 0 {
+            let value = base.map_or(base::NONE, |(number, _)| {
+                base::FIRST.saturating_add(zigzag(i64::from(number) - i64::from(self.state.next_base)))
+            });
+            self.streams.number(Stream::Base, value)?;
+        }
+        if flags & flag::PATH == 0 {
+            let shared = self.state.path.iter().zip(&member.path).take_while(|(a, b)| a == b).count();
+            self.streams.number(Stream::PathShared, shared as u64)?;
+            self.streams.number(Stream::PathShared, (member.path.len() - shared) as u64)?;
+            self.streams.put(Stream::PathText, &member.path[shared..])?;
+        }
+        if flags & flag::MTIME == 0 {
+            self.streams.number(Stream::Mtime, zigzag(member.mtime.wrapping_sub(expected_mtime).cast_signed()))?;
+        }
+        if flags & flag::SIZE == 0 {
+            self.streams.number(Stream::Size, member.size)?;
+        }
+        if flags & flag::LINK == 0 {
+            text(&mut self.streams, Stream::Link, &member.link)?;
+        }
+        if flags & flag::EXTRAS == 0 {
+            text(&mut self.streams, Stream::Extras, &member.extras)?;
+        }
+        let base_number = base.map(|(number, _)| number);
+        if flags & flag::FORM == 0 {
+            let number = form.map_or(self.table.forms.len() as u64, u64::from);
+            self.streams.number(Stream::Form, number)?;
+        }
+        let form = match form {
+            Some(form) => form,
+            None => {
+                let mut bytes = Vec::new();
+                member.form.write(&mut bytes);
+                self.streams.put(Stream::NewForm, &bytes)?;
+                self.table.forms.add(member.form.clone())
+            }
+        };
+        self.state.form = form;
+        self.state.saw_mtime(base_mtime, member.mtime);
+        self.state.path.clone_from(&member.path);
+        if let Some(number) = base_number {
+            self.state.next_base = number.saturating_add(1);
+        }
+        stats.size += member.render().map_or(0, |bytes| bytes.len() as u64) + size;
+        if member.form.padded {
+            stats.size += crate::tar::padding(size) as u64;
+        }
+        if let (Some(file), false) = (file, same_content) {
+            self.content(layer, file, size, choice.content, base_number, stats)?;
+        } else if size > 0 {
+            count(stats, Codec::Copy, size);
+        }
+        Ok(())
+    }
+
+    fn content(
+        &mut self,
+        layer: &dyn LayerSource,
+        file: u32,
+        size: u64,
+        content: Content,
+        base: Option<OldRef>,
+        stats: &mut LayerStats,
+    ) -> io::Result<()> {
+        let outcome = match content {
+            Content::Same(source) => Some((source, None)),
+            Content::Like(source) => {
+                // Members are numbered by 32 bits.
+                let outcome = self.contents.take(self.item as u32)?;
+                (outcome != Outcome::New).then_some((source, Some(outcome)))
+            }
+            _ => None,
+        };
+        let Some((source, outcome)) = outcome else {
+            return self.new_content(layer, file, size, stats);
+        };
+        let named = base != Some(source);
+        let (number, kind) = match &outcome {
+            None | Some(Outcome::New) => (Codec::Copy, Kind::Text),
+            Some(Outcome::Bidiff(kind, _)) => (Codec::Bidiff, *kind),
+            Some(Outcome::Dictionary(_)) => (Codec::Dictionary, Kind::Text),
+        };
+        count(stats, number, size);
+        let byte = number as u8 | if named { codec::NAMED } else { 0 } | (kind as u8) << codec::KIND;
+        self.streams.put(Stream::Codec, &[byte])?;
+        if named {
+            self.streams.signed(Stream::Source, i64::from(source) - i64::from(self.state.next_source))?;
+        }
+        self.state.next_source = source.saturating_add(1);
+        match outcome {
+            None | Some(Outcome::New) => Ok(()),
+            Some(Outcome::Bidiff(kind, difference)) => difference.write(&mut self.streams, kind),
+            Some(Outcome::Dictionary(frame)) => crate::codec::dictionary::write(&mut self.streams, &frame),
+        }
+    }
+
+    fn new_content(&mut self, layer: &dyn LayerSource, file: u32, size: u64, stats: &mut LayerStats) -> io::Result<()> {
+        count(stats, Codec::New, size);
+        let mut content = layer.open(file)?;
+        let mut buffer = vec![0; 64 * 1024];
+        let mut kind = None;
+        crate::codec::bidiff::steps(size, buffer.len(), |len| {
+            content.read_exact(&mut buffer[..len])?;
+            let kind = match kind {
+                Some(kind) => kind,
+                None => {
+                    let found = Kind::of(&buffer[..len]);
+                    self.streams.put(Stream::Codec, &[Codec::New as u8 | (found as u8) << codec::KIND])?;
+                    *kind.insert(found)
+                }
+            };
+            self.streams.put(kind.stream(), &buffer[..len])
+        })
+    }
+}
+
+fn text(streams: &mut StreamsWriter, stream: Stream, text: &[u8]) -> io::Result<()> {
+    streams.number(stream, text.len() as u64)?;
+    streams.put(stream, text)
+}
+
+fn count(stats: &mut LayerStats, codec: Codec, bytes: u64) {
+    let entry = stats.codecs.entry(codec).or_default();
+    entry.0 += 1;
+    entry.1 += bytes;
+}
+
+impl std::fmt::Debug for Input<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Input").field("new", &self.new.len()).field("old", &self.old.len()).finish_non_exhaustive()
+    }
+}

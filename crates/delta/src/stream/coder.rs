@@ -1,0 +1,118 @@
+//! The coders of streams.
+
+use std::io::{self, BufRead, Cursor, Read, Write};
+
+/// The largest window that a reader may need, as a power of two: 8 MiB.
+pub const MAX_WINDOW_LOG: u32 = 23;
+
+const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// How the bytes of a stream are coded. The number in a bundle is 0 for raw and the window's logarithm for zstd.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Coder {
+    /// As they are.
+    Raw,
+    /// One zstd frame without its magic number, whose window is at most two to this power.
+    Zstd(u8),
+}
+
+impl Coder {
+    /// The coder with this number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Raw),
+            10.. if u32::from(number) <= MAX_WINDOW_LOG => Some(Self::Zstd(number)),
+            _ => None,
+        }
+    }
+
+    /// Its number.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Raw => 0,
+            Self::Zstd(window) => window,
+        }
+    }
+
+    /// Bytes of memory that reading needs.
+    pub fn memory(self, raw_len: u64) -> u64 {
+        match self {
+            Self::Raw => 0,
+            // The window, a block on either side, and the decoder's tables.
+            Self::Zstd(window) => (1u64 << window).min(raw_len) + (2 * (128 << 10)).min(2 * raw_len) + (160 << 10),
+        }
+    }
+
+    /// A reader of the decoded bytes.
+    pub fn decode<'a>(self, coded: impl BufRead + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
+        Ok(match self {
+            Self::Raw => Box::new(coded),
+            Self::Zstd(window) => {
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(Cursor::new(MAGIC).chain(coded))?.single_frame();
+                decoder.window_log_max(u32::from(window))?;
+                Box::new(decoder)
+            }
+        })
+    }
+}
+
+/// Codes all of `bytes` by the coder that makes them shortest, with a window of at most two to `window_log`.
+pub(super) fn encode(bytes: &[u8], window_log: u32) -> io::Result<(Coder, Vec<u8>)> {
+    let mut best = (Coder::Raw, bytes.to_vec());
+    // The strongest levels cost the most time per byte; beyond this length they gain nothing that is worth it.
+    let levels: &[i32] = if bytes.len() <= 1 << 20 { &[19, 22] } else { &[19] };
+    for &level in levels {
+        let mut frame = Strip::new(Vec::new());
+        let mut encoder = zstd(&mut frame, level, window_log, Some(bytes.len() as u64))?;
+        encoder.write_all(bytes)?;
+        encoder.finish()?;
+        if frame.inner.len() < best.1.len() {
+            best = (Coder::Zstd(window_number(window_log)), frame.inner);
+        }
+    }
+    Ok(best)
+}
+
+/// A zstd encoder as every stream uses it.
+pub(super) fn zstd<W: Write>(
+    to: W,
+    level: i32,
+    window_log: u32,
+    size: Option<u64>,
+) -> io::Result<zstd::stream::write::Encoder<'static, W>> {
+    use zstd::zstd_safe::CParameter;
+    let mut encoder = zstd::stream::write::Encoder::new(to, level)?;
+    encoder.include_checksum(false)?;
+    encoder.set_pledged_src_size(size)?;
+    encoder.set_parameter(CParameter::WindowLog(window_log))?;
+    Ok(encoder)
+}
+
+pub(super) fn window_number(window_log: u32) -> u8 {
+    u8::try_from(window_log.clamp(10, MAX_WINDOW_LOG)).expect("clamped to two digits")
+}
+
+/// Leaves out the magic number at the start of a frame.
+pub(super) struct Strip<W> {
+    pub(super) inner: W,
+    skipped: usize,
+}
+
+impl<W> Strip<W> {
+    pub(super) fn new(inner: W) -> Self {
+        Self { inner, skipped: 0 }
+    }
+}
+
+impl<W: Write> Write for Strip<W> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let skip = (MAGIC.len() - self.skipped).min(buf.len());
+        self.skipped += skip;
+        self.inner.write_all(&buf[skip..])?;
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
