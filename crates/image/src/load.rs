@@ -181,6 +181,14 @@ impl<W: Write> LoadArchiveWriter<W> {
     }
 }
 
+/// A layer with one regular file in it, for images made on the spot. `path` is at most 100 bytes.
+pub fn single_file_layer(path: &str, content: &[u8]) -> Vec<u8> {
+    let mut bytes = file_header(path, content.len() as u64).to_vec();
+    bytes.extend_from_slice(content);
+    bytes.resize(bytes.len().next_multiple_of(BLOCK) + 2 * BLOCK, 0);
+    bytes
+}
+
 /// By index too: an image may have the same layer twice, once in a chain that the engine has and once not.
 fn name(index: usize, diff_id: &DiffId) -> String {
     format!("{index:03}-{}.tar", diff_id.digest().hex())

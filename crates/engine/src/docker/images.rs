@@ -1,0 +1,200 @@
+//! Images of a Docker engine.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bollard::query_parameters::{ImportImageOptions, ListImagesOptions, RemoveImageOptions, TagImageOptions};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
+use skerry_wire::ImageId;
+
+use super::{CALL, DockerEngine};
+use crate::EngineError;
+use crate::engine::{ArchiveStream, Info};
+
+/// Repository of the tags that pin images.
+const PIN: &str = "skerry-pin";
+/// Removing an image deletes its files.
+const REMOVE: Duration = Duration::from_secs(10 * 60);
+
+/// The tag that pins under this name.
+pub(super) fn pin_reference(name: &str) -> String {
+    format!("{PIN}:{name}")
+}
+
+/// Is it a name for a pin?
+pub(super) fn check_pin(name: &str) -> Result<(), EngineError> {
+    let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_');
+    if first && name.len() <= 128 && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-')) {
+        return Ok(());
+    }
+    let why = "1 to 128 letters, digits, `_`, `.`, `-`, not beginning with `.` or `-`";
+    Err(EngineError::Invalid { what: "pin name", value: name.into(), why })
+}
+
+/// References go into the path of a request: nothing that would change its meaning.
+fn check_reference(reference: &str) -> Result<(), EngineError> {
+    let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-' | b'/' | b':' | b'@');
+    if !reference.is_empty() && reference.len() <= 512 && reference.bytes().all(fine) && !reference.contains("..") {
+        return Ok(());
+    }
+    let value = reference.chars().take(200).collect();
+    Err(EngineError::Invalid { what: "image reference", value, why: "write it as `name:tag` or `sha256:...`" })
+}
+
+impl DockerEngine {
+    pub(super) async fn read_info(&self) -> Result<Info, EngineError> {
+        let info = self.call("info", CALL, self.docker.info()).await?;
+        let data_root = PathBuf::from(info.docker_root_dir.unwrap_or_default());
+        let disk_free = rustix::fs::statvfs(&data_root).ok().map(|s| s.f_bavail.saturating_mul(s.f_frsize));
+        let status = info.driver_status.unwrap_or_default();
+        let containerd_store = status.iter().flatten().any(|value| value.contains("io.containerd.snapshotter"));
+        Ok(Info {
+            version: info.server_version.unwrap_or_default(),
+            storage_driver: info.driver.unwrap_or_default(),
+            containerd_store,
+            data_root,
+            disk_free,
+            architecture: info.architecture.unwrap_or_default(),
+            cpus: info.ncpu.and_then(|n| n.try_into().ok()).unwrap_or_default(),
+            memory: info.mem_total.and_then(|n| n.try_into().ok()).unwrap_or_default(),
+        })
+    }
+
+    pub(super) async fn list_images(&self) -> Result<Vec<ImageId>, EngineError> {
+        let options = ListImagesOptions { all: true, ..Default::default() };
+        let images = self.call("list the images", CALL, self.docker.list_images(Some(options))).await?;
+        let mut ids: Vec<ImageId> = images.iter().filter_map(|image| image.id.parse().ok()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    /// The id of an image.
+    pub(super) async fn inspect_image(&self, reference: &str) -> Result<ImageId, EngineError> {
+        check_reference(reference)?;
+        let what = format!("look at image `{reference}`");
+        match self.call(&what, CALL, self.docker.inspect_image(reference)).await {
+            Ok(image) => {
+                let id = image.id.unwrap_or_default();
+                let reason = format!("`{}` is not an image id", id.chars().take(100).collect::<String>());
+                id.parse().map_err(|_| EngineError::Broken { socket: self.socket(), what, reason })
+            }
+            Err(EngineError::Refused { status: 404, .. }) => Err(EngineError::NoImage { reference: reference.into() }),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn load_archive(&self, archive: ArchiveStream, stall: Duration) -> Result<(), EngineError> {
+        let what = "load an image";
+        // What went in and what came out, together: as long as it rises, the load is alive.
+        let moved = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&moved);
+        let archive = archive.inspect(move |_| {
+            counter.fetch_add(1, Ordering::Relaxed);
+        });
+        // `quiet`: no progress bars; errors come all the same.
+        let options = ImportImageOptions { quiet: true, ..Default::default() };
+        let mut answer = Box::pin(self.docker.import_image_stream(options, archive, None));
+        let mut failure = None;
+        let mut answered = false;
+        loop {
+            let seen = moved.load(Ordering::Relaxed);
+            match tokio::time::timeout(stall, answer.next()).await {
+                Ok(None) => break,
+                Ok(Some(Ok(_))) => answered = true,
+                Ok(Some(Err(error))) => {
+                    // The first error counts; the rest of the stream is read all the same.
+                    let error = match error {
+                        bollard::errors::Error::DockerStreamError { error } => EngineError::Load { message: error },
+                        other => self.error(what, other),
+                    };
+                    failure.get_or_insert(match error {
+                        EngineError::Refused { message, .. } => EngineError::Load { message },
+                        other => other,
+                    });
+                }
+                Err(_) if moved.load(Ordering::Relaxed) != seen => {}
+                Err(_) => return Err(EngineError::Timeout { socket: self.socket(), what: what.into(), after: stall }),
+            }
+        }
+        match failure {
+            Some(error) => Err(error),
+            None if answered => Ok(()),
+            None => Err(EngineError::Broken {
+                socket: self.socket(),
+                what: what.into(),
+                reason: "the engine ended its answer without a word".into(),
+            }),
+        }
+    }
+
+    pub(super) fn save_archive(&self, reference: &str, stall: Duration) -> impl Stream<Item = Result<Bytes, EngineError>> + Send + use<> {
+        let (engine, reference) = (self.clone(), reference.to_string());
+        let what = format!("save image `{reference}`");
+        let begun = check_reference(&reference).map(|()| Box::pin(self.docker.export_image(&reference)));
+        let (failed, answer) = match begun {
+            Ok(answer) => (None, Some(answer)),
+            Err(error) => (Some(error), None),
+        };
+        let body = stream::unfold(answer, move |answer| {
+            let (engine, reference, what) = (engine.clone(), reference.clone(), what.clone());
+            async move {
+                let mut answer = answer?;
+                match tokio::time::timeout(stall, answer.next()).await {
+                    Ok(None) => None,
+                    Ok(Some(Ok(bytes))) => Some((Ok(bytes), Some(answer))),
+                    Ok(Some(Err(error))) => match engine.error(&what, error) {
+                        EngineError::Refused { status: 404, .. } => Some((Err(EngineError::NoImage { reference }), None)),
+                        error => Some((Err(error), None)),
+                    },
+                    Err(_) => Some((Err(EngineError::Timeout { socket: engine.socket(), what, after: stall }), None)),
+                }
+            }
+        });
+        stream::iter(failed.map(Err)).chain(body)
+    }
+
+    pub(super) async fn tag_pin(&self, id: &ImageId, name: &str) -> Result<(), EngineError> {
+        check_pin(name)?;
+        let options = TagImageOptions { repo: Some(PIN.into()), tag: Some(name.into()) };
+        let reference = id.to_string();
+        match self.call(&format!("pin image {id} as `{name}`"), CALL, self.docker.tag_image(&reference, Some(options))).await {
+            Err(EngineError::Refused { status: 404, .. }) => Err(EngineError::NoImage { reference }),
+            other => other,
+        }
+    }
+
+    /// Removes a tag or an image; fine when it is gone.
+    pub(super) async fn delete_image(&self, reference: &str) -> Result<(), EngineError> {
+        check_reference(reference)?;
+        let what = format!("remove image `{reference}`");
+        match self.call(&what, REMOVE, self.docker.remove_image(reference, None::<RemoveImageOptions>, None)).await {
+            Ok(_) | Err(EngineError::Refused { status: 404, .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        for name in ["a", "base-1.2_x", &"0f".repeat(32)] {
+            check_pin(name).unwrap();
+        }
+        for name in ["", "-a", ".a", "a/b", "a:b", "a b", &"x".repeat(129)] {
+            assert!(check_pin(name).is_err(), "{name}");
+        }
+        for reference in ["alpine", "localhost:5000/a/b:1", "a@sha256:0f"] {
+            check_reference(reference).unwrap();
+        }
+        for reference in ["", "a b", "a?force=1", "a/../b", "a%2f", "é"] {
+            assert!(check_reference(reference).is_err(), "{reference}");
+        }
+    }
+}

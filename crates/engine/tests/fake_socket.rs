@@ -1,0 +1,150 @@
+//! The engine's client against a socket that says what we want: what goes over the wire, and what happens when the answer is bad.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use skerry_engine::{ContainerSpec, DockerEngine, Engine, EngineError};
+use skerry_wire::{Digest, ImageId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixListener;
+
+struct Fake {
+    _folder: tempfile::TempDir,
+    socket: PathBuf,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl Fake {
+    /// Answers each connection with the next of these, then closes it.
+    fn new(answers: Vec<String>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("docker.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&requests);
+        tokio::spawn(async move {
+            for answer in answers {
+                let (mut connection, _) = listener.accept().await.unwrap();
+                let mut request = Vec::new();
+                let mut buffer = [0; 4096];
+                // Chunked bodies end with an empty chunk; the other requests here have none or a short one.
+                loop {
+                    let n = connection.read(&mut buffer).await.unwrap_or(0);
+                    request.extend_from_slice(&buffer[..n]);
+                    let text = String::from_utf8_lossy(&request).to_lowercase();
+                    let whole = text.contains("\r\n\r\n") && (!text.contains("transfer-encoding: chunked") || text.ends_with("0\r\n\r\n"));
+                    if n == 0 || whole {
+                        break;
+                    }
+                }
+                seen.lock().unwrap().push(String::from_utf8_lossy(&request).lines().next().unwrap_or_default().to_string());
+                let _ = connection.write_all(answer.as_bytes()).await;
+                let _ = connection.shutdown().await;
+            }
+        });
+        Self { _folder: folder, socket, requests }
+    }
+
+    fn engine(&self) -> DockerEngine {
+        DockerEngine::connect(&self.socket).unwrap()
+    }
+}
+
+fn answer(status: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+fn id() -> ImageId {
+    ImageId(Digest::new([0xab; 32]))
+}
+
+#[tokio::test]
+async fn requests_have_no_version() {
+    let fake = Fake::new(vec![answer("200 OK", r#"{"ServerVersion":"99.0","Driver":"overlay2","DockerRootDir":"/nowhere"}"#)]);
+    let info = fake.engine().info().await.unwrap();
+    assert_eq!((info.version.as_str(), info.containerd_store, info.disk_free), ("99.0", false, None));
+    assert_eq!(*fake.requests.lock().unwrap(), ["GET /info HTTP/1.1"]);
+}
+
+#[tokio::test]
+async fn containerd_store_is_seen() {
+    let body = r#"{"Driver":"overlayfs","DriverStatus":[["driver-type","io.containerd.snapshotter.v1"]]}"#;
+    let fake = Fake::new(vec![answer("200 OK", body); 2]);
+    assert!(fake.engine().info().await.unwrap().containerd_store);
+    assert_eq!(skerry_engine::probe(&fake.engine()).await.unwrap(), skerry_engine::Abilities::default());
+    assert_eq!(fake.requests.lock().unwrap().len(), 2, "nothing is loaded into it");
+}
+
+#[tokio::test]
+async fn no_engine_says_what_to_do() {
+    let error = DockerEngine::connect(Path::new("/nowhere/docker.sock")).map(|e| async move { e.info().await });
+    let error = match error {
+        Ok(call) => call.await.unwrap_err(),
+        Err(error) => error,
+    };
+    assert!(matches!(error, EngineError::Unreachable { .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains("unix:///nowhere/docker.sock") && text.contains("is dockerd running"), "{text}");
+}
+
+#[tokio::test]
+async fn errors_inside_the_stream_count() {
+    let body = "{\"stream\":\"Loading\"}\r\n{\"errorDetail\":{\"message\":\"no space left on device\"},\"error\":\"no space left on device\"}\r\n{\"stream\":\"x\"}\r\n";
+    for (body, fine) in [(body, false), ("{\"stream\":\"Loaded image ID\"}\r\n", true), ("", false), ("{\"stream\"", false)] {
+        let fake = Fake::new(vec![answer("200 OK", body)]);
+        let loaded = fake.engine().load(Box::pin(stream::iter([Ok(Bytes::from_static(b"tar"))]))).await;
+        assert_eq!(loaded.is_ok(), fine, "{body}: {loaded:?}");
+        if body.contains("space") {
+            assert!(loaded.unwrap_err().to_string().contains("no space left on device"));
+        }
+        assert!(fake.requests.lock().unwrap()[0].starts_with("POST /images/load?quiet=true"), "{:?}", fake.requests);
+    }
+}
+
+#[tokio::test]
+async fn a_save_that_breaks_off_is_an_error() {
+    let fake =
+        Fake::new(vec!["HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this".into(), answer("404 Not Found", r#"{"message":"no"}"#)]);
+    let engine = fake.engine();
+    let pieces: Vec<_> = engine.save("a:1").collect().await;
+    assert!(pieces.last().unwrap().is_err());
+    let pieces: Vec<_> = engine.save("a:1").collect().await;
+    assert!(matches!(pieces[..], [Err(EngineError::NoImage { .. })]));
+    assert!(engine.save("a b").collect::<Vec<_>>().await[0].is_err());
+}
+
+#[tokio::test]
+async fn gone_and_done_are_fine() {
+    let gone = || answer("404 Not Found", r#"{"message":"No such container: a"}"#);
+    let same = || "HTTP/1.1 304 Not Modified\r\n\r\n".to_string();
+    let fake = Fake::new(vec![gone(), same(), gone(), gone(), same(), gone()]);
+    let engine = fake.engine();
+    engine.stop("a", Duration::from_secs(1)).await.unwrap();
+    engine.stop("a", Duration::from_secs(1)).await.unwrap();
+    engine.remove("a").await.unwrap();
+    engine.remove_image(&id()).await.unwrap();
+    engine.start("a").await.unwrap();
+    assert!(matches!(engine.start("a").await, Err(EngineError::NoContainer { .. })));
+    assert_eq!(fake.requests.lock().unwrap()[0], "POST /containers/a/stop?t=1 HTTP/1.1");
+}
+
+#[tokio::test]
+async fn a_taken_name() {
+    let conflict = || answer("409 Conflict", r#"{"message":"Conflict. The container name is already in use"}"#);
+    let found = |label: &str| {
+        let body = format!(
+            r#"{{"Id":"c1","Name":"/web","Image":"{}","State":{{"Status":"running"}},"Config":{{"Labels":{{"alloc":"{label}"}}}}}}"#,
+            id()
+        );
+        answer("200 OK", &body)
+    };
+    let fake = Fake::new(vec![conflict(), found("1"), conflict(), found("2")]);
+    let mut spec = ContainerSpec::new("web", id());
+    spec.labels.insert("alloc".into(), "1".into());
+    assert_eq!(fake.engine().create(&spec).await.unwrap(), "c1");
+    let error = fake.engine().create(&spec).await.unwrap_err().to_string();
+    assert!(error.contains("label `alloc` is `2`, not `1`") && error.contains("docker rm -f web"), "{error}");
+}
