@@ -25,6 +25,7 @@ demo: build ## two versions of an application over a link that is cut
 	@cargo run --locked --quiet --release -p skerry-tests --bin demo
 
 workloads: setup ## the real image pairs S2 and S3, into $WORKLOADS
+	@docker version >/dev/null || { echo "the Docker engine does not answer; start it: systemctl start docker" >&2; exit 1; }
 	python3 tests/workloads/build.py --out $(WORKLOADS) S2 S3
 
 lint: ## format, clippy without a warning, licences and bans
