@@ -29,6 +29,8 @@ const SERVER_ADDRESS: &str = "10.77.0.1";
 const NODE_ADDRESS: &str = "10.77.0.2";
 const SERVER_PORT: u16 = 4646;
 const RELAY_PORT: u16 = 4650;
+/// The agent's longest wait between two polls.
+const POLL: &str = "3s";
 /// A server or an agent is ready within this time after its start.
 const START: Duration = Duration::from_secs(30);
 /// A server or an agent ends within this time after SIGTERM.
@@ -118,7 +120,16 @@ impl Bed {
         let mut server = Process::spawn("skerry-server", &mut command, &self.folder.path().join("server.log"))?;
         server.wait_for_line("ready", START)?;
         self.server = Some(server);
-        Ok(())
+        self.poll_often()
+    }
+
+    /// Has the agent ask every few seconds: a test has not the time of a fleet.
+    fn poll_often(&self) -> Result<()> {
+        let path = self.server_data().join("agent.toml");
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let others = text.lines().filter(|l| !l.trim_start().starts_with("poll_interval")).collect::<Vec<_>>().join("\n");
+        // In front: what comes behind a table would belong to that table.
+        fs::write(&path, format!("poll_interval = \"{POLL}\"\n{others}\n")).with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// The running server.
