@@ -1,4 +1,26 @@
-//! The server.
+//! The server: one process that keeps jobs, manifests and deployment sets in SQLite and images and bundles in a folder, and answers
+//! operators and nodes over HTTPS.
+//!
+//! - [`config`], [`dev`], [`run`]: how it starts and stops.
+//! - [`http`]: addresses, roles, limits, errors. [`images`]: layers and releases come in.
+//! - [`store`]: the database, the only place with SQL. [`objects`]: the folder.
+//! - [`housekeeping`]: what is done by the clock. [`metrics`]: what is counted.
+//!
+//! What it promises: whatever it acknowledged is on the disk; killed at any instant it starts again with nothing acknowledged lost.
+//! Every request has a limit in bytes and in time; memory does not grow with images.
 #![forbid(unsafe_code)]
+
+pub mod app;
+pub mod clock;
+pub mod config;
+pub mod dev;
+pub mod director;
+pub mod housekeeping;
+pub mod http;
+pub mod images;
+pub mod metrics;
+pub mod objects;
+pub mod run;
 pub mod secret;
 pub mod store;
+pub mod tls;

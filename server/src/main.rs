@@ -1,1 +1,130 @@
-fn main() {}
+//! `skerry-server`: see [`skerry_server`].
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use skerry_server::config::Config;
+use skerry_server::dev;
+use skerry_server::run::{DataLock, Server};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Bad command line or configuration (`EX_USAGE`).
+const EXIT_USAGE: u8 = 64;
+
+/// The Skerry server.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the server.
+    Run {
+        /// The configuration; server.example.toml documents every key.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Checks a configuration and ends.
+    Check {
+        /// The configuration.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Runs a server for development, which makes and holds all keys itself.
+    Dev {
+        /// Folder for everything; made on first start, kept on later ones.
+        #[arg(long)]
+        data: PathBuf,
+        /// Address and port to listen on.
+        #[arg(long, default_value = "127.0.0.1:7443")]
+        listen: SocketAddr,
+        /// Where nodes and operators reach it, when that is not the listen address: `https://HOST:PORT`.
+        #[arg(long)]
+        advertise: Option<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let args = Args::try_parse().unwrap_or_else(|error| {
+        let _ = error.print();
+        std::process::exit(if error.use_stderr() { i32::from(EXIT_USAGE) } else { 0 });
+    });
+    match prepare(args.command).and_then(|ready| ready.map_or(Ok(()), run)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((code, error)) => {
+            eprintln!("skerry-server: {error:#}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// A configuration that was checked, and the data folder.
+struct Ready {
+    config: Config,
+    lock: DataLock,
+    /// For a development server: the address that others are told.
+    advertise: Option<dev::Address>,
+}
+
+type Failed = (u8, anyhow::Error);
+
+/// Everything that can go wrong before anything is started.
+fn prepare(command: Command) -> Result<Option<Ready>, Failed> {
+    let usage = |error: anyhow::Error| (EXIT_USAGE, error);
+    let failed = |error: anyhow::Error| (1, error);
+    let load = |path: &Path| Config::load(path).map_err(|e| usage(e.into()));
+    Ok(match command {
+        Command::Check { config } => {
+            load(&config)?;
+            println!("{}: ok", config.display());
+            None
+        }
+        Command::Run { config } => {
+            let config = load(&config)?;
+            let lock = DataLock::take(&config.data).map_err(|e| failed(e.into()))?;
+            Some(Ready { config, lock, advertise: None })
+        }
+        Command::Dev { data, listen, advertise } => {
+            let advertise = dev::Address::new(listen, advertise.as_deref()).map_err(|e| usage(e.into()))?;
+            let lock = DataLock::take(&data).map_err(|e| failed(e.into()))?;
+            let config = dev::prepare(&data, &advertise).map_err(failed)?;
+            eprintln!("skerry-server: this server holds ALL keys of its fleet in {}: for development only", data.display());
+            Some(Ready { config, lock, advertise: Some(advertise) })
+        }
+    })
+}
+
+fn run(ready: Ready) -> Result<(), Failed> {
+    let filter = EnvFilter::try_new(&ready.config.log)
+        .map_err(|e| (EXIT_USAGE, anyhow::anyhow!("log: `{}`: {e}\nhelp: write a level such as \"info\"", ready.config.log)))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| (1, e.into()))?;
+    runtime.block_on(serve(ready)).map_err(|e| (1, e))
+}
+
+async fn serve(ready: Ready) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let server = Server::start(ready.config, ready.lock).await?;
+    // The first line is for whoever started the server and waits for it.
+    match ready.advertise {
+        None => println!("ready https://{}", server.address()),
+        Some(advertise) => {
+            dev::finish(server.app(), &advertise.url(server.address())).await?;
+            println!("ready https://{}", server.address());
+        }
+    }
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    server.stop().await;
+    Ok(())
+}

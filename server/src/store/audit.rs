@@ -42,9 +42,8 @@ impl AuditStore for SqliteStore {
     async fn audit(&self, limit: u32) -> Result<Vec<AuditEntry>, StoreError> {
         self.read(move |c| {
             let mut rows = c.prepare_cached("SELECT who, at, what FROM audit ORDER BY id DESC LIMIT ?1")?;
-            let rows = rows.query_map([limit], |row| {
-                Ok(AuditEntry { by: By { who: row.get(0)?, at: Timestamp(row.get(1)?) }, what: row.get(2)? })
-            })?;
+            let rows = rows
+                .query_map([limit], |row| Ok(AuditEntry { by: By { who: row.get(0)?, at: Timestamp(row.get(1)?) }, what: row.get(2)? }))?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
         .await

@@ -146,12 +146,7 @@ fn summary(row: &Row<'_>) -> rusqlite::Result<ImageSummary> {
 const LAYER: &str = "SELECT l.diff_id, l.size, l.stored, l.object FROM layers l";
 
 fn layer(row: &Row<'_>) -> rusqlite::Result<StoredLayer> {
-    Ok(StoredLayer {
-        diff_id: DiffId(Digest::new(row.get(0)?)),
-        size: row.get(1)?,
-        stored: row.get(2)?,
-        object: Digest::new(row.get(3)?),
-    })
+    Ok(StoredLayer { diff_id: DiffId(Digest::new(row.get(0)?)), size: row.get(1)?, stored: row.get(2)?, object: Digest::new(row.get(3)?) })
 }
 
 fn find_layer(c: &Connection, diff_id: &DiffId) -> rusqlite::Result<Option<StoredLayer>> {

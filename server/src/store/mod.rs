@@ -7,12 +7,18 @@
 //! A topic has one file: its trait, its types, its SQL. Adding a table is a new file under `migrations/` and a line in `migrate.rs`.
 
 mod audit;
+mod builds;
+mod counts;
 mod error;
+mod fleet;
 mod images;
+mod jobs;
 mod migrate;
+mod nodes;
 mod objects;
 mod operators;
 mod retention;
+mod sets;
 mod sqlite;
 #[cfg(test)]
 mod testing;
@@ -20,15 +26,50 @@ mod tokens;
 mod writer;
 
 pub use audit::{AuditEntry, AuditStore, By};
+pub use builds::{BuildStore, BundleId, Offered, TakenBuild, ToChoose};
+pub use counts::{CountStore, Counts};
 pub use error::StoreError;
 pub use images::{AddImageError, ImageRef, ImageStore, NewImage, StoredImage, StoredLayer};
+pub use jobs::{JobStore, Submission, Submitted};
+pub use nodes::{Enrolment, KnownNode, LastContact, NewManifest, NodeStore, Told};
 pub use objects::ObjectStore;
 pub use operators::{Operator, OperatorStore, Role};
 pub use retention::{Keep, Removed, RetentionStore};
+pub use sets::SetStore;
 pub use sqlite::{SqliteStore, database_path};
 pub use tokens::{NewToken, TokenRefusal, TokenStore};
 
 /// Everything that the server remembers.
-pub trait Store: AuditStore + ImageStore + ObjectStore + OperatorStore + RetentionStore + TokenStore + Send + Sync {}
+pub trait Store:
+    AuditStore
+    + BuildStore
+    + CountStore
+    + ImageStore
+    + JobStore
+    + NodeStore
+    + ObjectStore
+    + OperatorStore
+    + RetentionStore
+    + SetStore
+    + TokenStore
+    + Send
+    + Sync
+{
+}
 
-impl<T: AuditStore + ImageStore + ObjectStore + OperatorStore + RetentionStore + TokenStore + Send + Sync> Store for T {}
+impl<T> Store for T where
+    T: AuditStore
+        + BuildStore
+        + CountStore
+        + ImageStore
+        + JobStore
+        + NodeStore
+        + ObjectStore
+        + OperatorStore
+        + RetentionStore
+        + SetStore
+        + TokenStore
+        + Send
+        + Sync
+{
+}

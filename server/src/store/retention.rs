@@ -60,8 +60,7 @@ impl RetentionStore for SqliteStore {
                       WHERE place > ?1)",
                     [keep.manifests_per_node.max(1)],
                 )?,
-                audit: c
-                    .execute("DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?1", [keep.audit_rows.max(1000)])?,
+                audit: c.execute("DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?1", [keep.audit_rows.max(1000)])?,
                 bundles: c.execute(
                     "DELETE FROM builds AS b WHERE state IN ('ready', 'failed') AND finished_at < ?1 AND NOT EXISTS
                      (SELECT 1 FROM deployment_rows r WHERE r.image = b.target AND r.state IN ('queued', 'in_transit'))",

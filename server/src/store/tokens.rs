@@ -92,9 +92,7 @@ pub(super) fn use_token(
     if used >= uses {
         return Err(TokenRefusal::UsedUp(uses));
     }
-    connection
-        .prepare_cached("INSERT INTO token_uses (token, key, used_at) VALUES (?1, ?2, ?3)")?
-        .execute((id.as_bytes(), key, now.0))?;
+    connection.prepare_cached("INSERT INTO token_uses (token, key, used_at) VALUES (?1, ?2, ?3)")?.execute((id.as_bytes(), key, now.0))?;
     connection.prepare_cached("UPDATE tokens SET used = used + 1 WHERE id = ?1")?.execute([id.as_bytes()])?;
     Ok(pool)
 }
@@ -104,14 +102,7 @@ impl TokenStore for SqliteStore {
     async fn add_token(&self, token: NewToken, by: By) -> Result<(), StoreError> {
         self.write(move |c| {
             c.prepare_cached("INSERT INTO tokens (id, secret_hash, pool, uses, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
-                .execute((
-                    token.id.as_bytes(),
-                    token.secret_hash,
-                    &token.pool,
-                    token.uses,
-                    by.at.0,
-                    token.expires_at.map(|end| end.0),
-                ))?;
+                .execute((token.id.as_bytes(), token.secret_hash, &token.pool, token.uses, by.at.0, token.expires_at.map(|end| end.0)))?;
             audit::append(c, &by, &format!("made enrolment token {} for pool {}, {} uses", token.id, token.pool, token.uses))
         })
         .await
@@ -162,9 +153,8 @@ mod tests {
         let id = TokenId::new([7; 16]);
         let token = NewToken { id, secret_hash: [1; 32], pool: "edge".to_owned(), uses: 2, expires_at: Some(Timestamp(100)) };
         store.add_token(token, by(0)).await.unwrap();
-        let try_with = async |hash: u8, key: u8, now: i64| {
-            store.write(move |c| use_token(c, (id, [hash; 32]), &[key; 32], Timestamp(now))).await
-        };
+        let try_with =
+            async |hash: u8, key: u8, now: i64| store.write(move |c| use_token(c, (id, [hash; 32]), &[key; 32], Timestamp(now))).await;
         assert!(matches!(try_with(2, 1, 10).await, Err(TokenRefusal::Unknown)));
         assert_eq!(try_with(1, 1, 10).await.unwrap(), "edge");
         assert_eq!(try_with(1, 1, 11).await.unwrap(), "edge");

@@ -120,7 +120,6 @@ CREATE TABLE nodes (
     last_seen    INTEGER,
     boot         BLOB,
     seq          INTEGER NOT NULL DEFAULT 0,
-    server_nonce BLOB,
     acknowledged INTEGER NOT NULL DEFAULT 0, -- highest report sequence that was counted
     mark_root    INTEGER NOT NULL DEFAULT 0, -- mark of the manifest that the node holds
     mark_epoch   INTEGER NOT NULL DEFAULT 0,
@@ -233,3 +232,14 @@ CREATE TABLE builds (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX builds_by_state ON builds (state, queued_at);
 CREATE INDEX builds_by_object ON builds (object);
+
+-- The bundle that a node was offered for an image: it stays the same while the node holds its bases, so that nothing is fetched twice.
+CREATE TABLE offers (
+    node       BLOB NOT NULL REFERENCES nodes (id) ON DELETE CASCADE,
+    image      BLOB NOT NULL REFERENCES images (image_id),
+    bases      BLOB NOT NULL,
+    offered_at INTEGER NOT NULL,
+    PRIMARY KEY (node, image),
+    FOREIGN KEY (image, bases) REFERENCES builds (target, bases) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+CREATE INDEX offers_by_bundle ON offers (image, bases);

@@ -1,0 +1,45 @@
+//! What a node that lacks an image is offered: the bundle chosen for it, built when somebody first asks.
+
+use std::sync::Arc;
+
+use skerry_plan::base;
+use skerry_wire::api::BuildState;
+use skerry_wire::poll::OfferState;
+use skerry_wire::{Blob, ImageId, NodeId, Timestamp};
+
+use crate::app::App;
+use crate::http::Failure;
+use crate::store::{BundleId, ImageRef, Offered};
+
+/// The state of the bundle of an image for a node. What was offered before stays, while the node holds its bases still: what it has
+/// fetched of it is not fetched again.
+pub(super) async fn state(app: &Arc<App>, node: NodeId, image: ImageId, now: Timestamp) -> Result<OfferState, Failure> {
+    let Some(stored) = app.store.image(ImageRef::Id(image)).await? else {
+        return Ok(OfferState::Failed { reason: format!("image {image} is not known to the server: publish it again") });
+    };
+    let offered = match app.store.offered(node, image).await? {
+        Some(offered) if offered.state != BuildState::Failed => offered,
+        _ => choose(app, node, image, now).await?,
+    };
+    Ok(match (offered.state, offered.object) {
+        (BuildState::Ready, Some((digest, size))) => {
+            let capability = app.agents.capabilities.give(&node, &digest);
+            OfferState::Ready { digest, size, capability, release: Blob(stored.release) }
+        }
+        (BuildState::Failed, _) => OfferState::Failed { reason: offered.reason.unwrap_or_default() },
+        _ => OfferState::Building,
+    })
+}
+
+async fn choose(app: &Arc<App>, node: NodeId, image: ImageId, now: Timestamp) -> Result<Offered, Failure> {
+    let to_choose = app.store.to_choose(node, image).await?.ok_or_else(|| Failure::internal(format!("node {node} is gone")))?;
+    let estimator = app.builds.estimator();
+    // Reads indexes from the disk.
+    let choice = tokio::task::spawn_blocking(move || {
+        base::choose(&image, &to_choose.node, &to_choose.fleet.images, &to_choose.built, estimator.as_ref())
+    });
+    let choice = choice.await.map_err(Failure::internal)?;
+    let offered = app.store.offer(node, BundleId { target: image, bases: choice.bases }, now).await?;
+    app.builds.wake();
+    Ok(offered)
+}

@@ -1,0 +1,136 @@
+//! `POST /agent/v1/poll`: a node says what happened and what it lacks, and hears what it must run.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use http::StatusCode;
+use skerry_trust::{KeyRing, envelope};
+use skerry_wire::poll::{Offer, OfferState, PollReply, PollRequest};
+use skerry_wire::{Blob, Timestamp, limits};
+
+use super::{Place, offers};
+use crate::app::App;
+use crate::clock;
+use crate::http::{Failure, body};
+use crate::secret;
+use crate::store::{KnownNode, Told};
+
+/// Bytes of a reply that specifications and offers may fill; the rest is for the envelope and the fields.
+const ROOM: usize = limits::POLL_REPLY - 64 * 1024;
+
+/// Images that one poll is answered for; the node asks again for the others.
+const IMAGES: usize = 64;
+
+/// Specifications that one poll is answered for.
+const SPECIFICATIONS: usize = 256;
+
+/// Seconds until a node with more to say or to hear is wanted again.
+const AT_ONCE: u32 = 1;
+
+pub(super) async fn poll(State(app): State<Arc<App>>, body: Body) -> Result<Response, Failure> {
+    let bytes = body::read(body, limits::POLL_REQUEST).await?;
+    let bad = |e: envelope::EnvelopeError| Failure::new(StatusCode::BAD_REQUEST, "bad_signature", format!("poll refused: {e}"));
+    // Only to find the key; nothing is believed before it has verified the same bytes.
+    let (unverified, _) = envelope::peek::<PollRequest>(&bytes, limits::POLL_REQUEST).map_err(bad)?;
+    let known = app.store.known_node(unverified.node).await?.ok_or_else(|| unknown(&unverified))?;
+    let keys = KeyRing::from(known.key);
+    let (mut request, _) = envelope::open::<PollRequest>(&bytes, PollRequest::PURPOSE, &keys, limits::POLL_REQUEST).map_err(bad)?;
+    let now = clock::now();
+    let server_nonce = secret::random(&app.random).map_err(Failure::internal)?;
+    let place = app.agents.contacts.judge(&request, &known, server_nonce, now);
+    let mut reply = PollReply {
+        node: request.node,
+        nonce: request.nonce,
+        server_nonce,
+        time: now,
+        next_poll_s: AT_ONCE,
+        acknowledged: known.acknowledged,
+        send_facts: true,
+        manifest: None,
+        specifications: Vec::new(),
+        offers: Vec::new(),
+        roots: Vec::new(),
+    };
+    match place {
+        Place::Replayed => {
+            let message = format!("poll {} of this boot, or a later one, was answered already", request.seq);
+            return Err(Failure::new(StatusCode::CONFLICT, "replayed", message).hint("poll again with a higher sequence"));
+        }
+        Place::Unproven => {}
+        Place::Next => answer(&app, &mut request, &known, &mut reply, now).await?,
+    }
+    app.metrics.polls.inc();
+    Ok(Response::new(Body::from(app.director.seal(PollReply::PURPOSE, &reply))))
+}
+
+fn unknown(request: &PollRequest) -> Failure {
+    Failure::new(StatusCode::UNAUTHORIZED, "unknown_node", format!("node {} is not enrolled here", request.node))
+        .hint("the agent enrols again by itself, with the token in its configuration; what it runs goes on")
+}
+
+async fn answer(app: &Arc<App>, request: &mut PollRequest, known: &KnownNode, reply: &mut PollReply, now: Timestamp) -> Result<(), Failure> {
+    let node = request.node;
+    let mut facts = known.facts;
+    let tells = request.fingerprint.is_some() || request.inventory.is_some() || !request.reports.is_empty();
+    let more_reports = request.reports.len() >= limits::REPORTS_PER_POLL;
+    let mut latest = known.latest;
+    if tells || request.mark != known.mark {
+        let told = Told {
+            boot: Some((request.boot, request.seq)),
+            mark: request.mark,
+            fingerprint: request.fingerprint.take().map(|f| *f),
+            inventory: request.inventory.take(),
+            reports: std::mem::take(&mut request.reports),
+        };
+        reply.acknowledged = app.store.record_poll(node, told, Arc::clone(&app.director), now).await?;
+        if let Some(known) = app.store.known_node(node).await? {
+            (facts, latest) = (known.facts, known.latest);
+        }
+    }
+    reply.send_facts = !facts;
+    let mut room = ROOM;
+    let mut wanted: Vec<_> = request.specifications.iter().copied().take(SPECIFICATIONS).collect();
+    if latest > request.mark {
+        if let Some(new) = app.store.manifest(node, request.mark).await? {
+            room = room.saturating_sub(new.envelope.len());
+            wanted.extend(new.specifications);
+            reply.manifest = Some(Blob(new.envelope));
+        }
+    }
+    wanted.sort_unstable();
+    wanted.dedup();
+    for (_, envelope) in app.store.specifications(wanted).await? {
+        if let Some(left) = room.checked_sub(envelope.len() + 16) {
+            room = left;
+            reply.specifications.push(Blob(envelope));
+        }
+    }
+    for image in request.images.iter().take(IMAGES) {
+        let state = offers::state(app, node, *image, now).await?;
+        let size = match &state {
+            OfferState::Ready { release, .. } => release.0.len() + 256,
+            OfferState::Building => 64,
+            OfferState::Failed { reason } => reason.len() + 64,
+        };
+        let Some(left) = room.checked_sub(size) else { break };
+        room = left;
+        reply.offers.push(Offer { image: *image, bundle: state });
+    }
+    reply.next_poll_s = next_poll(app, request, reply, more_reports);
+    Ok(())
+}
+
+/// Soon while something is on its way, else as configured.
+fn next_poll(app: &App, request: &PollRequest, reply: &PollReply, more_reports: bool) -> u32 {
+    let seconds = |span: skerry_wire::Millis| u32::try_from(span.0.div_ceil(1000)).unwrap_or(u32::MAX).max(1);
+    let building = reply.offers.iter().any(|o| o.bundle == OfferState::Building) || reply.offers.len() < request.images.len();
+    if reply.manifest.is_some() || reply.send_facts || more_reports || reply.specifications.len() < request.specifications.len() {
+        AT_ONCE
+    } else if building {
+        seconds(app.config.polling.busy.0).min(seconds(app.config.polling.idle.0))
+    } else {
+        seconds(app.config.polling.idle.0)
+    }
+}

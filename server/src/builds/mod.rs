@@ -1,0 +1,166 @@
+//! Building of bundles: a queue in the database and a bounded number of workers.
+//!
+//! A build is asked for by an offer to a node; here it is taken, made into a temporary object, proven with the code that agents apply
+//! it with, put in its place and only then ready. Whatever the process is killed in: what was being built waits again at the next
+//! start. No request waits for a build.
+
+mod sources;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use skerry_plan::base::Estimator;
+use skerry_wire::Millis;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+pub use sources::StoredSources;
+
+use crate::app::App;
+use crate::clock;
+use crate::objects::NewObject;
+use crate::store::{BundleId, TakenBuild};
+
+/// A worker without work looks again after this long: builds that wait for their next try are not announced.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// Wait before the second try; doubles with each further one.
+const RETRY: Millis = Millis::from_secs(10);
+
+/// Why a bundle was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum MakeError {
+    /// Told to stop.
+    #[error("the server is stopping")]
+    Cancelled,
+    /// It will fail again however often it is tried.
+    #[error("{0}")]
+    Impossible(String),
+    /// It may go better another time.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Makes and proves bundles. Blocks.
+pub trait Maker: Send + Sync + std::fmt::Debug {
+    /// Writes the bundle into a new object, proves it, and gives it back; looks at `cancel` often.
+    fn make(&self, bundle: &BundleId, cancel: &AtomicBool) -> Result<NewObject, MakeError>;
+}
+
+/// The way to the workers.
+pub struct Builds {
+    work: Notify,
+    maker: Arc<dyn Maker>,
+    estimator: Arc<dyn Estimator + Send + Sync>,
+}
+
+impl std::fmt::Debug for Builds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builds").field("maker", &self.maker).finish_non_exhaustive()
+    }
+}
+
+impl Builds {
+    /// With what makes bundles, and what predicts their size.
+    pub fn new(maker: Arc<dyn Maker>, estimator: Arc<dyn Estimator + Send + Sync>) -> Self {
+        Self { work: Notify::new(), maker, estimator }
+    }
+
+    /// There may be a build to take.
+    pub fn wake(&self) {
+        self.work.notify_one();
+    }
+
+    /// What predicts the size of bundles; reads from the disk.
+    pub fn estimator(&self) -> Arc<dyn Estimator + Send + Sync> {
+        Arc::clone(&self.estimator)
+    }
+}
+
+/// Works until `stop` turns true; a build under way is given up then, and waits at the next start.
+pub async fn run(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+    match app.store.requeue_builds().await {
+        Ok(0) => {}
+        Ok(n) => tracing::info!(builds = n, "builds that were cut off wait again"),
+        Err(error) => tracing::error!(%error, "the queue of builds cannot be read"),
+    }
+    let cancel = Arc::new(AtomicBool::new(false));
+    let mut workers = JoinSet::new();
+    for _ in 0..app.config.builds.workers.max(1) {
+        workers.spawn(worker(Arc::clone(&app), Arc::clone(&cancel), stop.clone()));
+    }
+    // The other end gone is a stop too.
+    let _ = stop.wait_for(|stop| *stop).await;
+    cancel.store(true, Ordering::Relaxed);
+    while workers.join_next().await.is_some() {}
+}
+
+async fn worker(app: Arc<App>, cancel: Arc<AtomicBool>, mut stop: watch::Receiver<bool>) {
+    while !*stop.borrow() {
+        match app.store.take_build(clock::now()).await {
+            Ok(Some(build)) => {
+                // Another one may wait beside it.
+                app.builds.wake();
+                one(&app, build, &cancel).await;
+            }
+            Ok(None) => {
+                // Cancel-safe: a wake-up that is missed is made up for by looking again.
+                tokio::select! {
+                    () = app.builds.work.notified() => {}
+                    () = tokio::time::sleep(LOOK_AGAIN) => {}
+                    _ = stop.changed() => {}
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "the queue of builds cannot be read");
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        }
+    }
+}
+
+async fn one(app: &Arc<App>, build: TakenBuild, cancel: &Arc<AtomicBool>) {
+    let TakenBuild { bundle, attempts } = build;
+    let begun = std::time::Instant::now();
+    tracing::info!(target_image = %bundle.target, bases = bundle.bases.len(), attempts, "building a bundle");
+    let (maker, order, stopping) = (Arc::clone(&app.builds.maker), bundle.clone(), Arc::clone(cancel));
+    let made = tokio::task::spawn_blocking(move || maker.make(&order, &stopping)).await;
+    let made = made.unwrap_or_else(|_| Err(MakeError::Impossible("the builder panicked; the server's log has more".to_owned())));
+    let kept = match made {
+        Ok(object) => keep(app, &bundle, object).await,
+        Err(error) => Err(error),
+    };
+    let failure = match kept {
+        Ok(size) => {
+            app.metrics.bundles_built.inc();
+            let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+            return tracing::info!(target_image = %bundle.target, bases = bundle.bases.len(), size, ms, "built a bundle");
+        }
+        // It stays taken, and waits again at the next start.
+        Err(MakeError::Cancelled) => return,
+        Err(failure) => failure,
+    };
+    let now = clock::now();
+    let again = matches!(failure, MakeError::Failed(_)) && attempts < app.config.builds.attempts;
+    let wait = Millis(RETRY.0.saturating_mul(1 << attempts.saturating_sub(1).min(10)));
+    tracing::warn!(target_image = %bundle.target, error = %failure, again, "a bundle could not be built");
+    if !again {
+        app.metrics.bundles_failed.inc();
+    }
+    if let Err(error) = app.store.build_failed(bundle, failure.to_string(), again.then(|| now.after(wait)), now).await {
+        tracing::error!(%error, "the end of a build could not be kept; it waits again at the next start");
+    }
+}
+
+/// Puts the object in its place and makes the bundle ready; gives its bytes.
+async fn keep(app: &Arc<App>, bundle: &BundleId, object: NewObject) -> Result<u64, MakeError> {
+    let failed = |e: &dyn std::fmt::Display| MakeError::Failed(e.to_string());
+    let pin = app.objects.pin().await;
+    let kept = tokio::task::spawn_blocking(move || object.keep(&pin).map(|kept| (kept, pin))).await.map_err(|e| failed(&e))?;
+    let ((digest, size), pin) = kept.map_err(|e| failed(&e))?;
+    let ready = app.store.build_ready(bundle.clone(), digest, size, clock::now()).await;
+    drop(pin);
+    ready.map_err(|e| failed(&e))?;
+    Ok(size)
+}

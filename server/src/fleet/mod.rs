@@ -1,0 +1,34 @@
+//! The fleet as operators see and order it: jobs, allocations, nodes, deployment sets, bundles.
+//!
+//! In: signed specifications and orders. Out: what was decided, from the planner's mouth. What an order changes is written in one
+//! transaction, with who ordered it.
+
+mod plan;
+mod resolve;
+mod submit;
+mod views;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get, post};
+
+use crate::app::App;
+use crate::http::auth::guarded;
+use crate::store::Role::{Operator, Reader};
+
+/// The operators' addresses of the fleet.
+pub fn routes(app: &Arc<App>) -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/jobs", guarded(app, Reader, get(views::jobs)).merge(guarded(app, Operator, post(submit::submit))))
+        .route("/v1/jobs/plan", guarded(app, Reader, post(plan::plan)))
+        .route("/v1/jobs/{id}", guarded(app, Reader, get(views::job)))
+        .route("/v1/jobs/{id}/stop", guarded(app, Operator, post(submit::stop)))
+        .route("/v1/allocations", guarded(app, Reader, get(views::allocs)))
+        .route("/v1/allocations/{id}", guarded(app, Reader, get(views::alloc)))
+        .route("/v1/deployment-sets", guarded(app, Reader, get(views::sets)))
+        .route("/v1/deployment-sets/{id}", guarded(app, Reader, get(views::set)))
+        .route("/v1/nodes", guarded(app, Reader, get(views::nodes)))
+        .route("/v1/nodes/{id}", guarded(app, Reader, get(views::node)))
+        .route("/v1/bundles", guarded(app, Reader, get(views::bundles)))
+}

@@ -1,0 +1,144 @@
+//! What the server does by the clock: forgetting, ending tokens, deleting objects.
+//!
+//! tokio-cron-scheduler only says when; each piece of work is a function that can be called by itself, and is not begun while it still
+//! runs. A run that was missed while the server was down is not made up for: the next one does the work of both.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context;
+use skerry_wire::{Digest, Timestamp};
+use tokio::sync::watch;
+use tokio_cron_scheduler::{Job, JobScheduler};
+
+use crate::app::App;
+use crate::clock;
+use crate::objects::Objects;
+use crate::store::{ObjectStore, Store};
+
+/// A piece of housekeeping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chore {
+    /// Forget what is old.
+    Retention,
+    /// Remove enrolment tokens whose time is over.
+    Tokens,
+    /// Delete objects that nothing names.
+    Objects,
+}
+
+impl Chore {
+    /// Does it, at `now`; says what was done.
+    pub async fn run(self, app: &App, now: Timestamp) -> anyhow::Result<String> {
+        match self {
+            Self::Retention => {
+                let removed = app.store.forget_old(app.config.housekeeping.keep(), now).await?;
+                Ok(format!("{removed:?}"))
+            }
+            Self::Tokens => Ok(format!("{} tokens", app.store.remove_expired_tokens(now).await?)),
+            Self::Objects => {
+                let grace = app.config.housekeeping.object_grace.0;
+                let deleted = collect_objects(app.store.as_ref(), &app.objects, Timestamp(now.0.saturating_sub_unsigned(grace.0))).await?;
+                for digest in &deleted {
+                    app.metrics.forget(digest);
+                }
+                Ok(format!("{} objects", deleted.len()))
+            }
+        }
+    }
+}
+
+/// Deletes the objects that nothing names and that are older than `before`: the rows first, then the files. A crash in between leaves
+/// files that the next start sweeps.
+pub async fn collect_objects(store: &dyn Store, objects: &Objects, before: Timestamp) -> anyhow::Result<Vec<Digest>> {
+    let sole = objects.sole().await;
+    let unnamed = store.forget_unnamed_objects(before).await?;
+    let objects = objects.clone();
+    tokio::task::spawn_blocking(move || {
+        for digest in &unnamed {
+            objects.delete(digest, &sole).with_context(|| format!("object {digest}"))?;
+        }
+        Ok(unnamed)
+    })
+    .await?
+}
+
+/// At start: deletes files that no row names, and says which rows have no file.
+pub async fn check_objects(store: &impl ObjectStore, objects: &Objects) -> anyhow::Result<()> {
+    let known = store.objects().await?;
+    let sole = objects.sole().await;
+    let objects = objects.clone();
+    tokio::task::spawn_blocking(move || {
+        for (digest, size) in &known {
+            let found = std::fs::metadata(objects.path(digest)).map(|file| file.len()).ok();
+            if found != Some(*size) {
+                tracing::error!(%digest, size, ?found, "an object of the database is not in the folder; restore it from a backup");
+            }
+        }
+        let known: BTreeSet<_> = known.into_iter().map(|(digest, _)| digest).collect();
+        let swept = objects.sweep(&known, &sole)?;
+        if swept > 0 {
+            tracing::info!(swept, "objects that nothing names were deleted");
+        }
+        Ok(())
+    })
+    .await?
+}
+
+/// One chore with its guard.
+#[derive(Debug)]
+struct Guarded {
+    chore: Chore,
+    running: AtomicBool,
+}
+
+impl Guarded {
+    /// Runs the chore unless it runs already; logs how it went.
+    async fn trigger(&self, app: &App) -> bool {
+        if self.running.swap(true, Ordering::AcqRel) {
+            tracing::warn!(chore = ?self.chore, "still running from last time");
+            return false;
+        }
+        match self.chore.run(app, clock::now()).await {
+            Ok(done) => tracing::info!(chore = ?self.chore, done, "housekeeping"),
+            Err(error) => tracing::error!(chore = ?self.chore, error = format!("{error:#}"), "housekeeping failed"),
+        }
+        self.running.store(false, Ordering::Release);
+        true
+    }
+}
+
+/// Runs the scheduler until `stop` turns true.
+pub async fn run(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+    let mut scheduler = match schedule(&app).await {
+        Ok(scheduler) => scheduler,
+        Err(error) => return tracing::error!(error = format!("{error:#}"), "no housekeeping"),
+    };
+    // An error means that the sender is gone: the server is gone.
+    let _ = stop.wait_for(|stop| *stop).await;
+    if let Err(error) = scheduler.shutdown().await {
+        tracing::warn!(%error, "the scheduler of housekeeping did not stop in order");
+    }
+}
+
+async fn schedule(app: &Arc<App>) -> anyhow::Result<JobScheduler> {
+    let scheduler = JobScheduler::new().await?;
+    let times = &app.config.housekeeping;
+    for (chore, cron) in [(Chore::Retention, &times.retention), (Chore::Tokens, &times.tokens), (Chore::Objects, &times.objects)] {
+        let guarded = Arc::new(Guarded { chore, running: AtomicBool::new(false) });
+        // The job must not keep the store open after the server has stopped.
+        let app = Arc::downgrade(app);
+        let job = Job::new_async(cron.as_str(), move |_, _| {
+            let (guarded, app) = (Arc::clone(&guarded), app.clone());
+            Box::pin(async move {
+                if let Some(app) = app.upgrade() {
+                    guarded.trigger(&app).await;
+                }
+            })
+        });
+        scheduler.add(job.with_context(|| format!("{chore:?} at `{cron}`"))?).await?;
+    }
+    scheduler.start().await?;
+    Ok(scheduler)
+}

@@ -1,0 +1,76 @@
+//! Every answer that is not a success: [`ApiError`] as JSON.
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use skerry_wire::api::ApiError;
+
+use crate::store::StoreError;
+
+/// An answer that is not a success.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// The body.
+    pub error: ApiError,
+}
+
+impl Failure {
+    /// A failure without a hint.
+    pub fn new(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
+        Self { status, error: ApiError { code: code.to_owned(), message: message.into(), hint: None } }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.error.hint = Some(hint.into());
+        self
+    }
+
+    /// A fault of the server: the log has the cause, the answer does not.
+    pub fn internal(cause: impl std::fmt::Display) -> Self {
+        tracing::error!(%cause, "request failed");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server could not do this")
+            .hint("the server's log says why, under the x-request-id of this answer")
+    }
+
+    /// No space left on the server's disk.
+    pub fn disk_full(what: impl Into<String>) -> Self {
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", what)
+            .hint("free space on the server's disk, or give it a larger one; nothing was lost, try again afterwards")
+    }
+
+    /// A failure of reading or writing a file.
+    pub fn io(error: &std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::disk_full("no space left on the server's disk"),
+            _ => Self::internal(error),
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Full => Self::disk_full("no space left on the disk of the server's database"),
+            StoreError::Busy => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "the server has too much to write at the moment").hint("try again soon")
+            }
+            StoreError::Closed => Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "the server is stopping").hint("try again soon"),
+            other => Self::internal(other),
+        }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let body = serde_json::to_vec(&self.error).expect("three strings have a JSON form");
+        let mut response = (self.status, body).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+        }
+        response
+    }
+}

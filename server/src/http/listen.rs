@@ -1,0 +1,82 @@
+//! The listener: accepts, does TLS, serves HTTP/1.1, stops in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+
+use super::stall::Stall;
+use crate::config::Limits;
+
+/// Bytes of a request's head at most.
+const HEAD: usize = 16 * 1024;
+/// Pause after an error of `accept` that is the machine's (no file descriptors left).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Accepts until `stop` turns true; then lets requests under way end within `limits.shutdown`.
+pub async fn serve(listener: TcpListener, tls: TlsAcceptor, router: Router, limits: Limits, mut stop: watch::Receiver<bool>) {
+    let permits = Arc::new(Semaphore::new(usize::try_from(limits.connections).unwrap_or(Semaphore::MAX_PERMITS)));
+    let graceful = GracefulShutdown::new();
+    loop {
+        let accepted = async {
+            let permit = Arc::clone(&permits).acquire_owned().await.ok()?;
+            Some((permit, listener.accept().await))
+        };
+        // Both arms are cancel-safe: a permit is given back when dropped, and `accept` loses no connection.
+        let (permit, accepted) = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => break,
+            accepted = accepted => match accepted {
+                Some(accepted) => accepted,
+                None => break,
+            },
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let (tls, router, limits, watcher) = (tls.clone(), router.clone(), limits.clone(), graceful.watcher());
+                tokio::spawn(async move {
+                    connection(stream, tls, router, limits, watcher).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    if tokio::time::timeout(limits.shutdown.duration(), graceful.shutdown()).await.is_err() {
+        tracing::warn!("some requests did not end in time and were cut off");
+    }
+}
+
+async fn connection(stream: TcpStream, tls: TlsAcceptor, router: Router, limits: Limits, watcher: Watcher) {
+    // Small answers go out at once; they are written whole.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "no TCP_NODELAY");
+    }
+    let stream = match tokio::time::timeout(limits.handshake.duration(), tls.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => return tracing::debug!("a TLS handshake took too long"),
+    };
+    let stream = TokioIo::new(Stall::new(stream, limits.stalled.duration()));
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        // hyper starts this clock when the last answer is done: it is also how long an idle connection is kept.
+        .header_read_timeout(limits.keep_alive.duration())
+        .max_buf_size(HEAD)
+        .auto_date_header(false)
+        .serve_connection(stream, TowerToHyperService::new(router));
+    if let Err(error) = watcher.watch(served).await {
+        tracing::debug!(%error, "a connection broke off");
+    }
+}

@@ -1,0 +1,13 @@
+//! The HTTP side of the server: routes with the role that each takes, limits, errors, the listener.
+
+pub mod auth;
+pub mod body;
+pub mod error;
+pub mod listen;
+mod operators;
+mod routes;
+mod stall;
+mod trace;
+
+pub use error::Failure;
+pub use routes::router;

@@ -1,0 +1,146 @@
+//! A running server: everything opened, everything started, and stopped in order.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use ring::rand::SystemRandom;
+use rustix::fs::{FlockOperation, flock};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::app::{App, load_trust};
+use crate::config::Config;
+use crate::http::{listen, router};
+use crate::metrics::Metrics;
+use crate::objects::Objects;
+use crate::store::{SqliteStore, database_path};
+use crate::{housekeeping, tls};
+
+/// A server that listens.
+#[derive(Debug)]
+pub struct Server {
+    app: Arc<App>,
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+    _lock: DataLock,
+}
+
+/// The data folder is this process's alone while it is held.
+#[derive(Debug)]
+pub struct DataLock {
+    _file: File,
+}
+
+/// Why a data folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another server has it.
+    #[error("{}: another skerry-server uses this data folder\nhelp: stop it, or give this one a `data` folder of its own", .0.display())]
+    InUse(PathBuf),
+    /// It cannot be made or opened.
+    #[error("{}: {source}\nhelp: `data` must be a folder that the server may write to", path.display())]
+    Io {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl DataLock {
+    /// Makes the folder if need be and takes it.
+    pub fn take(data: &Path) -> Result<Self, LockError> {
+        let failed = |source| LockError::Io { path: data.to_owned(), source };
+        fs::create_dir_all(data).map_err(failed)?;
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(data.join("lock")).map_err(failed)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(LockError::InUse(data.to_owned())),
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+}
+
+impl Server {
+    /// Opens everything that the configuration names and starts to listen.
+    pub async fn start(config: Config, lock: DataLock) -> anyhow::Result<Self> {
+        let opened = config.clone();
+        let open = move || -> anyhow::Result<_> {
+            let (director, roots) = load_trust(&opened.trust)?;
+            let tls = tls::load(&opened.tls.certificate, &opened.tls.key)?;
+            let path = database_path(&opened.data);
+            let store = SqliteStore::open(&path).with_context(|| format!("{}: the database cannot be opened", path.display()))?;
+            let objects =
+                Objects::open(&opened.data).with_context(|| format!("{}: the objects cannot be opened", opened.data.display()))?;
+            Ok((director, roots, tls, store, objects))
+        };
+        let (director, roots, tls, store, objects) = tokio::task::spawn_blocking(open).await??;
+        housekeeping::check_objects(&store, &objects).await?;
+        let listener = TcpListener::bind(config.listen).await.with_context(|| {
+            format!("cannot listen on {}\nhelp: another program may have this port; choose another one with `listen`", config.listen)
+        })?;
+        let address = listener.local_addr()?;
+        let uploads = Arc::new(Semaphore::new(usize::try_from(config.limits.uploads)?));
+        let app = Arc::new(App {
+            config,
+            store: Arc::new(store),
+            objects,
+            director: Arc::new(director),
+            roots,
+            metrics: Metrics::new(),
+            random: SystemRandom::new(),
+            uploads,
+            new_layer: Notify::new(),
+        });
+        let (stop, stopping) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(listen::serve(listener, TlsAcceptor::from(tls), router(&app), app.config.limits.clone(), stopping.clone()));
+        tasks.spawn(housekeeping::run(Arc::clone(&app), stopping));
+        Ok(Self { app, address, stop, tasks, _lock: lock })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What its parts share.
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// Stops: no new connections, requests under way end, everything is on the disk.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a part of the server ended badly");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_folder_has_one_server() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = DataLock::take(folder.path()).unwrap();
+        let error = DataLock::take(folder.path()).unwrap_err();
+        assert!(matches!(error, LockError::InUse(_)));
+        assert!(error.to_string().contains("another skerry-server uses this data folder"));
+        drop(first);
+        DataLock::take(folder.path()).unwrap();
+        let file = folder.path().join("lock").join("data");
+        assert!(matches!(DataLock::take(&file), Err(LockError::Io { .. })));
+    }
+}

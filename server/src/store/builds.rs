@@ -1,0 +1,308 @@
+//! Bundles: which were asked for, by whom, and how far their making is.
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension};
+use skerry_plan::base::Built;
+use skerry_plan::set::News;
+use skerry_plan::{Fleet, Node};
+use skerry_wire::api::{BuildState, BundleSummary};
+use skerry_wire::{Digest, ImageId, NodeId, Timestamp};
+
+use super::fleet::{self, damaged};
+use super::{SqliteStore, StoreError, objects, sets};
+
+/// One distinct bundle.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BundleId {
+    /// The image that it makes.
+    pub target: ImageId,
+    /// What it starts from, sorted; empty for a full bundle.
+    pub bases: Vec<ImageId>,
+}
+
+/// A build that a worker has taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakenBuild {
+    /// What to make.
+    pub bundle: BundleId,
+    /// How often it was begun, this time included.
+    pub attempts: u32,
+}
+
+/// What a node was offered for an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offered {
+    /// The bundle.
+    pub bundle: BundleId,
+    /// How far it is.
+    pub state: BuildState,
+    /// The file and its bytes, once ready.
+    pub object: Option<(Digest, u64)>,
+    /// Why it failed.
+    pub reason: Option<String>,
+}
+
+/// What a choice of bases for a node looks at.
+#[derive(Debug, Clone)]
+pub struct ToChoose {
+    /// The node.
+    pub node: Node,
+    /// The images that the server knows; nothing else of the fleet.
+    pub fleet: Fleet,
+    /// Bundles of the image that are ready.
+    pub built: Vec<Built>,
+}
+
+/// Bundles and what nodes were offered.
+#[async_trait]
+pub trait BuildStore {
+    /// What the node was offered for the image, while it holds all bases of that bundle still.
+    async fn offered(&self, node: NodeId, image: ImageId) -> Result<Option<Offered>, StoreError>;
+
+    /// What a new choice looks at; none when the node is not known.
+    async fn to_choose(&self, node: NodeId, image: ImageId) -> Result<Option<ToChoose>, StoreError>;
+
+    /// Offers a bundle to a node, and queues its build when nobody has asked for it yet.
+    async fn offer(&self, node: NodeId, bundle: BundleId, now: Timestamp) -> Result<Offered, StoreError>;
+
+    /// The oldest build that waits and is due, which is the worker's from now on.
+    async fn take_build(&self, now: Timestamp) -> Result<Option<TakenBuild>, StoreError>;
+
+    /// A build is done: its object is in place.
+    async fn build_ready(&self, bundle: BundleId, object: Digest, size: u64, now: Timestamp) -> Result<(), StoreError>;
+
+    /// A build failed; it is tried again at `retry_at`, or not any more.
+    async fn build_failed(&self, bundle: BundleId, reason: String, retry_at: Option<Timestamp>, now: Timestamp) -> Result<(), StoreError>;
+
+    /// Builds that were being made when the server ended wait again; the attempt that was cut off does not count.
+    async fn requeue_builds(&self) -> Result<u64, StoreError>;
+
+    /// All bundles.
+    async fn bundles(&self) -> Result<Vec<BundleSummary>, StoreError>;
+
+    /// Bundles ready for each image of a list, with their bases.
+    async fn built(&self, images: Vec<ImageId>) -> Result<Vec<(ImageId, Vec<Built>)>, StoreError>;
+
+    /// Builds that wait or are being made.
+    async fn builds_pending(&self) -> Result<u64, StoreError>;
+
+    /// The key of the capabilities that admit nodes to objects; `new` becomes it when there is none yet.
+    async fn object_key(&self, new: [u8; 32]) -> Result<[u8; 32], StoreError>;
+}
+
+/// Time after which a build that failed for good is tried again when a node asks for it.
+const FORGIVEN_AFTER_MS: i64 = 60 * 60 * 1000;
+
+fn join(bases: &[ImageId]) -> Vec<u8> {
+    bases.iter().flat_map(|b| *b.digest().as_bytes()).collect()
+}
+
+fn split(bases: &[u8]) -> Result<Vec<ImageId>, StoreError> {
+    let ids =
+        bases.chunks(Digest::LEN).map(|b| Ok(ImageId(Digest::new(b.try_into().map_err(|_| damaged("the bases of a bundle", "length"))?))));
+    ids.collect()
+}
+
+fn state(word: &str) -> Result<BuildState, StoreError> {
+    Ok(match word {
+        "queued" => BuildState::Queued,
+        "building" => BuildState::Building,
+        "ready" => BuildState::Ready,
+        "failed" => BuildState::Failed,
+        other => return Err(damaged("a build's state", other)),
+    })
+}
+
+fn offered(c: &Connection, node: NodeId, image: ImageId) -> Result<Option<Offered>, StoreError> {
+    let mut query = c.prepare_cached(
+        "SELECT o.bases, b.state, b.object, b.size, b.reason, n.inventory FROM offers o
+         JOIN builds b ON b.target = o.image AND b.bases = o.bases JOIN nodes n ON n.id = o.node WHERE o.node = ?1 AND o.image = ?2",
+    )?;
+    let mut rows = query.query((node.as_bytes(), image.digest().as_bytes()))?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let bases = split(&row.get::<_, Vec<u8>>(0)?)?;
+    let (_, inventory) = fleet::facts(None, row.get(5)?)?;
+    if !bases.iter().all(|base| inventory.images.contains(base)) {
+        return Ok(None);
+    }
+    let object = row.get::<_, Option<[u8; 32]>>(2)?.map(Digest::new);
+    Ok(Some(Offered {
+        bundle: BundleId { target: image, bases },
+        state: state(&row.get::<_, String>(1)?)?,
+        object: object.zip(row.get::<_, Option<u64>>(3)?),
+        reason: row.get(4)?,
+    }))
+}
+
+fn offer(c: &Connection, node: NodeId, bundle: &BundleId, now: Timestamp) -> Result<Offered, StoreError> {
+    let bases = join(&bundle.bases);
+    let target = bundle.target.digest().as_bytes();
+    c.prepare_cached(
+        "INSERT INTO builds (target, bases, state, queued_at) VALUES (?1, ?2, 'queued', ?3)
+         ON CONFLICT (target, bases) DO UPDATE SET state = 'queued', attempts = 0, queued_at = ?3, finished_at = NULL
+         WHERE state = 'failed' AND finished_at < ?4",
+    )?
+    .execute((target, &bases, now.0, now.0.saturating_sub(FORGIVEN_AFTER_MS)))?;
+    c.prepare_cached(
+        "INSERT INTO offers (node, image, bases, offered_at) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (node, image) DO UPDATE SET bases = ?3, offered_at = ?4",
+    )?
+    .execute((node.as_bytes(), target, &bases, now.0))?;
+    let made = c.prepare_cached("SELECT state, object, size, reason FROM builds WHERE target = ?1 AND bases = ?2")?.query_row(
+        (target, &bases),
+        |row| {
+            let object = row.get::<_, Option<[u8; 32]>>(1)?.map(Digest::new);
+            Ok((row.get::<_, String>(0)?, object.zip(row.get::<_, Option<u64>>(2)?), row.get::<_, Option<String>>(3)?))
+        },
+    )?;
+    let size = made.1.map(|(_, size)| size);
+    sets::price(c, node, bundle.target, (size, bundle.bases.first().copied()))?;
+    let state = state(&made.0)?;
+    if state == BuildState::Failed {
+        sets::tell(c, node, bundle.target, &News::Failed(build_reason(made.2.as_deref())), now)?;
+    }
+    Ok(Offered { bundle: bundle.clone(), state, object: made.1, reason: made.2 })
+}
+
+fn build_reason(reason: Option<&str>) -> String {
+    format!("its bundle could not be built: {}", reason.unwrap_or("no reason is known"))
+}
+
+/// Tells every row that waits for this bundle.
+fn nodes_waiting(c: &Connection, bundle: &BundleId) -> Result<Vec<NodeId>, StoreError> {
+    let mut query = c.prepare_cached("SELECT node FROM offers WHERE image = ?1 AND bases = ?2")?;
+    let rows = query.query_map((bundle.target.digest().as_bytes(), join(&bundle.bases)), |row| row.get(0).map(NodeId::new))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn take_build(c: &Connection, now: Timestamp) -> Result<Option<TakenBuild>, StoreError> {
+    let taken = c
+        .prepare_cached(
+            "UPDATE builds SET state = 'building', attempts = attempts + 1 WHERE (target, bases) =
+             (SELECT target, bases FROM builds WHERE state = 'queued' AND queued_at <= ?1 ORDER BY queued_at, target, bases LIMIT 1)
+             RETURNING target, bases, attempts",
+        )?
+        .query_row([now.0], |row| Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, Vec<u8>>(1)?, row.get(2)?)))
+        .optional()?;
+    let Some((target, bases, attempts)) = taken else { return Ok(None) };
+    Ok(Some(TakenBuild { bundle: BundleId { target: ImageId(Digest::new(target)), bases: split(&bases)? }, attempts }))
+}
+
+fn built(c: &Connection, image: ImageId) -> Result<Vec<Built>, StoreError> {
+    let mut query = c.prepare_cached("SELECT bases, size FROM builds WHERE target = ?1 AND state = 'ready' ORDER BY bases")?;
+    let mut rows = query.query([image.digest().as_bytes()])?;
+    let mut built = Vec::new();
+    while let Some(row) = rows.next()? {
+        built.push(Built { bases: split(&row.get::<_, Vec<u8>>(0)?)?, bytes: row.get(1)? });
+    }
+    Ok(built)
+}
+
+#[async_trait]
+impl BuildStore for SqliteStore {
+    async fn offered(&self, node: NodeId, image: ImageId) -> Result<Option<Offered>, StoreError> {
+        self.read(move |c| offered(c, node, image)).await
+    }
+
+    async fn to_choose(&self, node: NodeId, image: ImageId) -> Result<Option<ToChoose>, StoreError> {
+        self.read(move |c| {
+            let Some(node) = fleet::node(c, node)? else { return Ok(None) };
+            let fleet = Fleet { images: fleet::images(c)?, ..Fleet::default() };
+            Ok(Some(ToChoose { node, fleet, built: built(c, image)? }))
+        })
+        .await
+    }
+
+    async fn offer(&self, node: NodeId, bundle: BundleId, now: Timestamp) -> Result<Offered, StoreError> {
+        self.write(move |c| offer(c, node, &bundle, now)).await
+    }
+
+    async fn take_build(&self, now: Timestamp) -> Result<Option<TakenBuild>, StoreError> {
+        self.write(move |c| take_build(c, now)).await
+    }
+
+    async fn build_ready(&self, bundle: BundleId, object: Digest, size: u64, now: Timestamp) -> Result<(), StoreError> {
+        self.write(move |c| {
+            objects::add(c, &object, size, now)?;
+            c.prepare_cached(
+                "UPDATE builds SET state = 'ready', object = ?3, size = ?4, reason = NULL, finished_at = ?5 WHERE target = ?1 AND bases = ?2",
+            )?
+            .execute((bundle.target.digest().as_bytes(), join(&bundle.bases), object.as_bytes(), size, now.0))?;
+            for node in nodes_waiting(c, &bundle)? {
+                sets::price(c, node, bundle.target, (Some(size), bundle.bases.first().copied()))?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn build_failed(&self, bundle: BundleId, reason: String, retry_at: Option<Timestamp>, now: Timestamp) -> Result<(), StoreError> {
+        self.write(move |c| {
+            let word = if retry_at.is_some() { "queued" } else { "failed" };
+            c.prepare_cached(
+                "UPDATE builds SET state = ?3, reason = ?4, queued_at = coalesce(?5, queued_at), finished_at = ?6 WHERE target = ?1 AND bases = ?2",
+            )?
+            .execute((
+                bundle.target.digest().as_bytes(),
+                join(&bundle.bases),
+                word,
+                &reason,
+                retry_at.map(|t| t.0),
+                retry_at.is_none().then_some(now.0),
+            ))?;
+            if retry_at.is_none() {
+                for node in nodes_waiting(c, &bundle)? {
+                    sets::tell(c, node, bundle.target, &News::Failed(build_reason(Some(&reason))), now)?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn requeue_builds(&self) -> Result<u64, StoreError> {
+        self.write(|c| {
+            let sql = "UPDATE builds SET state = 'queued', attempts = max(attempts - 1, 0) WHERE state = 'building'";
+            Ok(u64::try_from(c.execute(sql, [])?).unwrap_or(u64::MAX))
+        })
+        .await
+    }
+
+    async fn bundles(&self) -> Result<Vec<BundleSummary>, StoreError> {
+        self.read(|c| {
+            let mut query = c.prepare_cached(
+                "SELECT target, bases, state, object, size, reason FROM builds ORDER BY queued_at DESC, target, bases LIMIT 10000",
+            )?;
+            let mut rows = query.query([])?;
+            let mut bundles = Vec::new();
+            while let Some(row) = rows.next()? {
+                bundles.push(BundleSummary {
+                    target: ImageId(Digest::new(row.get(0)?)),
+                    bases: split(&row.get::<_, Vec<u8>>(1)?)?,
+                    state: state(&row.get::<_, String>(2)?)?,
+                    digest: row.get::<_, Option<[u8; 32]>>(3)?.map(Digest::new),
+                    size: row.get(4)?,
+                    reason: row.get(5)?,
+                });
+            }
+            Ok(bundles)
+        })
+        .await
+    }
+
+    async fn built(&self, images: Vec<ImageId>) -> Result<Vec<(ImageId, Vec<Built>)>, StoreError> {
+        self.read(move |c| images.into_iter().map(|image| Ok((image, built(c, image)?))).collect()).await
+    }
+
+    async fn builds_pending(&self) -> Result<u64, StoreError> {
+        self.read(|c| Ok(c.query_row("SELECT count(*) FROM builds WHERE state IN ('queued', 'building')", [], |row| row.get(0))?)).await
+    }
+
+    async fn object_key(&self, new: [u8; 32]) -> Result<[u8; 32], StoreError> {
+        self.write(move |c| {
+            c.execute("INSERT INTO meta (key, value) VALUES ('object_key', ?1) ON CONFLICT (key) DO NOTHING", [new])?;
+            Ok(c.query_row("SELECT value FROM meta WHERE key = 'object_key'", [], |row| row.get(0))?)
+        })
+        .await
+    }
+}
