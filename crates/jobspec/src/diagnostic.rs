@@ -113,13 +113,18 @@ impl<'a> Sink<'a> {
         });
     }
 
+    /// Are further findings only counted? Then no work need be spent on them.
+    pub(crate) fn is_full(&self) -> bool {
+        self.list.len() >= MOST
+    }
+
     pub(crate) fn has_errors(&self) -> bool {
         self.errors > 0
     }
 
     /// The findings in the order of the text.
     pub(crate) fn finish(mut self) -> Vec<Diagnostic> {
-        self.list.sort_by(|a, b| (a.span.start, a.severity).cmp(&(b.span.start, b.severity)));
+        self.list.sort_by_key(|d| (d.span.start, d.severity));
         if self.dropped > 0 {
             let n = self.dropped;
             self.whole(format!("{n} more findings are not shown"), "correct those above first");

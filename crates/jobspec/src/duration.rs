@@ -64,7 +64,7 @@ pub(crate) fn from_nanos(nanos: Option<u64>) -> Result<Millis, Wrong> {
 }
 
 fn whole(nanos: u128, help: impl Fn() -> String) -> Result<Millis, Wrong> {
-    if nanos % 1_000_000 != 0 {
+    if !nanos.is_multiple_of(1_000_000) {
         return Err((format!("of {nanos} ns is not a whole number of milliseconds"), help()));
     }
     u64::try_from(nanos / 1_000_000).map(Millis).map_err(|_| ("is too long".to_owned(), help()))

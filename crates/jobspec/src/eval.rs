@@ -7,6 +7,7 @@
 //! Promises: no panic, no more than [`STEPS`] steps, [`BYTES`] of values and [`DEPTH`] levels, whatever the text says; the
 //! evaluation that hcl-rs brings has no such budget, no spans, and its arithmetic overflows.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -43,6 +44,8 @@ pub(crate) struct Evaluator<'a> {
     steps: usize,
     bytes: usize,
     depth: usize,
+    /// Hints that may still be looked for: each is a comparison with every known name.
+    hints: Cell<usize>,
 }
 
 /// The bytes of an expression; the whole text for one that was not parsed from it.
@@ -96,6 +99,7 @@ impl<'a> Evaluator<'a> {
             steps: 0,
             bytes: 0,
             depth: 0,
+            hints: Cell::new(100),
         }
     }
 
@@ -190,7 +194,7 @@ impl<'a> Evaluator<'a> {
     fn unknown_root(&self, name: &str, span: Range<usize>) -> Fault {
         let roots = NODE_ROOTS.iter().copied().chain(["var", "local"]).chain(self.loops.iter().map(|(n, _)| n.as_str()));
         let literal = format!("for a plain string write it in quotes, for `${{{name}}}` itself write `$${{{name}}}`");
-        let help = did_you_mean(name, roots).map_or(literal.clone(), |hint| format!("{hint}; {literal}"));
+        let help = self.hint(name, roots).map_or(literal.clone(), |hint| format!("{hint}; {literal}"));
         Fault::new(span, format!("unknown name `{name}`")).help(help)
     }
 
@@ -264,7 +268,7 @@ impl<'a> Evaluator<'a> {
                 map.swap_remove(&name).ok_or_else(|| {
                     let fault = Fault::new(span.clone(), format!("there is no `{name}` in this object"));
                     let names: Vec<&str> = map.keys().map(String::as_str).take(16).collect();
-                    fault.help(did_you_mean(&name, names.iter().copied()).unwrap_or_else(|| format!("it has: {}", names.join(", "))))
+                    fault.help(self.hint(&name, names.iter().copied()).unwrap_or_else(|| format!("it has: {}", names.join(", "))))
                 })
             }
             (Value::Array(mut items), Value::Number(n)) => {
@@ -283,7 +287,7 @@ impl<'a> Evaluator<'a> {
 
     fn var(&mut self, name: &str, span: &Range<usize>) -> Eval {
         self.vars.get(name).cloned().ok_or_else(|| {
-            let hint = did_you_mean(name, self.vars.keys().map(String::as_str));
+            let hint = self.hint(name, self.vars.keys().map(String::as_str));
             let declare = format!("declare it: variable \"{name}\" {{ type = string }}");
             Fault::new(span.clone(), format!("unknown variable `{name}`")).help(hint.unwrap_or(declare))
         })
@@ -294,7 +298,7 @@ impl<'a> Evaluator<'a> {
             return Ok(value.clone());
         }
         let Some(expr) = self.locals.get(name).copied() else {
-            let hint = did_you_mean(name, self.locals.keys().map(String::as_str));
+            let hint = self.hint(name, self.locals.keys().map(String::as_str));
             let declare = format!("declare it: locals {{ {name} = ... }}");
             return Err(Fault::new(span.clone(), format!("unknown local `{name}`")).help(hint.unwrap_or(declare)));
         };
@@ -311,6 +315,11 @@ impl<'a> Evaluator<'a> {
         let value = value?;
         self.known.insert(name.to_owned(), value.clone());
         Ok(value)
+    }
+
+    fn hint<'k>(&self, word: &str, known: impl Iterator<Item = &'k str>) -> Option<String> {
+        self.hints.set(self.hints.get().checked_sub(1)?);
+        did_you_mean(word, known)
     }
 
     /// Counts bytes against the budget.
@@ -443,7 +452,8 @@ impl<'a> Evaluator<'a> {
                     _ => return Err(Fault::new(span, "a group is not a list")),
                 },
                 Some((Some(key), value)) => {
-                    if map.insert(key.clone(), value).is_some() {
+                    let taken = map.insert(key.clone(), value).is_some();
+                    if taken {
                         return Err(Fault::new(span, format!("key `{key}` is made twice")).help("group the values with `...`"));
                     }
                 }

@@ -1,5 +1,6 @@
 //! The functions of the language: pure, bounded, no files, no clock, no randomness.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use hcl::{Map, Value};
@@ -52,13 +53,8 @@ const ALL: [Function; 44] = [
     }),
     f("contains", "contains(list, value)", 2, 2, true, |a| Ok(Value::Bool(list(a, 0)?.contains(&a[1])))),
     f("distinct", "distinct(list)", 1, 1, true, |a| {
-        let mut out: Vec<Value> = Vec::new();
-        for value in list(a, 0)?.iter().take(4096) {
-            if !out.contains(value) {
-                out.push(value.clone());
-            }
-        }
-        Ok(Value::Array(out))
+        let mut seen = BTreeSet::new();
+        Ok(Value::Array(list(a, 0)?.iter().filter(|v| seen.insert(to_json(v).to_string())).cloned().collect()))
     }),
     f("element", "element(list, index)", 2, 2, false, |a| {
         let (items, index) = (list(a, 0)?, whole(a, 1)?);

@@ -29,7 +29,8 @@ use skerry_wire::limits;
 
 pub use diagnostic::{Diagnostic, Severity, render};
 pub use diff::{Change, FieldDiff, JobDiff, PartDiff, diff, diff_new};
-pub use rules::{Images, LONGEST_ID, LONGEST_NAME, MOST_ALLOCS, MOST_ITEMS, Problem, validate};
+pub use rules::{ATTEMPTS, COUNT, Images, LONGEST_ID, LONGEST_NAME, MOST_ITEMS, PORT, PRIORITY, Problem, validate};
+pub use task_rules::{CPU, MEMORY};
 pub use variables::Variables;
 
 use diagnostic::{Fault, Sink};

@@ -21,7 +21,8 @@ const LONGEST: usize = 48;
 /// A hint with the known word that is nearest, if one is near.
 pub(crate) fn did_you_mean<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> Option<String> {
     let length = word.chars().count();
-    if length > LONGEST {
+    // Two letters are near everything.
+    if !(3..=LONGEST).contains(&length) {
         return None;
     }
     let allowed = (length / 3).clamp(1, 3);
@@ -30,20 +31,23 @@ pub(crate) fn did_you_mean<'k>(word: &str, known: impl Iterator<Item = &'k str>)
     best.map(|(_, k)| format!("did you mean `{k}`?"))
 }
 
-/// Edits between two short words.
+/// Edits between two short words; two letters the wrong way round are one edit.
 fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut corner = i;
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let cost = corner + usize::from(ca != *cb);
-            corner = row[j + 1];
-            row[j + 1] = cost.min(corner + 1).min(row[j] + 1);
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let cost = usize::from(a[i - 1] != b[j - 1]);
+            let mut best = (rows[i - 1][j - 1] + cost).min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(best);
         }
+        rows.push(row);
     }
-    row[b.len()]
+    rows[a.len()][b.len()]
 }
 
 #[cfg(test)]
@@ -53,7 +57,15 @@ mod tests {
     #[test]
     fn near_words_are_found_and_far_ones_are_not() {
         let known = ["image", "args", "command", "volumes"];
-        for (word, hint) in [("imagee", Some("image")), ("arg", Some("args")), ("Comand", Some("command")), ("xyz", None), ("", None)] {
+        for (word, hint) in [
+            ("imagee", Some("image")),
+            ("arg", Some("args")),
+            ("Comand", Some("command")),
+            ("iamge", Some("image")),
+            ("xyz", None),
+            ("ar", None),
+            ("", None),
+        ] {
             assert_eq!(did_you_mean(word, known.iter().copied()), hint.map(|h| format!("did you mean `{h}`?")), "{word}");
         }
     }

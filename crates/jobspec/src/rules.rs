@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use skerry_wire::job::{Constraint, Group, Job, JobType, NetworkMode, Operator, RestartPolicy};
 use skerry_wire::{cbor, limits};
@@ -16,8 +17,14 @@ use crate::names::{bad_name, did_you_mean};
 pub const LONGEST_ID: usize = 128;
 /// The longest name of a group or a task; container names are made of them.
 pub const LONGEST_NAME: usize = 64;
-/// The most allocations of a group.
-pub const MOST_ALLOCS: u32 = 10_000;
+/// Allocations of a group of a service job.
+pub const COUNT: RangeInclusive<u32> = 0..=10_000;
+/// Priorities of a job.
+pub const PRIORITY: RangeInclusive<u8> = 1..=100;
+/// Ports, outside and inside.
+pub const PORT: RangeInclusive<u16> = 1..=u16::MAX;
+/// Restarts in one interval.
+pub const ATTEMPTS: RangeInclusive<u32> = 0..=10_000;
 /// Constraints, ports, volumes or datacenters in one list.
 pub const MOST_ITEMS: usize = 64;
 
@@ -139,7 +146,7 @@ impl Rules {
         let root = At::default();
         self.name(&root.field("id"), &job.id, LONGEST_ID);
         self.plain(&root.field("name"), &job.name, LONGEST_ID);
-        if !(1..=100).contains(&job.priority) {
+        if !PRIORITY.contains(&job.priority) {
             self.error(&root.field("priority"), format!("priority {} is not from 1 to 100", job.priority), "50 is the default");
         }
         self.name(&root.field("node_pool"), &job.node_pool, LONGEST_ID);
@@ -201,7 +208,7 @@ impl Rules {
 
     pub(crate) fn constraints(&mut self, at: &At, constraints: &[Constraint]) {
         self.at_most(&at.field("constraints"), constraints.len(), MOST_ITEMS, "constraints");
-        for (i, constraint) in constraints.iter().enumerate() {
+        for (i, constraint) in constraints.iter().enumerate().take(MOST_ITEMS) {
             let at = at.item("constraints", i, "constraint", &constraint.attribute);
             self.constraint(&at, constraint);
         }
@@ -242,8 +249,8 @@ impl Rules {
     fn group(&mut self, at: &At, group: &Group, kind: JobType) {
         self.name(&at.field("name"), &group.name, LONGEST_NAME);
         let count = at.field("count");
-        if group.count > MOST_ALLOCS {
-            self.error(&count, format!("count {} is more than {MOST_ALLOCS}", group.count), "use type = \"system\" for every node");
+        if !COUNT.contains(&group.count) {
+            self.error(&count, format!("count {} is more than {}", group.count, COUNT.end()), "use type = \"system\" for every node");
         }
         if kind == JobType::System && group.count != 1 {
             self.error(&count, "a system job has one allocation on every node", "remove count, or use type = \"service\"");
@@ -310,8 +317,12 @@ impl Rules {
             let message = format!("{n} attempts {delay} apart do not fit into {interval}, so they are never used up");
             self.warning(at, message, "make the interval longer");
         }
-        if restart.attempts > 10_000 {
-            self.error(&at.field("attempts"), "more than 10000 attempts", "mode = \"delay\" never gives up");
+        if !ATTEMPTS.contains(&restart.attempts) {
+            self.error(
+                &at.field("attempts"),
+                format!("{} attempts are more than {}", restart.attempts, ATTEMPTS.end()),
+                "mode = \"delay\" never gives up",
+            );
         }
     }
 

@@ -287,3 +287,27 @@ pub(crate) const fn inside(name: &str) -> &'static str {
 /// Every table, for the test that holds the reference to it.
 #[cfg(test)]
 pub(crate) const ALL: [&Schema; 10] = [&TOP, &JOB, &GROUP, &TASK, &CONFIG, &NETWORK, &PORT, &RESTART, &RESOURCES, &CONSTRAINT];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_names_every_field() {
+        let reference = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/jobspec.md")).unwrap();
+        for schema in ALL {
+            for (name, _) in schema.names {
+                assert!(reference.contains(&format!("`{name}`")), "`{name}` of {} is not in docs/jobspec.md", schema.what);
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_there_once() {
+        for schema in ALL {
+            for (i, (name, _)) in schema.names.iter().enumerate() {
+                assert!(schema.names[..i].iter().all(|(n, _)| n != name), "{name} in {}", schema.what);
+            }
+        }
+    }
+}

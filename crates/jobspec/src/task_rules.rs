@@ -1,6 +1,7 @@
 //! The rules of one task, and of the texts in constraints.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use regex_lite::RegexBuilder;
 use skerry_wire::job::{DockerConfig, Driver, Group, Resources, Task, Volume};
@@ -11,9 +12,12 @@ use crate::rules::{At, Images, LONGEST_ID, MOST_ITEMS, Rules};
 const LONGEST_TEXT: usize = 1024;
 /// Docker refuses containers with less, in MiB; Nomad has the same bound.
 const LEAST_MEMORY: u32 = 10;
-/// 4 TiB and 1 THz: more is a slip of the unit.
+/// 4 TiB: more is a slip of the unit.
 const MOST_MEMORY: u32 = 4 * 1024 * 1024;
-const MOST_CPU: u32 = 1_000_000;
+/// Memory of a task, in MiB.
+pub const MEMORY: RangeInclusive<u32> = LEAST_MEMORY..=MOST_MEMORY;
+/// Processor share of a task, in MHz.
+pub const CPU: RangeInclusive<u32> = 1..=1_000_000;
 /// A day: longer than this nobody waits for a program to end.
 const LONGEST_KILL: u64 = 24 * 3600 * 1000;
 /// Memory that a compiled expression may take, bytes; the planner has the same bound.
@@ -50,10 +54,10 @@ impl Rules {
 
     fn resources(&mut self, at: &At, resources: Resources) {
         let Resources { cpu, memory, memory_max } = resources;
-        if !(1..=MOST_CPU).contains(&cpu) {
-            self.error(&at.field("cpu"), format!("cpu {cpu} is not from 1 to {MOST_CPU} MHz"), "100 is the default");
+        if !CPU.contains(&cpu) {
+            self.error(&at.field("cpu"), format!("cpu {cpu} is not from {} to {} MHz", CPU.start(), CPU.end()), "100 is the default");
         }
-        if !(LEAST_MEMORY..=MOST_MEMORY).contains(&memory) {
+        if !MEMORY.contains(&memory) {
             let message = format!("memory {memory} is not from {LEAST_MEMORY} to {MOST_MEMORY} MiB");
             self.error(&at.field("memory"), message, "300 is the default");
         }
@@ -93,7 +97,8 @@ impl Rules {
         for (i, _) in args.iter().enumerate().filter(|(_, a)| a.contains('\0')) {
             self.error(&at.field(&format!("args.{i}")), "an argument with a zero byte", "remove it");
         }
-        for (i, label) in ports.iter().enumerate() {
+        self.at_most(&at.field("ports"), ports.len(), MOST_ITEMS, "ports");
+        for (i, label) in ports.iter().enumerate().take(MOST_ITEMS) {
             let place = at.field(&format!("ports.{i}"));
             if ports[..i].contains(label) {
                 self.error(&place, format!("port {label:?} is there twice"), "remove one of them");
@@ -106,7 +111,7 @@ impl Rules {
         }
         self.at_most(&at.field("volumes"), volumes.len(), MOST_ITEMS, "volumes");
         let mut seen = BTreeSet::new();
-        for (i, volume) in volumes.iter().enumerate() {
+        for (i, volume) in volumes.iter().enumerate().take(MOST_ITEMS) {
             let place = at.field(&format!("volumes.{i}"));
             if let Some((message, help)) = bad_volume(volume) {
                 self.error(&place, message, help);
@@ -174,7 +179,9 @@ fn bad_image(image: &str) -> Finding {
     let tag_good = !tag.is_empty() && tag.len() <= 128 && !tag.starts_with(['-', '.']) && tag.chars().all(word);
     let part_good =
         |part: &str| !part.is_empty() && part.chars().all(|c| word(c) || c == ':') && part.starts_with(|c: char| c.is_ascii_alphanumeric());
-    let name_good = name.split('/').all(part_good) && !name.chars().skip_while(|_| slash > 0).any(|c| c.is_ascii_uppercase());
+    // Only the first part can be the address of a registry, and only that may have capitals.
+    let lower = |part: &str| !part.contains(|c: char| c.is_ascii_uppercase());
+    let name_good = name.split('/').enumerate().all(|(i, part)| part_good(part) && (lower(part) || (i == 0 && slash > 0)));
     (!tag_good || !name_good).then(|| (format!("{image:?} is not the name of an image"), FORM))
 }
 
@@ -210,7 +217,9 @@ mod tests {
             assert_eq!(bad_image(good), None, "{good}");
         }
         let upper = format!("sha256:{}", "A1".repeat(32));
-        for bad in ["", "web:", "Web:1", "a//b", "web:1:2", "web 1", "https://x/y", "web@sha256:00", "sha256:12", "${x}", "/web", &upper] {
+        for bad in
+            ["", "web:", "Web:1", "a//b", "web:1:2", "web 1", "https://x/y", "web@sha256:00", "sha256:12", "${x}", "/web", "a/Web", &upper]
+        {
             assert!(bad_image(bad).is_some(), "{bad}");
         }
     }

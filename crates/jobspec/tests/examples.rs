@@ -9,7 +9,7 @@ fn folder() -> PathBuf {
 }
 
 fn example(name: &str) -> String {
-    std::fs::read_to_string(folder().join(name)).unwrap()
+    std::fs::read_to_string(folder().join(name)).expect("an example")
 }
 
 #[test]

@@ -70,7 +70,14 @@ fn work_and_depth_are_bounded() {
     let blocks = "a {\n".repeat(100_000);
     let replace =
         "locals {\n  a = join(\"\", [for i in range(1000) : \"aaaaaaaaaaaaaaaa\"])\n  b = replace(local.a, \"a\", local.a)\n}\n".to_owned();
-    for source in [doubling, nested, chain, ordered, deep, blocks, replace] {
+    // Tens of thousands of unknown names, each of which could be compared with every known one.
+    let declared: String = (0..256).map(|i| format!("variable \"averylongnameofavariable{i}\" {{\n  default = 1\n}}\n")).collect();
+    let unknown: String = (0..12_000).map(|i| format!("  x{i} = var.averylongnameof{i}\n")).collect();
+    let names = format!("{declared}locals {{\n{unknown}}}\n");
+    let fields: String = (0..25_000).map(|i| format!("  prioriti{i} = 1\n")).collect();
+    let fields = format!("job \"a\" {{\n{fields}}}\n");
+    for source in [doubling, nested, chain, ordered, deep, blocks, replace, names, fields] {
+        assert!(source.len() <= skerry_wire::limits::JOBSPEC);
         let parsed = parse(&source, &Variables::new());
         assert!(parsed.failed());
         assert!(!parsed.diagnostics.is_empty() && parsed.diagnostics.len() <= 101);

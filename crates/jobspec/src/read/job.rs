@@ -6,6 +6,7 @@ use skerry_wire::job::{Constraint, Group, Job, JobType, Network, NetworkMode, Op
 use super::{Entries, Reader, head};
 use crate::diagnostic::Fault;
 use crate::names::did_you_mean;
+use crate::rules::{ATTEMPTS, COUNT, PORT, PRIORITY};
 use crate::schema;
 
 /// Operators as they are written, and the sugar fields of the same name.
@@ -58,7 +59,7 @@ pub(crate) fn read_job(reader: &mut Reader<'_>, body: &Body) -> Option<Job> {
     let id = reader.text(&e, "id", "id").unwrap_or(label);
     let name = reader.text(&e, "name", "name").unwrap_or_else(|| id.clone());
     let kind = job_type(reader, &e);
-    let priority = reader.number(&e, "priority", "priority", u8::MAX).unwrap_or(50);
+    let priority = reader.number(&e, "priority", "priority", &PRIORITY).unwrap_or(50);
     let node_pool = reader.text(&e, "node_pool", "node_pool").unwrap_or_else(|| "default".to_owned());
     let mut datacenters = reader.texts(&e, "datacenters", "datacenters");
     if datacenters.is_empty() {
@@ -110,7 +111,7 @@ fn read_group(reader: &mut Reader<'_>, block: &Block, path: &str) -> Option<Grou
     reader.spans.set(path, head(block));
     reader.spans.set(format!("{path}.name"), block.labels.first().map_or_else(|| head(block), super::span_of));
     let e = reader.sort(&block.body, &schema::GROUP);
-    let count = reader.number(&e, "count", &format!("{path}.count"), u32::MAX).unwrap_or(1);
+    let count = reader.number(&e, "count", &format!("{path}.count"), &COUNT).unwrap_or(1);
     let constraints = read_constraints(reader, &e, &format!("{path}.constraints"));
     let network = match reader.one(&e, "network") {
         Some(block) => read_network(reader, block, &format!("{path}.network")),
@@ -154,13 +155,13 @@ fn read_port(reader: &mut Reader<'_>, block: &Block, path: &str) -> Option<Port>
     let label = reader.label(block)?;
     reader.spans.set(path, head(block));
     let e = reader.sort(&block.body, &schema::PORT);
-    let fixed = reader.number(&e, "static", &format!("{path}.static"), u16::MAX);
+    let fixed = reader.number(&e, "static", &format!("{path}.static"), &PORT);
     // Nomad writes -1 for "the same as outside", which is what none means.
     let same = match e.attributes.get("to") {
         Some(a) => matches!(reader.eval.eval(&a.value), Ok(v) if v.as_number().and_then(hcl::Number::as_i64) == Some(-1)),
         None => false,
     };
-    let to = if same { None } else { reader.number(&e, "to", &format!("{path}.to"), u16::MAX) };
+    let to = if same { None } else { reader.number(&e, "to", &format!("{path}.to"), &PORT) };
     Some(Port { label, fixed, to })
 }
 
@@ -180,7 +181,7 @@ fn read_restart(reader: &mut Reader<'_>, block: &Block, path: &str) -> RestartPo
         }
     };
     RestartPolicy {
-        attempts: reader.number(&e, "attempts", &format!("{path}.attempts"), u32::MAX).unwrap_or(default.attempts),
+        attempts: reader.number(&e, "attempts", &format!("{path}.attempts"), &ATTEMPTS).unwrap_or(default.attempts),
         interval: reader.span(&e, "interval", &format!("{path}.interval")).unwrap_or(default.interval),
         delay: reader.span(&e, "delay", &format!("{path}.delay")).unwrap_or(default.delay),
         mode,

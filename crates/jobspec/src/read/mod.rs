@@ -6,10 +6,11 @@ mod job;
 mod task;
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::fmt::Display;
+use std::ops::{Range, RangeInclusive};
 
 use hcl::Value;
-use hcl_edit::expr::Expression;
+use hcl_edit::expr::{Expression, ObjectKey};
 use hcl_edit::structure::{Attribute, Block, Body, Structure};
 use skerry_wire::Millis;
 
@@ -83,6 +84,10 @@ impl<'a> Reader<'a> {
                 Structure::Block(b) => (b.ident.value().as_str(), span_of(&b.ident), true),
             };
             let Some((_, verdict)) = schema.names.iter().find(|(n, _)| *n == name) else {
+                if self.sink.is_full() {
+                    self.sink.error(Fault::new(at, "unknown name"));
+                    continue;
+                }
                 let names = schema.names.iter().filter(|(_, v)| matches!(v, Verdict::Field | Verdict::Block | Verdict::Map));
                 let names: Vec<&str> = names.map(|(n, _)| *n).collect();
                 let help = did_you_mean(name, names.iter().copied()).unwrap_or_else(|| format!("there are: {}", names.join(", ")));
@@ -162,6 +167,16 @@ impl<'a> Reader<'a> {
                 self.spans.set(format!("{path}.{i}"), span_of(item));
             }
         }
+        if let Expression::Object(items) = &attribute.value {
+            for (key, value) in items.iter() {
+                let name = match key {
+                    ObjectKey::Ident(name) | ObjectKey::Expression(Expression::Variable(name)) => name.value().as_str(),
+                    ObjectKey::Expression(Expression::String(name)) => name.value().as_str(),
+                    ObjectKey::Expression(_) => continue,
+                };
+                self.spans.set(format!("{path}.{name}"), span_of(value.expr()));
+            }
+        }
         match self.eval.eval(&attribute.value) {
             Ok(Value::Null) => None,
             Ok(value) => Some((value, span)),
@@ -181,11 +196,14 @@ impl<'a> Reader<'a> {
         text
     }
 
-    /// A whole number; the bounds of the type hold here, tighter ones are judged by the rules.
-    pub(crate) fn number<T: TryFrom<u64>>(&mut self, entries: &Entries<'_>, name: &str, path: &str, most: T) -> Option<T>
-    where
-        T: std::fmt::Display,
-    {
+    /// A whole number. Only what does not fit the type is judged here; the rules judge the rest of `range`.
+    pub(crate) fn number<T: TryFrom<u64> + Display>(
+        &mut self,
+        entries: &Entries<'_>,
+        name: &str,
+        path: &str,
+        range: &RangeInclusive<T>,
+    ) -> Option<T> {
         let (value, span) = self.value(entries, name, path)?;
         let whole = match &value {
             Value::Number(n) => n.as_u64().or_else(|| n.as_f64().and_then(crate::functions::number).and_then(|v| v.as_u64())),
@@ -196,7 +214,7 @@ impl<'a> Reader<'a> {
         if number.is_none() {
             let shown =
                 scalar_text(&value).map_or_else(|| kind(&value).to_owned(), |t| format!("`{}`", t.chars().take(40).collect::<String>()));
-            let message = format!("`{name}` must be a whole number from 0 to {most}, this is {shown}");
+            let message = format!("`{name}` must be a whole number from {} to {}, this is {shown}", range.start(), range.end());
             self.sink.error(Fault::new(span, message));
         }
         number
@@ -248,7 +266,8 @@ impl<'a> Reader<'a> {
         if let Some((value, span)) = self.value(entries, name, path) {
             if let Value::Object(map) = value {
                 for (key, value) in map {
-                    self.entry(&mut out, name, key, &value, span.clone());
+                    let at = self.spans.find(&format!("{path}.{key}"));
+                    self.entry(&mut out, name, key, &value, at);
                 }
             } else {
                 self.sink.error(Fault::new(span, format!("`{name}` must be an object, this is {}", kind(&value))));

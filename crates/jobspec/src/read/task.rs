@@ -10,6 +10,7 @@ use crate::diagnostic::Fault;
 use crate::eval::span_of;
 use crate::names::did_you_mean;
 use crate::schema;
+use crate::task_rules::{CPU, MEMORY};
 
 /// Nomad's defaults.
 const RESOURCES: Resources = Resources { cpu: 100, memory: 300, memory_max: None };
@@ -94,9 +95,9 @@ impl Reader<'_> {
         self.spans.set(path, head(block));
         let e = self.sort(&block.body, &schema::RESOURCES);
         Resources {
-            cpu: self.number(&e, "cpu", &format!("{path}.cpu"), u32::MAX).unwrap_or(RESOURCES.cpu),
-            memory: self.number(&e, "memory", &format!("{path}.memory"), u32::MAX).unwrap_or(RESOURCES.memory),
-            memory_max: self.number(&e, "memory_max", &format!("{path}.memory_max"), u32::MAX),
+            cpu: self.number(&e, "cpu", &format!("{path}.cpu"), &CPU).unwrap_or(RESOURCES.cpu),
+            memory: self.number(&e, "memory", &format!("{path}.memory"), &MEMORY).unwrap_or(RESOURCES.memory),
+            memory_max: self.number(&e, "memory_max", &format!("{path}.memory_max"), &MEMORY),
         }
     }
 }
