@@ -194,7 +194,7 @@ impl<'a> Evaluator<'a> {
     fn unknown_root(&self, name: &str, span: Range<usize>) -> Fault {
         let roots = NODE_ROOTS.iter().copied().chain(["var", "local"]).chain(self.loops.iter().map(|(n, _)| n.as_str()));
         let literal = format!("for a plain string write it in quotes, for `${{{name}}}` itself write `$${{{name}}}`");
-        let help = self.hint(name, roots).map_or(literal.clone(), |hint| format!("{hint}; {literal}"));
+        let help = self.hint(name, roots).map_or(literal.clone(), |hint| format!("{hint} Else: {literal}"));
         Fault::new(span, format!("unknown name `{name}`")).help(help)
     }
 
