@@ -17,6 +17,9 @@ use crate::varint::unzigzag;
 /// Bytes are read and handed on in steps of this many.
 const STEP: usize = 64 * 1024;
 
+/// Bytes of memory that applying needs beside streams and tables: its buffers, and an old content used as a dictionary.
+pub const FIXED_MEMORY: u64 = 4 * STEP as u64 + dictionary::MEMORY;
+
 /// Takes the bytes of a layer, in order.
 pub type Sink<'s> = dyn FnMut(&[u8]) -> io::Result<()> + 's;
 

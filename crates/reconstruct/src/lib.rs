@@ -1,1 +1,16 @@
-//! (to be written)
+//! Bundle and old image to new image, bit for bit.
+//!
+//! In: a bundle whose table of contents is verified, and the [`Sources`](skerry_delta::source::Sources) at hand. Out: the target's
+//! configuration and its new layers, streamed in order into an [`ImageSink`].
+//!
+//! What it promises: the configuration is checked against the image id before the sink sees it, each layer against its diff_id before
+//! the sink is told that it ended; a wrong image is impossible. Memory stays under what the table of contents says, which is
+//! compared with the node's limit before anything is read. Hostile bundles cost at most that and the signed sizes.
+#![forbid(unsafe_code)]
+
+mod payload;
+mod reconstruct;
+mod sink;
+
+pub use reconstruct::{Limits, ReconstructError, Reconstructed, reconstruct};
+pub use sink::{ImageSink, LayerInfo};
