@@ -1,1 +1,64 @@
-fn main() {}
+//! `skerry`: the operator's command.
+//!
+//! In: a command line and a configuration. Out: text for people or, with `--json`, for programs, on standard output; findings and
+//! progress on standard error. Exit code 0 when what was asked for was done, 1 when not, 2 when the command line makes no sense.
+//!
+//! It signs releases and specifications with a key that the server never sees.
+#![forbid(unsafe_code)]
+
+mod args;
+mod config;
+mod deployment;
+mod engine_source;
+mod image;
+mod job;
+mod key;
+mod node;
+mod output;
+mod publish;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+use crate::config::Config;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let result = runtime.context("starting the runtime").and_then(|runtime| runtime.block_on(run(cli)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::note(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<()> {
+    let json = cli.global.json;
+    let command = match cli.command {
+        Command::Key(command) => return key::run(command, json),
+        Command::Job(command) => match job::offline(command, json)? {
+            Some(command) => Command::Job(command),
+            None => return Ok(()),
+        },
+        other => other,
+    };
+    let config = Config::load(cli.global.config.as_deref())?;
+    let client = config.client()?;
+    match command {
+        Command::Image(command) => image::run(&config, &client, command, json).await,
+        Command::Job(command) => job::run(&config, &client, command, json).await,
+        Command::Deployment(command) => deployment::run(&client, command, json).await,
+        Command::Node(command) => node::node(&client, command, json).await,
+        Command::Alloc(command) => node::alloc(&client, command, json).await,
+        Command::Token(command) => node::token(&client, command, json).await,
+        Command::Bundle(command) => node::bundle(&client, command, json).await,
+        Command::Status => node::status(&client, json).await,
+        Command::Key(_) => unreachable!("done without a server"),
+    }
+}

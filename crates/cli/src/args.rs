@@ -1,0 +1,236 @@
+//! The command line: every command, its arguments and what they default to.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Runs jobs on fleets of edge nodes over slow, intermittent links.
+#[derive(Debug, Parser)]
+#[command(name = "skerry", version, propagate_version = true)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Options of every command.
+    #[command(flatten)]
+    pub(crate) global: Global,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// Configuration: server, CA, token, release key
+    #[arg(long, global = true, env = "SKERRY_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print JSON for programs instead of text for people
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Images: publish, list, inspect
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Jobs: validate, plan, run, status, stop
+    #[command(subcommand)]
+    Job(JobCommand),
+    /// Deployment sets: which images go to which nodes, and how far they are
+    #[command(subcommand)]
+    Deployment(DeploymentCommand),
+    /// Nodes: list, status
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Allocations: list, status
+    #[command(subcommand)]
+    Alloc(AllocCommand),
+    /// Enrolment tokens: create, list, delete
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Bundles and their builds
+    #[command(subcommand)]
+    Bundle(BundleCommand),
+    /// Release keys
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// What the server is and has
+    Status,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Sign an image and bring it to the server
+    Publish(PublishArgs),
+    /// All images
+    List,
+    /// One image, by NAME[:TAG] or id
+    Inspect {
+        /// NAME[:TAG] or sha256:...
+        reference: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PublishArgs {
+    /// An archive of `docker save`, an OCI layout, or an image of the local engine (NAME[:TAG] or id)
+    pub(crate) source: String,
+    /// Name to publish as; the one in the archive otherwise
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Tag to publish as; the one in the archive otherwise
+    #[arg(long, value_name = "TAG")]
+    pub(crate) tag: Option<String>,
+    /// Which image of an archive that holds several: NAME:TAG or id
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) select: Option<String>,
+    /// Release key to sign with; `release_key` of the configuration otherwise
+    #[arg(long, value_name = "FILE", env = "SKERRY_RELEASE_KEY")]
+    pub(crate) key: Option<PathBuf>,
+    /// Socket of the local engine
+    #[arg(long, value_name = "SOCKET", default_value = "unix:///var/run/docker.sock", env = "DOCKER_HOST")]
+    pub(crate) docker: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobCommand {
+    /// Write an example jobspec to start from
+    Init {
+        /// File to write; must not exist
+        #[arg(default_value = "example.hcl")]
+        file: PathBuf,
+    },
+    /// Check a jobspec, offline
+    Validate(SpecArgs),
+    /// Show what a run would do, and its price
+    Plan(SpecArgs),
+    /// Sign a jobspec and submit it
+    Run(RunArgs),
+    /// All jobs, or one with its allocations and deployment sets
+    Status {
+        /// Job id
+        id: Option<String>,
+    },
+    /// Stop a job on all nodes
+    Stop {
+        /// Job id
+        id: String,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SpecArgs {
+    /// The jobspec; `-` for standard input
+    pub(crate) file: PathBuf,
+    /// Value of a variable; may be repeated
+    #[arg(long = "var", value_name = "NAME=VALUE")]
+    pub(crate) variables: Vec<String>,
+    /// File with values of variables, NAME = VALUE as in HCL; may be repeated
+    #[arg(long = "var-file", value_name = "FILE")]
+    pub(crate) variable_files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) spec: SpecArgs,
+    /// Release key to sign with; `release_key` of the configuration otherwise
+    #[arg(long, value_name = "FILE", env = "SKERRY_RELEASE_KEY")]
+    pub(crate) key: Option<PathBuf>,
+    /// Refuse when all nodes together would fetch more than this many bytes
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) max_bytes: Option<u64>,
+    /// Wait until the deployment set has come to its end
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait, in seconds; for ever when not given
+    #[arg(long, value_name = "SECONDS", requires = "wait")]
+    pub(crate) timeout: Option<u64>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeploymentCommand {
+    /// All deployment sets, newest first
+    List,
+    /// One deployment set with a row per node and image
+    Status {
+        /// Id of the set, or the start of it
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// All nodes
+    List,
+    /// One node with its facts, images and allocations
+    Status {
+        /// Id of the node, the start of it, or its name
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AllocCommand {
+    /// All allocations
+    List,
+    /// One allocation, and why it is as it is
+    Status {
+        /// Id of the allocation, or the start of it
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make an enrolment token; its secret is shown once
+    Create {
+        /// Node pool of the nodes that enrol with it
+        #[arg(long, default_value = "default")]
+        pool: String,
+        /// How many nodes may use it
+        #[arg(long, default_value_t = 1)]
+        uses: u32,
+        /// How long it lives: 90s, 12h, 30d; for ever when not given
+        #[arg(long, value_name = "TIME")]
+        ttl: Option<String>,
+    },
+    /// All enrolment tokens
+    List,
+    /// End an enrolment token; nodes that used it stay
+    Delete {
+        /// Id of the token, or the start of it
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BundleCommand {
+    /// All bundles and the state of their builds
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Make a release key; its public half goes into the root document
+    Generate {
+        /// File to write; must not exist
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Show the public half of a key file
+    Show {
+        /// The key file
+        file: PathBuf,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,155 @@
+//! The operator's configuration: where the server is, who the operator is, where keys are.
+//!
+//! Looked for in `--config`, then `SKERRY_CONFIG`, then `skerry/cli.toml` in the user's configuration folder. Paths in the file are
+//! relative to the file.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use skerry_client::{Client, Connection};
+use skerry_trust::{SigningKey, TrustedRoot};
+use skerry_wire::api::Submitter;
+
+/// `cli.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// `https://HOST:PORT`.
+    server: String,
+    /// The CA of the server's certificate, PEM.
+    ca: PathBuf,
+    /// Operator token.
+    token: String,
+    /// Release key to sign with.
+    release_key: Option<PathBuf>,
+    /// The root document, to check releases with.
+    root: Option<PathBuf>,
+    /// Who orders; git's user when not given.
+    submitter: Option<SubmitterConfig>,
+    /// Folder of the file.
+    #[serde(skip)]
+    folder: PathBuf,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SubmitterConfig {
+    name: String,
+    email: String,
+}
+
+impl Config {
+    /// Reads the configuration.
+    pub(crate) fn load(given: Option<&Path>) -> Result<Self> {
+        let path = match given {
+            Some(path) => path.to_owned(),
+            None => default_path()?,
+        };
+        let text = fs::read_to_string(&path).with_context(|| {
+            format!(
+                "no configuration at {}\n  Give one with --config or SKERRY_CONFIG. `skerry-server dev --data DIR` writes DIR/cli.toml.",
+                path.display()
+            )
+        })?;
+        let mut config: Self = toml::from_str(&text).with_context(|| format!("configuration {}", path.display()))?;
+        config.folder = path.parent().map(Path::to_owned).unwrap_or_default();
+        Ok(config)
+    }
+
+    fn path(&self, path: &Path) -> PathBuf {
+        self.folder.join(path)
+    }
+
+    /// A client of the server.
+    pub(crate) fn client(&self) -> Result<Client> {
+        let ca = self.path(&self.ca);
+        let ca_pem = fs::read(&ca).with_context(|| format!("CA file {}", ca.display()))?;
+        Ok(Client::new(&Connection { server: self.server.clone(), ca_pem, token: self.token.clone() })?)
+    }
+
+    /// The release key: `given`, else the configured one.
+    pub(crate) fn release_key(&self, given: Option<&Path>) -> Result<SigningKey> {
+        let path = match (given, &self.release_key) {
+            (Some(path), _) => path.to_owned(),
+            (None, Some(path)) => self.path(path),
+            (None, None) => bail!(
+                "no release key to sign with\n  Give one with --key or `release_key` in the configuration; `skerry key generate` makes one."
+            ),
+        };
+        read_key(&path)
+    }
+
+    /// The trusted root, where one is configured.
+    pub(crate) fn root(&self) -> Result<Option<TrustedRoot>> {
+        let Some(path) = self.root.as_deref().map(|p| self.path(p)) else { return Ok(None) };
+        let bytes = fs::read(&path).with_context(|| format!("root document {}", path.display()))?;
+        Ok(Some(TrustedRoot::first(&bytes).with_context(|| format!("root document {}", path.display()))?))
+    }
+
+    /// Who orders.
+    pub(crate) fn submitter(&self) -> Result<Submitter> {
+        if let Some(submitter) = &self.submitter {
+            return Ok(Submitter { name: submitter.name.clone(), email: submitter.email.clone() });
+        }
+        match (git("user.name"), git("user.email")) {
+            (Some(name), Some(email)) => Ok(Submitter { name, email }),
+            _ => bail!(
+                "who orders this?\n  Set `[submitter]` with `name` and `email` in the configuration, or git's user.name and user.email."
+            ),
+        }
+    }
+}
+
+/// Reads a private key file.
+pub(crate) fn read_key(path: &Path) -> Result<SigningKey> {
+    let text = fs::read_to_string(path).with_context(|| format!("key file {}", path.display()))?;
+    SigningKey::from_text(&text).with_context(|| format!("key file {}", path.display()))
+}
+
+fn default_path() -> Result<PathBuf> {
+    let folder = std::env::var_os("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".config")));
+    let folder = folder.context("no configuration given and no home folder to look in\n  Give one with --config or SKERRY_CONFIG.")?;
+    Ok(folder.join("skerry/cli.toml"))
+}
+
+fn git(key: &str) -> Option<String> {
+    let output = Command::new("git").args(["config", "--get", key]).output().ok()?;
+    let value = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    (output.status.success() && !value.is_empty()).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_relative_to_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("cli.toml");
+        fs::write(
+            &file,
+            "server = \"https://h:1\"\nca = \"ca.pem\"\ntoken = \"t\"\n[submitter]\nname = \"Ada\"\nemail = \"ada@example.org\"\n",
+        )
+        .unwrap();
+        let config = Config::load(Some(&file)).unwrap();
+        assert_eq!(config.path(&config.ca), folder.path().join("ca.pem"));
+        assert_eq!(config.submitter().unwrap().email, "ada@example.org");
+        let error = format!("{:#}", config.client().unwrap_err());
+        assert!(error.contains("ca.pem"), "{error}");
+        assert!(config.release_key(None).is_err());
+    }
+
+    #[test]
+    fn unknown_keys_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("cli.toml");
+        fs::write(&file, "server = \"https://h:1\"\nca = \"ca.pem\"\ntoken = \"t\"\ntokken = \"t\"\n").unwrap();
+        let error = format!("{:#}", Config::load(Some(&file)).unwrap_err());
+        assert!(error.contains("tokken"), "{error}");
+    }
+}
