@@ -2,7 +2,7 @@
 //!
 //! In: an expression with its spans, the variables and the locals. Out: a [`Value`], or a fault at the smallest expression that is
 //! wrong. `var.` and `local.` and the variables of `for` are known here. What only the node knows (`attr`, `node`, `meta`, `env`,
-//! `device`, `NOMAD_*`) stays text: `${attr.kernel.name}`, also when it is written without quotes. Every other root is a fault.
+//! `NOMAD_*`) stays text: `${attr.kernel.name}`, also when it is written without quotes. Every other root is a fault.
 //!
 //! Promises: no panic, no more than [`STEPS`] steps, [`BYTES`] of values and [`DEPTH`] levels, whatever the text says; the
 //! evaluation that hcl-rs brings has no such budget, no spans, and its arithmetic overflows.
@@ -28,7 +28,7 @@ pub(crate) const BYTES: usize = 16 * skerry_wire::limits::JOBSPEC;
 pub(crate) const DEPTH: usize = 200;
 
 /// Roots whose values only the node knows.
-const NODE_ROOTS: [&str; 5] = ["attr", "node", "meta", "env", "device"];
+const NODE_ROOTS: [&str; 4] = ["attr", "node", "meta", "env"];
 
 pub(crate) type Eval<T = Value> = Result<T, Fault>;
 

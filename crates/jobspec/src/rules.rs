@@ -29,7 +29,7 @@ pub const ATTEMPTS: RangeInclusive<u32> = 0..=10_000;
 pub const MOST_ITEMS: usize = 64;
 
 /// What a constraint can look at beside attributes and meta values.
-const NODE_NAMES: [&str; 4] = ["node.unique.id", "node.unique.name", "node.datacenter", "node.pool"];
+pub(crate) const NODE_NAMES: [&str; 4] = ["node.unique.id", "node.unique.name", "node.datacenter", "node.pool"];
 
 /// What kind of job is judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,6 +202,9 @@ impl Rules {
             }
             if value.contains('\0') {
                 self.error(&at.field(key), "a value with a zero byte", "remove it");
+            }
+            if value.contains("${") {
+                self.warning(&at.field(key), "a value in meta is not filled in by the node", "use ${...} in args or env");
             }
         }
     }

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use regex_lite::RegexBuilder;
 use skerry_wire::job::{DockerConfig, Driver, Group, Resources, Task, Volume};
 
-use crate::rules::{At, Images, LONGEST_ID, MOST_ITEMS, Rules};
+use crate::rules::{At, Images, LONGEST_ID, MOST_ITEMS, NODE_NAMES, Rules};
 
 /// The longest reference to an image, and the longest path of a volume.
 const LONGEST_TEXT: usize = 1024;
@@ -46,6 +46,7 @@ impl Rules {
             if value.contains('\0') {
                 self.error(&at, "a value with a zero byte", "remove it");
             }
+            self.filled_in(&at, value);
             if key.starts_with("NOMAD_") {
                 self.warning(&at, format!("the node may set {key} itself"), "use a name without NOMAD_");
             }
@@ -98,6 +99,9 @@ impl Rules {
             self.error(&at.field(&format!("args.{i}")), "an argument with a zero byte", "remove it");
         }
         self.at_most(&at.field("ports"), ports.len(), MOST_ITEMS, "ports");
+        for (i, arg) in args.iter().enumerate() {
+            self.filled_in(&at.field(&format!("args.{i}")), arg);
+        }
         for (i, label) in ports.iter().enumerate().take(MOST_ITEMS) {
             let place = at.field(&format!("ports.{i}"));
             if ports[..i].contains(label) {
@@ -117,6 +121,17 @@ impl Rules {
                 self.error(&place, message, help);
             } else if !seen.insert(volume.destination.trim_end_matches('/')) {
                 self.error(&place, format!("{} is mounted twice", volume.destination), "remove one of them");
+            }
+        }
+    }
+
+    /// Does the node know what it is to fill in? Its attributes and meta values are not known here, its own names are.
+    fn filled_in(&mut self, at: &At, text: &str) {
+        for part in text.split("${").skip(1) {
+            let name = part.split('}').next().unwrap_or("").trim();
+            if name.starts_with("node.") && !NODE_NAMES.contains(&name) && name != "node.region" && name != "node.class" {
+                let name: String = name.chars().take(LONGEST_ID).collect();
+                self.warning(at, format!("a node has no {name:?}, so it stays as it is written"), "use ${node.unique.name} or another");
             }
         }
     }

@@ -6,6 +6,9 @@ job "web" {
   update {
     max_parallel = 1
   }
+  meta {
+    arch = attr.cpu.arch
+  }
   ui {
     description = "x"
   }
@@ -31,6 +34,7 @@ job "web" {
       }
       env {
         NOMAD_X = "1"
+        NAME    = "${node.unique.nam}"
       }
       logs {
       }
