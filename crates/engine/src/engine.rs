@@ -40,10 +40,12 @@ pub trait Engine: Send + Sync {
     /// in use moves to this image.
     fn pin(&self, id: &ImageId, name: &str) -> impl Future<Output = Result<(), EngineError>> + Send;
 
-    /// Takes the tag away. The image goes with its last tag, unless a container uses it.
+    /// Takes the tag away; fine when it is gone. With its last tag the image goes too; while a container that was made of it exists,
+    /// running or not, that is [`EngineError::InUse`] and both stay.
     fn unpin(&self, name: &str) -> impl Future<Output = Result<(), EngineError>> + Send;
 
-    /// Removes an image; fine when it is gone. Refused by the engine when a container uses it or it has several tags.
+    /// Removes an image; fine when it is gone. [`EngineError::InUse`] while a container was made of it, another image builds on it, or
+    /// it has several tags.
     fn remove_image(&self, id: &ImageId) -> impl Future<Output = Result<(), EngineError>> + Send;
 
     /// Creates a container; gives its id. One of the same name, image and labels is taken as the one meant.
@@ -60,6 +62,10 @@ pub trait Engine: Send + Sync {
 
     /// All containers that have this label (`key` or `key=value`), running or not, by name.
     fn containers(&self, label: &str) -> impl Future<Output = Result<Vec<ContainerState>, EngineError>> + Send;
+
+    /// A word each time a container that has this label ends or is removed. Words may be lost: they only say "look again". The
+    /// stream ends, or gives an error, when the engine goes away.
+    fn changes(&self, label: &str) -> impl Stream<Item = Result<(), EngineError>> + Send;
 
     /// The last lines that a container wrote, both streams together; at most 256 KiB of them.
     fn logs(&self, name: &str, lines: u32) -> impl Future<Output = Result<Vec<u8>, EngineError>> + Send;

@@ -53,6 +53,14 @@ pub enum EngineError {
         /// Reference or id.
         reference: String,
     },
+    /// A container was made of the image, another image builds on it, or it has several tags.
+    #[error("image `{reference}` is in use and stays: {message}")]
+    InUse {
+        /// Reference or id.
+        reference: String,
+        /// What the engine says.
+        message: String,
+    },
     /// No such container.
     #[error("the engine has no container `{name}`")]
     NoContainer {

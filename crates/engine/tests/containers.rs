@@ -1,17 +1,19 @@
 //! Containers in a real engine.
+#![allow(clippy::unwrap_used, reason = "a test, its helpers included")]
 
 mod support;
 
 use std::time::Duration;
 
 use skerry_engine::{ContainerSpec, ContainerStatus, Engine, EngineError, NetworkMode};
-use support::{engine, image, shell_layer, stream, unique};
+use support::{Cleanup, engine, image, shell_layer, stream, unique};
 
 #[tokio::test]
 async fn a_life() {
     let Some(engine) = engine().await else { return };
     let name = unique("life");
     let image = image(vec![shell_layer(&name)], &name);
+    let _cleanup = Cleanup { containers: vec![name.clone()], images: vec![image.id.to_string()] };
     engine.load(stream(image.archive(0, &[]))).await.unwrap();
 
     let mut spec = ContainerSpec::new(&name, image.id);
@@ -35,6 +37,9 @@ async fn a_life() {
     other.labels.insert("skerry.test".into(), "another".into());
     assert!(matches!(engine.create(&other).await, Err(EngineError::NameTaken { .. })));
 
+    engine.pin(&image.id, &name).await.unwrap();
+    assert!(matches!(engine.unpin(&name).await, Err(EngineError::InUse { .. })));
+    assert!(matches!(engine.remove_image(&image.id).await, Err(EngineError::InUse { .. })));
     engine.start(&name).await.unwrap();
     engine.start(&name).await.unwrap();
     let running = state().await.unwrap();
@@ -60,6 +65,7 @@ async fn a_life() {
     assert_eq!(state().await, None);
     assert!(matches!(engine.start(&name).await, Err(EngineError::NoContainer { .. })));
     assert!(matches!(engine.logs(&name, 1).await, Err(EngineError::NoContainer { .. })));
-    engine.remove_image(&image.id).await.unwrap();
+    engine.unpin(&name).await.unwrap();
+    assert!(!engine.image_present(&image.id).await.unwrap());
     assert!(matches!(engine.create(&spec).await, Err(EngineError::NoImage { .. })));
 }

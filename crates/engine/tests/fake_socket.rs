@@ -1,4 +1,5 @@
 //! The engine's client against a socket that says what we want: what goes over the wire, and what happens when the answer is bad.
+#![allow(clippy::unwrap_used, reason = "a test, its helpers included")]
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};

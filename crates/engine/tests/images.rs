@@ -1,4 +1,5 @@
 //! Images in a real engine.
+#![allow(clippy::unwrap_used, reason = "a test, its helpers included")]
 
 mod support;
 
@@ -7,7 +8,7 @@ use std::io::Write;
 use futures_util::StreamExt;
 use skerry_engine::{Engine, EngineError, archive_pipe, probe};
 use skerry_image::archive::Archive;
-use support::{engine, image, shell_layer, stream, unique};
+use support::{Cleanup, engine, image, shell_layer, stream, unique};
 
 fn layer(note: &str) -> Vec<u8> {
     skerry_image::load::single_file_layer("file", note.as_bytes())
@@ -18,6 +19,7 @@ async fn load_pin_save_and_remove() {
     let Some(engine) = engine().await else { return };
     let name = unique("load");
     let image = image(vec![layer(&name), layer(&format!("{name} upper"))], &name);
+    let _cleanup = Cleanup::images(&[&image]);
     assert!(!engine.image_present(&image.id).await.unwrap());
     engine.load(stream(image.archive(0, &[]))).await.unwrap();
     engine.load(stream(image.archive(0, &[]))).await.unwrap();
@@ -54,6 +56,7 @@ async fn partial_archives_need_their_base() {
     let name = unique("partial");
     let base = image(vec![layer(&name)], &name);
     let both = image(vec![layer(&name), layer(&format!("{name} upper"))], &name);
+    let _cleanup = Cleanup::images(&[&both, &base]);
     let error = engine.load(stream(both.archive(1, &[]))).await.unwrap_err();
     assert!(matches!(error, EngineError::Load { .. }), "{error}");
     engine.load(stream(base.archive(0, &[]))).await.unwrap();
@@ -68,6 +71,7 @@ async fn a_broken_archive_leaves_nothing() {
     let Some(engine) = engine().await else { return };
     let name = unique("broken");
     let image = image(vec![shell_layer(&name)], &name);
+    let _cleanup = Cleanup::images(&[&image]);
     let archive = image.archive(0, &[]);
     let half = archive[..archive.len() / 2].to_vec();
 

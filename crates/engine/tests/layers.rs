@@ -1,4 +1,5 @@
 //! Layers of a real engine, read in place: what is rebuilt from the engine's folders must hash to the diff_id.
+#![allow(clippy::unwrap_used, reason = "a test, its helpers included")]
 
 mod support;
 
@@ -9,7 +10,7 @@ use skerry_delta::source::Sources;
 use skerry_engine::{Engine, EngineLayers};
 use skerry_image::sha256;
 use skerry_wire::{DiffId, Digest, ImageId};
-use support::{add_file, add_shell, engine, image, rebuilt, stream, unique};
+use support::{Cleanup, add_file, add_shell, engine, image, rebuilt, stream, unique};
 
 /// A layer with every kind of member that images have.
 fn kinds(note: &str) -> Vec<u8> {
@@ -58,6 +59,7 @@ async fn loaded_layers() {
     add_file(&mut upper, "folder/.wh..wh..opq", b"", 0o600);
     add_file(&mut upper, "upper", name.as_bytes(), 0o644);
     let image = image(vec![kinds(&name), upper.into_inner().unwrap()], &name);
+    let _cleanup = Cleanup::images(&[&image]);
     engine.load(stream(image.archive(0, &[]))).await.unwrap();
     let found: Vec<_> = image.layers.iter().map(|(id, _)| rebuilt(&*layers.layer(id).unwrap())).collect();
     let config = layers.config(&image.id).unwrap();
@@ -74,6 +76,7 @@ async fn built_layers() {
     let Some(engine) = engine().await else { return };
     let Some(layers) = layers(&engine).await else { return };
     let name = unique("built");
+    let _cleanup = Cleanup { containers: Vec::new(), images: vec![name.clone()] };
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("root.tar"), kinds(&name)).unwrap();
     // The first step unpacks, the second removes (whiteouts) and changes, the third copies.

@@ -173,6 +173,7 @@ impl DockerEngine {
         let what = format!("remove image `{reference}`");
         match self.call(&what, REMOVE, self.docker.remove_image(reference, None::<RemoveImageOptions>, None)).await {
             Ok(_) | Err(EngineError::Refused { status: 404, .. }) => Ok(()),
+            Err(EngineError::Refused { status: 409, message, .. }) => Err(EngineError::InUse { reference: reference.into(), message }),
             Err(error) => Err(error),
         }
     }

@@ -4,6 +4,7 @@
 //! deadline of its own, every stream is read to its end, and errors inside a stream are errors.
 
 mod containers;
+mod events;
 mod images;
 
 use std::future::Future;
@@ -143,6 +144,10 @@ impl Engine for DockerEngine {
 
     async fn containers(&self, label: &str) -> Result<Vec<ContainerState>, EngineError> {
         self.list_containers(label).await
+    }
+
+    fn changes(&self, label: &str) -> impl Stream<Item = Result<(), EngineError>> + Send {
+        self.container_events(label)
     }
 
     async fn logs(&self, name: &str, lines: u32) -> Result<Vec<u8>, EngineError> {

@@ -1,4 +1,5 @@
 //! What the tests against a real engine share.
+#![allow(clippy::unwrap_used, unreachable_pub, missing_debug_implementations, reason = "helpers of tests")]
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::io::Read;
@@ -32,6 +33,27 @@ pub async fn engine() -> Option<DockerEngine> {
 pub fn unique(what: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("skerry-test-{}-{}-{what}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Takes away what a failed test leaves in the engine; a test that passes has done it itself.
+pub struct Cleanup {
+    pub containers: Vec<String>,
+    pub images: Vec<String>,
+}
+
+impl Cleanup {
+    pub fn images(images: &[&Image]) -> Self {
+        Self { containers: Vec::new(), images: images.iter().map(|image| image.id.to_string()).collect() }
+    }
+}
+
+impl Drop for Cleanup {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = Command::new("docker").args(["rm", "-f", "-v"]).args(&self.containers).output();
+            let _ = Command::new("docker").args(["image", "rm", "-f"]).args(&self.images).output();
+        }
+    }
 }
 
 pub struct Image {

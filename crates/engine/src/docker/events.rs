@@ -1,0 +1,21 @@
+//! Words of the engine that something happened to containers.
+
+use std::collections::HashMap;
+
+use bollard::query_parameters::EventsOptions;
+use futures_util::{Stream, StreamExt};
+
+use super::DockerEngine;
+use crate::EngineError;
+
+impl DockerEngine {
+    /// One word per end or removal of a container that has the label.
+    pub(super) fn container_events(&self, label: &str) -> impl Stream<Item = Result<(), EngineError>> + Send + use<> {
+        let filters = [("type", vec!["container"]), ("event", vec!["die", "destroy"]), ("label", vec![label])];
+        let filters: HashMap<String, Vec<String>> =
+            filters.into_iter().map(|(key, values)| (key.to_owned(), values.into_iter().map(str::to_owned).collect())).collect();
+        let engine = self.clone();
+        let events = self.docker.events(Some(EventsOptions { filters: Some(filters), ..Default::default() }));
+        events.map(move |event| event.map(drop).map_err(|error| engine.error("follow its events", error)))
+    }
+}
