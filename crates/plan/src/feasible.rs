@@ -1,6 +1,6 @@
 //! May a group run on a node? Every no has its reason.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use skerry_wire::ImageId;
 use skerry_wire::job::{Group, Job, Task};
@@ -35,8 +35,31 @@ pub fn claim(group: &Group) -> Claim {
     }
 }
 
+/// Architectures of the nodes that a group belongs on: what an image of several is resolved for.
+pub fn architectures<'a>(job: &Job, group: &Group, nodes: impl IntoIterator<Item = &'a Node>) -> BTreeSet<String> {
+    let on = nodes.into_iter().filter(|n| belongs(job, group, n).is_ok());
+    on.filter_map(|n| n.fingerprint.attributes.get("cpu.arch").cloned()).collect()
+}
+
 /// What the job asks of a node, whatever else runs there.
 pub(crate) fn wanted(job: &Job, group: &Group, node: &Node, images: &BTreeMap<ImageId, Image>) -> Result<(), Ruling> {
+    belongs(job, group, node)?;
+    let architecture = node.fingerprint.attributes.get("cpu.arch").map_or("", String::as_str);
+    for config in group.images() {
+        let known = config.image_id.and_then(|id| images.get(&id));
+        let Some(image) = known else {
+            return Err(Ruling::Unable(format!("image `{}` is not known to the server", config.image)));
+        };
+        if image.architecture != architecture {
+            let has = if architecture.is_empty() { "does not say its architecture".to_owned() } else { format!("is {architecture}") };
+            return Err(Ruling::Unable(format!("image `{}` is for {}, the node {has}", config.image, image.architecture)));
+        }
+    }
+    Ok(())
+}
+
+/// Node pool, site and constraints.
+fn belongs(job: &Job, group: &Group, node: &Node) -> Result<(), Ruling> {
     if job.node_pool != "all" && job.node_pool != node.pool {
         return Err(Ruling::Excluded(format!("not in node pool `{}`", job.node_pool)));
     }
@@ -51,17 +74,6 @@ pub(crate) fn wanted(job: &Job, group: &Group, node: &Node, images: &BTreeMap<Im
             Ok(false) => return Err(Ruling::Excluded(format!("constraint `{}` is not met", constraint::describe(condition)))),
             // A condition that nobody can read is a mistake in the job, no order to stop what runs.
             Err(reason) => return Err(Ruling::Unable(format!("constraint `{}`: {reason}", constraint::describe(condition)))),
-        }
-    }
-    let architecture = node.fingerprint.attributes.get("cpu.arch").map_or("", String::as_str);
-    for config in group.images() {
-        let known = config.image_id.and_then(|id| images.get(&id));
-        let Some(image) = known else {
-            return Err(Ruling::Unable(format!("image `{}` is not known to the server", config.image)));
-        };
-        if image.architecture != architecture {
-            let has = if architecture.is_empty() { "does not say its architecture" } else { architecture };
-            return Err(Ruling::Unable(format!("image `{}` is for {}, the node is {has}", config.image, image.architecture)));
         }
     }
     Ok(())

@@ -17,10 +17,12 @@ mod glob;
 pub mod manifest;
 mod model;
 mod place;
+mod price;
 pub mod set;
 mod version;
 
 pub use alloc_id::alloc_id;
-pub use feasible::{Ruling, claim};
+pub use feasible::{Ruling, architectures, claim};
 pub use model::{Alloc, Claim, Fleet, Image, JobVersion, Node, Order};
 pub use place::{Plan, Start, Stop, plan};
+pub use price::price;

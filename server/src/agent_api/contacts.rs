@@ -47,7 +47,9 @@ impl Contacts {
         let (place, contact) = match contact {
             Some(c) if c.boot == request.boot && request.seq <= c.seq => return Place::Replayed,
             Some(c) if c.boot == request.boot => (Place::Next, Contact { unproven: c.unproven, ..next }),
-            Some(Contact { unproven: Some((boot, given)), .. }) if boot == request.boot && given == request.server_nonce => (Place::Next, next),
+            Some(Contact { unproven: Some((boot, given)), .. }) if boot == request.boot && given == request.server_nonce => {
+                (Place::Next, next)
+            }
             Some(c) => (Place::Unproven, Contact { unproven: Some((request.boot, nonce)), ..c }),
             // A node always enrols with its boot; a store without it was written by hand.
             None => (Place::Next, next),

@@ -59,7 +59,8 @@ pub(super) async fn object(
         Ok(file)
     });
     let file = opened.await.map_err(Failure::internal)?;
-    let file = file.map_err(|e: io::Error| if e.kind() == io::ErrorKind::NotFound { unknown(&digest.to_string()) } else { Failure::io(&e) })?;
+    let file =
+        file.map_err(|e: io::Error| if e.kind() == io::ErrorKind::NotFound { unknown(&digest.to_string()) } else { Failure::io(&e) })?;
     let mut response = Response::new(stream(app, digest, file, Span { first, end }));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_LENGTH, (end - first).into());

@@ -25,17 +25,13 @@ pub(super) async fn enrol(State(app): State<Arc<App>>, body: Body) -> Result<Res
     let (request, _) = envelope::open::<EnrolRequest>(&bytes, EnrolRequest::PURPOSE, &KeyRing::from(key), limits::ENROL).map_err(bad)?;
     let now = clock::now();
     let name = request.fingerprint.name.clone();
-    let enrolment = Enrolment {
-        token: Token::parse(TokenKind::Enrolment, &request.token),
-        key,
-        boot: request.boot,
-        fingerprint: request.fingerprint,
-    };
+    let enrolment =
+        Enrolment { token: Token::parse(TokenKind::Enrolment, &request.token), key, boot: request.boot, fingerprint: request.fingerprint };
     let node = app.store.enrol(enrolment, Arc::clone(&app.director), now).await.map_err(refused)?;
     app.agents.contacts.enrolled(node);
     app.metrics.enrolments.inc();
     tracing::info!(%node, name, "enrolled");
-    let reply = EnrolReply { node, nonce: request.nonce, time: now, roots: Vec::new() };
+    let reply = EnrolReply { node, nonce: request.nonce, time: now, roots: app.roots_after(1) };
     Ok(Response::new(Body::from(app.director.seal(EnrolReply::PURPOSE, &reply))))
 }
 
@@ -43,7 +39,9 @@ fn refused(refusal: TokenRefusal) -> Failure {
     let (code, hint) = match &refusal {
         TokenRefusal::Unknown => ("token_unknown", "give the agent a token of this server: `skerry token create`"),
         TokenRefusal::Expired => ("token_expired", "make a new token: `skerry token create`, and put it into the agent's configuration"),
-        TokenRefusal::UsedUp(_) => ("token_used_up", "make a token with more uses: `skerry token create --uses N`, and put it into the agent's configuration"),
+        TokenRefusal::UsedUp(_) => {
+            ("token_used_up", "make a token with more uses: `skerry token create --uses N`, and put it into the agent's configuration")
+        }
         TokenRefusal::Store(error) => return error.clone().into(),
     };
     Failure::new(StatusCode::FORBIDDEN, code, refusal.to_string()).hint(hint)

@@ -11,16 +11,19 @@ mod offers;
 mod poll;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
-use skerry_wire::Timestamp;
+use skerry_wire::{NodeId, Timestamp};
+use tokio::sync::watch;
 
 pub use capability::Capabilities;
 pub use contacts::{Contacts, Place};
 
 use crate::app::App;
-use crate::store::{LastContact, StoreError};
+use crate::http::deadline;
 
 /// What the agents' addresses need beside the store.
 #[derive(Debug)]
@@ -38,24 +41,40 @@ impl Agents {
     }
 }
 
-/// The agents' addresses.
-pub fn routes() -> Router<Arc<App>> {
+/// The agents' addresses. Polls have the deadline of other requests; a download lasts as long as the link needs, and its connection
+/// must not stand still.
+pub fn routes(app: &Arc<App>) -> Router<Arc<App>> {
     Router::new()
         .route("/agent/v1/enrol", post(enrol::enrol))
         .route("/agent/v1/poll", post(poll::poll))
+        .layer(from_fn_with_state(Arc::clone(app), deadline))
         .route("/agent/v1/objects/{digest}", get(download::object))
 }
 
-/// Keeps on disk when nodes were last heard of: one write for all of them, to be called about once a minute and at the end.
-pub async fn keep_contacts(app: &App) -> Result<(), StoreError> {
-    let contacts: Vec<LastContact> = app.agents.contacts.take_unkept();
-    if contacts.is_empty() {
-        return Ok(());
+/// How often it is kept on disk when nodes were last heard of.
+const KEEP: Duration = Duration::from_secs(60);
+
+/// Keeps on disk when nodes were last heard of: one write a minute for all of them, and one at the end.
+pub async fn keep_contacts(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+    loop {
+        // Cancel-safe: both only wait.
+        let ended = tokio::select! {
+            () = tokio::time::sleep(KEEP) => false,
+            _ = stop.wait_for(|stop| *stop) => true,
+        };
+        let contacts = app.agents.contacts.take_unkept();
+        if !contacts.is_empty() {
+            if let Err(error) = app.store.keep_contacts(contacts).await {
+                tracing::warn!(%error, "when nodes were last heard of could not be kept");
+            }
+        }
+        if ended {
+            return;
+        }
     }
-    app.store.keep_contacts(contacts).await
 }
 
 /// When the node was last heard of: the later of memory and store.
-pub fn last_seen(app: &App, node: &skerry_wire::NodeId, stored: Option<Timestamp>) -> Option<Timestamp> {
+pub fn last_seen(app: &App, node: &NodeId, stored: Option<Timestamp>) -> Option<Timestamp> {
     app.agents.contacts.last_seen(node).max(stored)
 }

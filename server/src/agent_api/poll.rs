@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use skerry_trust::{KeyRing, envelope};
+use skerry_wire::manifest::Mark;
 use skerry_wire::poll::{Offer, OfferState, PollReply, PollRequest};
 use skerry_wire::{Blob, Timestamp, limits};
 
@@ -70,13 +71,21 @@ fn unknown(request: &PollRequest) -> Failure {
         .hint("the agent enrols again by itself, with the token in its configuration; what it runs goes on")
 }
 
-async fn answer(app: &Arc<App>, request: &mut PollRequest, known: &KnownNode, reply: &mut PollReply, now: Timestamp) -> Result<(), Failure> {
+async fn answer(
+    app: &Arc<App>,
+    request: &mut PollRequest,
+    known: &KnownNode,
+    reply: &mut PollReply,
+    now: Timestamp,
+) -> Result<(), Failure> {
     let node = request.node;
     let mut facts = known.facts;
     let tells = request.fingerprint.is_some() || request.inventory.is_some() || !request.reports.is_empty();
     let more_reports = request.reports.len() >= limits::REPORTS_PER_POLL;
     let mut latest = known.latest;
-    if tells || request.mark != known.mark {
+    // Under a newer root every node gets its manifest anew.
+    let outdated = known.latest != Mark::default() && known.latest.root < app.director.root().root().version;
+    if tells || request.mark != known.mark || outdated {
         let told = Told {
             boot: Some((request.boot, request.seq)),
             mark: request.mark,
@@ -90,6 +99,7 @@ async fn answer(app: &Arc<App>, request: &mut PollRequest, known: &KnownNode, re
         }
     }
     reply.send_facts = !facts;
+    reply.roots = app.roots_after(request.mark.root);
     let mut room = ROOM;
     let mut wanted: Vec<_> = request.specifications.iter().copied().take(SPECIFICATIONS).collect();
     if latest > request.mark {

@@ -4,6 +4,7 @@
 //! it with, put in its place and only then ready. Whatever the process is killed in: what was being built waits again at the next
 //! start. No request waits for a build.
 
+mod maker;
 mod sources;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use skerry_wire::Millis;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+pub use maker::BundleMaker;
 pub use sources::StoredSources;
 
 use crate::app::App;

@@ -34,7 +34,10 @@ impl StoredSources {
 
 impl Sources for StoredSources {
     fn config(&self, image: &ImageId) -> io::Result<Vec<u8>> {
-        self.configs.get(image).cloned().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no configuration of image {image}")))
+        self.configs
+            .get(image)
+            .cloned()
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no configuration of image {image}")))
     }
 
     fn layer(&self, diff_id: &DiffId) -> io::Result<Box<dyn LayerSource + '_>> {

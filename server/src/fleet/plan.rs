@@ -36,7 +36,8 @@ pub(super) fn check(job: &Job) -> Result<(), Failure> {
     if errors.is_empty() {
         return Ok(());
     }
-    Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_job", errors.join("; ")).hint("`skerry job validate` shows the places in the file"))
+    Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_job", errors.join("; "))
+        .hint("`skerry job validate` shows the places in the file"))
 }
 
 /// What a submit of the job would do to this fleet.

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use http::StatusCode;
 use skerry_plan::Fleet;
-use skerry_wire::ImageId;
 use skerry_wire::job::{Driver, Job};
 
 use crate::app::App;
 use crate::http::Failure;
+use crate::images::publish::parse_reference;
+use crate::store::ImageRef;
 
 /// Fills in the image ids that the job lacks.
 pub(super) async fn resolve(app: &App, fleet: &Fleet, job: &mut Job) -> Result<(), Failure> {
@@ -20,13 +21,14 @@ pub(super) async fn resolve(app: &App, fleet: &Fleet, job: &mut Job) -> Result<(
             if config.image_id.is_some() {
                 continue;
             }
-            if config.image.starts_with("sha256:") {
-                let id: ImageId = config.image.parse().map_err(|_| unknown(&config.image))?;
-                config.image_id = Some(id);
-                continue;
-            }
-            let (name, tag) = split_reference(&config.image);
-            let releases = app.store.releases(name.to_owned(), tag.to_owned()).await?;
+            let (name, tag) = match parse_reference(&config.image).ok_or_else(|| unknown(&config.image))? {
+                ImageRef::Id(id) => {
+                    config.image_id = Some(id);
+                    continue;
+                }
+                ImageRef::Named { name, tag } => (name, tag),
+            };
+            let releases = app.store.releases(name, tag).await?;
             let there = architectures.get_or_insert_with(|| skerry_plan::architectures(&whole, of, fleet.nodes.values()));
             let fitting = releases.iter().find(|(_, architecture)| there.contains(architecture)).or(releases.first());
             config.image_id = Some(fitting.ok_or_else(|| unknown(&config.image))?.0);
@@ -48,29 +50,4 @@ pub(super) fn check_known(fleet: &Fleet, job: &Job) -> Result<(), Failure> {
 fn unknown(reference: &str) -> Failure {
     Failure::new(StatusCode::NOT_FOUND, "unknown_image", format!("image `{reference}` is not known to the server"))
         .hint("publish it first: `skerry image publish`; `skerry image list` lists what there is")
-}
-
-/// Name and tag of a reference; a colon before a slash belongs to a host's port.
-fn split_reference(reference: &str) -> (&str, &str) {
-    match reference.rsplit_once(':') {
-        Some((name, tag)) if !tag.contains('/') => (name, tag),
-        _ => (reference, "latest"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::split_reference;
-
-    #[test]
-    fn references() {
-        for (reference, name, tag) in [
-            ("shop/till:2.1", "shop/till", "2.1"),
-            ("shop/till", "shop/till", "latest"),
-            ("hub.example:5000/till", "hub.example:5000/till", "latest"),
-            ("hub.example:5000/till:3", "hub.example:5000/till", "3"),
-        ] {
-            assert_eq!(split_reference(reference), (name, tag), "{reference}");
-        }
-    }
 }

@@ -44,8 +44,7 @@ pub(super) async fn submit(
     let id = job.id.clone();
     let digest = ring::digest::digest(&ring::digest::SHA256, &envelope);
     let digest = Digest::new(digest.as_ref().try_into().map_err(Failure::internal)?);
-    let submission =
-        Submission { job: job.clone(), specification: envelope, digest, source: request.source, submitter: request.submitter };
+    let submission = Submission { job: job.clone(), specification: envelope, digest, source: request.source, submitter: request.submitter };
     let done = app.store.submit(submission, Arc::clone(&app.director), caller.by()).await?;
     tracing::info!(job = id, version = done.version, unchanged = done.unchanged, %key, "submitted");
     let described = plan::describe(&done.before, &done.plan, &id);
@@ -82,7 +81,8 @@ fn check_price(plan: &PlanReply, max_bytes: Option<u64>) -> Result<(), Failure> 
     match max_bytes {
         Some(max) if bytes > max && !plan.unchanged => {
             let message = format!("the plan costs {bytes} bytes over all nodes, more than the {max} that are allowed");
-            Err(Failure::new(StatusCode::CONFLICT, "too_expensive", message).hint("`skerry job plan` shows the price per node; raise the limit to submit it all the same"))
+            Err(Failure::new(StatusCode::CONFLICT, "too_expensive", message)
+                .hint("`skerry job plan` shows the price per node; raise the limit to submit it all the same"))
         }
         _ => Ok(()),
     }
@@ -117,7 +117,8 @@ mod tests {
     fn who_orders_is_named() {
         let who = |name: &str, email: &str| check_submitter(&Submitter { name: name.to_owned(), email: email.to_owned() }).is_ok();
         assert!(who("Ada Lovelace", "ada@example.org"));
-        for (name, email) in [("", "ada@example.org"), ("Ada", ""), ("Ada", "ada"), ("Ada\n", "ada@example.org"), ("Ada", &"@".repeat(300))] {
+        for (name, email) in [("", "ada@example.org"), ("Ada", ""), ("Ada", "ada"), ("Ada\n", "ada@example.org"), ("Ada", &"@".repeat(300))]
+        {
             assert!(!who(name, email), "{name} {email}");
         }
     }

@@ -239,8 +239,12 @@ fn record_poll(c: &Connection, id: NodeId, told: &Told, director: &Director, now
     if moved {
         fleet::replan(c, director, now)?;
     }
-    if told.mark > fleet::latest_mark(c, id)? {
-        tracing::warn!(node = %id, mark = %told.mark, "the node holds a newer manifest than this server remembers; its counter is raised");
+    let latest = fleet::latest_mark(c, id)?;
+    let ahead = told.mark > latest;
+    if ahead {
+        tracing::warn!(node = %id, mark = %told.mark, %latest, "the node holds a newer manifest than this server remembers; its counter is raised");
+    }
+    if ahead || (latest != Mark::default() && latest.root < director.root().root().version) {
         let fleet = fleet::load(c)?;
         fleet::write_manifests(c, director, &fleet.allocs, &BTreeSet::from([id]), now)?;
     }
