@@ -117,6 +117,11 @@ pub fn container_name(alloc: &AllocId, task: &str) -> String {
     }
 }
 
+/// The label that all containers of a node's agent carry, as `key=value`.
+pub fn container_label_of(node: &NodeId) -> String {
+    format!("{}={node}", label::NODE)
+}
+
 /// All that the engine must be told to make a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerPlan {

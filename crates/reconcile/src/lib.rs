@@ -30,7 +30,9 @@ mod restart;
 mod slot;
 mod supervise;
 
-pub use container::{Bind, BindKind, ContainerPlan, LabelError, Labels, NetworkPlan, PublishedPort, container_name, label};
+pub use container::{
+    Bind, BindKind, ContainerPlan, LabelError, Labels, NetworkPlan, PublishedPort, container_label_of, container_name, label,
+};
 pub use decision::{Action, ActionKind, AllocView, Decision, NeededImage, Step};
 pub use env::{TaskEnv, task_env};
 pub use facts::{Container, Desired, Failure, Node, Now, Observed, Slot, State};

@@ -7,7 +7,7 @@ use skerry_wire::poll::AllocStatus;
 use crate::container::Making;
 use crate::decision::{ActionKind, Decision, NeededImage, Step};
 use crate::facts::{Container, Observed, State};
-use crate::memory::{SlotMemory, TaskMemory, Version};
+use crate::memory::{SlotMemory, Version};
 use crate::reconcile::MIN_HEALTHY_MS;
 use crate::restart::{Verdict, after_end};
 use crate::slot::Work;
@@ -19,6 +19,11 @@ impl Work<'_> {
         let tasks = self.tasks_of(&current);
         memory.tasks.retain(|name, _| tasks.contains(name));
         for name in &tasks {
+            if self.cx.interrupted
+                && let Some(task) = memory.tasks.get_mut(name)
+            {
+                task.not_before = None;
+            }
             self.count_end(memory, &current, name);
         }
         if let Some(why) = memory.failed.clone() {
@@ -81,7 +86,7 @@ impl Work<'_> {
         let why = match (failed, ended) {
             (Some(f), _) => format!("task `{name}`: {} failed: {}", f.step, f.error),
             (None, Some(_)) if self.cx.interrupted => {
-                *task = TaskMemory { not_before: None, why: "the node or its engine restarted".into(), ..std::mem::take(task) };
+                task.why = "the node or its engine restarted".to_owned();
                 return;
             }
             (None, Some(why)) => why,
