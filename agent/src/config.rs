@@ -298,7 +298,9 @@ mod tests {
 
     #[test]
     fn spans_and_sizes() {
-        for (text, ms) in [("250ms", Some(250)), ("1h30m", Some(5_400_000)), ("5", None), ("", None), ("5x", None), ("99999999999999999999h", None)] {
+        for (text, ms) in
+            [("250ms", Some(250)), ("1h30m", Some(5_400_000)), ("5", None), ("", None), ("5x", None), ("99999999999999999999h", None)]
+        {
             assert_eq!(duration(text), ms.map(Duration::from_millis), "{text}");
         }
         for (text, n) in [("4096", Some(4096)), ("64KiB", Some(65_536)), ("1 MiB", Some(1 << 20)), ("9999MiB", None), ("KiB", None)] {

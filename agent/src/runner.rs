@@ -1,0 +1,180 @@
+//! Performs single actions on the engine.
+//!
+//! In: one [`Action`] of the reconciler. Out: done, or why not. Every action may be repeated; what is done already is no error.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Component, Path, PathBuf};
+
+use skerry_engine::{ContainerSpec, ContainerState, ContainerStatus, Engine, EngineError, Mount, NetworkMode, PublishedPort};
+use skerry_reconcile::{Action, ActionKind, Bind, BindKind, Container, ContainerPlan, Labels, NetworkPlan, Policy, State};
+
+/// Why an action was not done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RunError {
+    /// The engine said no.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A folder to be mounted cannot be made.
+    #[error("cannot make the folder {path}: {source}", path = path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Links lead out of what the policy allows.
+    #[error("{path} leads to {real}, which the node's policy does not allow to be mounted", path = path.display(), real = real.display())]
+    Forbidden {
+        /// As asked for.
+        path: PathBuf,
+        /// Where it leads.
+        real: PathBuf,
+    },
+}
+
+impl RunError {
+    /// Does the engine not answer at all?
+    pub(crate) fn engine_is_away(&self) -> bool {
+        matches!(self, Self::Engine(EngineError::Unreachable { .. } | EngineError::Broken { .. } | EngineError::Timeout { .. }))
+    }
+}
+
+/// Performs one action.
+pub(crate) async fn perform(engine: &impl Engine, policy: &Policy, action: &Action) -> Result<(), RunError> {
+    let name = &action.container;
+    match &action.kind {
+        ActionKind::Create(plan) => {
+            let spec = container_spec(plan, policy)?;
+            engine.create(&spec).await?;
+        }
+        ActionKind::Start => engine.start(name).await?,
+        ActionKind::Stop { timeout } => engine.stop(name, timeout.duration()).await?,
+        ActionKind::Remove => engine.remove(name).await?,
+    }
+    Ok(())
+}
+
+/// The reconciler's view of a container; none when it is not an agent's, or on its way out.
+pub(crate) fn observe(found: &ContainerState) -> Option<Container> {
+    let labels = match Labels::from_map(&found.labels) {
+        Ok(labels) => labels,
+        Err(error) => {
+            tracing::warn!("container {} is left alone: {error}", found.name);
+            return None;
+        }
+    };
+    let state = match found.status {
+        ContainerStatus::Created => State::Created,
+        ContainerStatus::Running => State::Running,
+        // A container starts once per run: its id and last start tell one end from another.
+        ContainerStatus::Exited { code, out_of_memory } => {
+            State::Exited { code, out_of_memory, mark: format!("{} {}", found.id, found.started_at) }
+        }
+        ContainerStatus::Removing => return None,
+    };
+    Some(Container { name: found.name.clone(), labels, image: Some(found.image), state })
+}
+
+/// The engine's words for a plan. Makes the folders that are mounted.
+fn container_spec(plan: &ContainerPlan, policy: &Policy) -> Result<ContainerSpec, RunError> {
+    let mounts: Result<Vec<Mount>, RunError> = plan.binds.iter().map(|b| mount(b, policy)).collect();
+    let (network, ports) = match &plan.network {
+        NetworkPlan::Host => (NetworkMode::Host, vec![]),
+        NetworkPlan::None => (NetworkMode::None, vec![]),
+        NetworkPlan::Bridge(ports) => {
+            (NetworkMode::Bridge, ports.iter().map(|p| PublishedPort { host: p.outer, container: p.inner }).collect())
+        }
+    };
+    Ok(ContainerSpec {
+        cmd: plan.command.clone(),
+        env: plan.env.clone(),
+        labels: plan.labels.to_map(),
+        memory_limit: (plan.memory_limit > 0).then_some(plan.memory_limit),
+        memory_reservation: plan.memory_reservation,
+        cpu_shares: Some(plan.cpu_shares),
+        network,
+        ports,
+        mounts: mounts?,
+        ..ContainerSpec::new(&plan.name, plan.image)
+    })
+}
+
+fn mount(bind: &Bind, policy: &Policy) -> Result<Mount, RunError> {
+    let path = Path::new(&bind.source);
+    let source = match bind.kind {
+        BindKind::Alloc | BindKind::Secrets => {
+            make(path)?;
+            // Tasks run as any user; the folder above is closed to everybody but root.
+            let open = fs::set_permissions(path, fs::Permissions::from_mode(0o777));
+            open.map_err(|source| RunError::Folder { path: path.to_owned(), source })?;
+            path.to_owned()
+        }
+        BindKind::Host => host_path(path, policy)?,
+    };
+    let source = source.to_string_lossy().into_owned();
+    Ok(Mount { source, destination: bind.destination.clone(), read_only: bind.read_only })
+}
+
+/// Where a path of the node leads when links are followed; made as a folder when it is not there.
+fn host_path(path: &Path, policy: &Policy) -> Result<PathBuf, RunError> {
+    let failed = |source| RunError::Folder { path: path.to_owned(), source };
+    // What the owner allows may be reached by a link too.
+    let real_roots = policy.host_volumes.iter().map(|p| fs::canonicalize(p).unwrap_or_else(|_| p.into()));
+    let real_policy = Policy { host_volumes: real_roots.map(|p| p.to_string_lossy().into_owned()).collect() };
+    let allowed = |real: &Path| real_policy.allows_mount(&real.to_string_lossy());
+
+    // The deepest part that is there, and the names below it. A link that leads nowhere counts as there.
+    let mut below = Vec::new();
+    let mut there = path;
+    while fs::symlink_metadata(there).is_err() {
+        match (there.parent(), there.components().next_back()) {
+            (Some(parent), Some(Component::Normal(name))) => {
+                below.push(name);
+                there = parent;
+            }
+            _ => break,
+        }
+    }
+    let mut real = fs::canonicalize(there).map_err(failed)?;
+    real.extend(below.iter().rev());
+    if !allowed(&real) {
+        return Err(RunError::Forbidden { path: path.to_owned(), real });
+    }
+    if !below.is_empty() {
+        make(&real)?;
+    }
+    Ok(real)
+}
+
+fn make(path: &Path) -> Result<(), RunError> {
+    fs::create_dir_all(path).map_err(|source| RunError::Folder { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn links_do_not_lead_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(folder.path()).unwrap();
+        let (allowed, outside) = (root.join("srv"), root.join("etc"));
+        fs::create_dir(&allowed).unwrap();
+        fs::create_dir(&outside).unwrap();
+        symlink(&outside, allowed.join("out")).unwrap();
+        symlink(root.join("nowhere"), allowed.join("broken")).unwrap();
+        symlink(&allowed, root.join("link")).unwrap();
+        let policy = Policy { host_volumes: vec![root.join("link").to_string_lossy().into_owned()] };
+
+        assert_eq!(host_path(&root.join("link/new/deep"), &policy).unwrap(), allowed.join("new/deep"));
+        assert!(allowed.join("new/deep").is_dir());
+        let error = host_path(&root.join("link/out/x"), &policy).unwrap_err();
+        assert!(matches!(&error, RunError::Forbidden { real, .. } if real.starts_with(&outside)), "{error}");
+        assert!(!outside.join("x").exists());
+        assert!(matches!(host_path(&root.join("link/broken/x"), &policy), Err(RunError::Folder { .. })));
+        assert!(!root.join("nowhere").exists());
+    }
+}

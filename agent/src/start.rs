@@ -1,0 +1,124 @@
+//! Starts the agent: takes the data folder, opens everything, joins the parts by channels, runs until it is told to end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use skerry_engine::DockerEngine;
+use skerry_wire::Timestamp;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::args::RunArgs;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::engine_facts::{Outlets, watch_engine};
+use crate::{fingerprint, hints};
+use crate::ledger::Ledger;
+use crate::lock::Lock;
+use crate::needed::Needed;
+use crate::run::Allocator;
+use crate::status::{self, AllocReport, EngineReport, Sources};
+use crate::trust::{RootStore, node_key};
+use crate::uplink::client::Client;
+use crate::uplink::{self, Contact, Uplink, Wires};
+
+/// No clock of a node is right before this: 2026-01-01, in milliseconds.
+const BUILT: Timestamp = Timestamp(1_767_225_600_000);
+/// Hints that may wait; one is as good as many.
+const HINTS: usize = 8;
+
+/// Runs until SIGTERM or SIGINT. Containers go on.
+pub(crate) async fn run(args: RunArgs) -> Result<()> {
+    let (config, unknown) = read_config(&args)?;
+    for key in unknown {
+        tracing::warn!("{}: `{key}` is not known to this agent and has no effect", args.config.display());
+    }
+    let _lock = Lock::take(&args.data)?;
+    let data = std::fs::canonicalize(&args.data).with_context(|| format!("cannot use the data folder {}", args.data.display()))?;
+    // Listening from here on: a signal while things are being opened ends the agent just as well.
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+
+    let clock = Clock::new().context("cannot find out which boot this is")?;
+    let ledger = Ledger::open(&data, BUILT)?;
+    let roots = RootStore::open(&data, &config.root)?;
+    let key = Arc::new(node_key(&data)?);
+    let ca = std::fs::read(&config.ca).with_context(|| format!("cannot read `ca` {}", config.ca.display()))?;
+    let window = usize::try_from(config.receive_window).context("receive_window")?;
+    let client = Client::new(&config.server, &ca, window, ledger.watch_time())?;
+    let engine = DockerEngine::connect(&config.docker)?;
+    let listener = status::listen(&data)?;
+
+    let facts = fingerprint::collect(&config, features());
+    let name = facts.name.clone();
+    let (facts_to, facts) = watch::channel(Arc::new(facts));
+    let (inventory_to, inventory) = watch::channel(None);
+    let (needed_to, needed) = watch::channel(Arc::new(Needed::default()));
+    let (asking_to, asking) = watch::channel(Arc::new(Default::default()));
+    let (offers_to, offers) = watch::channel(Arc::new(BTreeMap::new()));
+    let (contact_to, contact) = watch::channel(Contact::default());
+    let (allocs_to, allocs) = watch::channel(Arc::new(AllocReport::default()));
+    let socket = config.docker.display().to_string();
+    let (report_to, report) = watch::channel(EngineReport { socket, ..EngineReport::default() });
+    let (progress_to, progress) = watch::channel(Arc::new(BTreeMap::new()));
+    let (engine_to, engine_facts) = watch::channel(None);
+    let (hints_to, hints) = mpsc::channel(HINTS);
+    let wake = Arc::new(Notify::new());
+
+    let sources = Sources { name, ledger: ledger.clone(), contact, allocs, progress, engine: report };
+    let uplink = Uplink {
+        client: client.clone(),
+        key,
+        boot: clock.boot(),
+        token: config.token.clone(),
+        poll_interval: config.poll_interval,
+        roots: roots.clone(),
+        ledger: ledger.clone(),
+        wires: Wires { facts: facts.clone(), inventory, asking, wake: wake.clone(), offers: offers_to, contact: contact_to },
+    };
+    let allocator = Allocator {
+        engine: engine.clone(),
+        ledger: ledger.clone(),
+        clock,
+        policy: config.policy.clone(),
+        facts,
+        alloc_folder: data.join("alloc"),
+        needed: needed_to,
+        inventory: inventory_to.clone(),
+        hints,
+        reports: (allocs_to, report_to.clone()),
+    };
+    let outlets = Outlets { engine: engine_to, facts: facts_to, report: report_to };
+    tracing::info!("skerry-agent {} on {}", env!("CARGO_PKG_VERSION"), data.display());
+    // Each part runs for ever; whichever ends first ends the agent, and a supervisor starts it again. Dropping them loses nothing:
+    // every step is on the disk before it is acted on.
+    tokio::select! {
+        biased;
+        _ = terminate.recv() => tracing::info!("told to end; containers go on"),
+        _ = interrupt.recv() => tracing::info!("told to end; containers go on"),
+        () = allocator.run() => anyhow::bail!("the ledger's thread ended"),
+        () = uplink::run(uplink) => {}
+        () = watch_engine(engine.clone(), data, outlets) => {}
+        () = hints::follow(engine, ledger, hints_to) => {}
+        () = status::serve(listener, sources) => {}
+    }
+    Ok(())
+}
+
+/// The configuration, with what the command line says instead.
+fn read_config(args: &RunArgs) -> Result<(Config, Vec<String>)> {
+    let (mut config, unknown) = Config::read(&args.config)?;
+    if let Some(docker) = &args.docker {
+        config.docker.clone_from(docker);
+    }
+    if args.name.is_some() {
+        config.name.clone_from(&args.name);
+    }
+    Ok((config, unknown))
+}
+
+/// What this agent can apply.
+fn features() -> Vec<String> {
+    vec!["bundle/1".to_owned()]
+}
