@@ -101,7 +101,8 @@ fn prepare(command: Command) -> Result<Option<Ready>, Failed> {
 }
 
 fn run(ready: Ready) -> Result<(), Failed> {
-    let filter = EnvFilter::try_new(&ready.config.log)
+    // The scheduler tells of its own start at `info`; what is written in the configuration comes after and wins.
+    let filter = EnvFilter::try_new(format!("tokio_cron_scheduler=warn,{}", ready.config.log))
         .map_err(|e| (EXIT_USAGE, anyhow::anyhow!("log: `{}`: {e}\nhelp: write a level such as \"info\"", ready.config.log)))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| (1, e.into()))?;

@@ -2,9 +2,9 @@
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
 use http::StatusCode;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
 use super::error::Failure;
@@ -12,21 +12,38 @@ use super::error::Failure;
 /// The longest JSON body where nothing else is said, bytes.
 pub const JSON: usize = 4 * 1024 * 1024;
 
+/// Bytes over a limit that are still listened to.
+const DRAIN: usize = 64 * 1024 * 1024;
+
 /// A JSON body of at most `LIMIT` bytes.
 #[derive(Debug)]
 pub struct JsonBody<T, const LIMIT: usize = JSON>(pub T);
 
 /// Reads a whole body of at most `limit` bytes.
+///
+/// A client that sends more is listened to for a while, so that it reads why it is refused; an answer in the middle of its body would
+/// look like a broken connection to it.
 pub async fn read(body: Body, limit: usize) -> Result<Bytes, Failure> {
-    match Limited::new(body, limit).collect().await {
-        Ok(whole) => Ok(whole.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Failure::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "body_too_large",
-            format!("the body has more than the {limit} bytes that this address takes"),
-        )),
-        Err(error) => Err(Failure::new(StatusCode::BAD_REQUEST, "body_broken", format!("the body broke off: {error}"))),
+    let mut body = body.into_data_stream();
+    let mut whole = BytesMut::new();
+    let mut seen = 0usize;
+    while let Some(piece) = body.next().await {
+        let piece = piece.map_err(|e| Failure::new(StatusCode::BAD_REQUEST, "body_broken", format!("the body broke off: {e}")))?;
+        seen = seen.saturating_add(piece.len());
+        if seen > limit.saturating_add(DRAIN) {
+            break;
+        }
+        if seen <= limit {
+            whole.extend_from_slice(&piece);
+        } else {
+            whole.clear();
+        }
     }
+    if seen > limit {
+        let message = format!("the body has more than the {limit} bytes that this address takes");
+        return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message));
+    }
+    Ok(whole.freeze())
 }
 
 impl<S: Send + Sync, T: DeserializeOwned, const LIMIT: usize> FromRequest<S> for JsonBody<T, LIMIT> {
