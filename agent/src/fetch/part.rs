@@ -1,0 +1,345 @@
+//! A bundle file under way: which of its bytes are here and proven, and what is still to be had.
+//!
+//! Bytes are written where they belong as they come, so the file itself is the journal: on opening, every chunk in it is hashed again,
+//! and what holds is there, whatever a kill or a power cut did in between. That costs reading, once per start, and no writing. A chunk
+//! begun and not finished counts too; when a power cut garbled it, its hash fails and only that chunk is fetched again.
+
+use std::fs::{File, OpenOptions};
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use skerry_bundle::{TocError, VerifiedToc, head};
+use skerry_trust::KeyRing;
+use skerry_wire::limits;
+
+use crate::files::FileError;
+
+/// What the first request asks for: the table of a small bundle, or the whole of a tiny one.
+pub(crate) const FIRST: u64 = limits::CHUNK as u64;
+
+/// Why a file under way cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PartError {
+    /// The disk.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// What came is not the bundle.
+    #[error("the bundle from the server cannot be believed: {0}")]
+    Bad(String),
+}
+
+/// A bundle file under way.
+#[derive(Debug)]
+pub(crate) struct Part {
+    path: PathBuf,
+    file: File,
+    /// Bytes of the whole file, as offered.
+    size: u64,
+    keys: KeyRing,
+    state: State,
+    /// Something was written since the last sync.
+    unsynced: bool,
+    /// Bytes of whole chunks that are on the disk for certain.
+    synced: u64,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The first bytes, until they hold the table.
+    Head(Vec<u8>),
+    /// The table, and what is missing.
+    Chunks { table: Arc<VerifiedToc>, missing: Missing },
+}
+
+/// Which chunks are not here.
+#[derive(Debug, Default)]
+struct Missing {
+    /// `true` for chunks that are here and proven.
+    here: Vec<bool>,
+    /// The first chunk that is not here.
+    first: usize,
+    /// Bytes of the chunks that are here.
+    bytes: u64,
+    /// The chunk being received and its bytes so far.
+    current: Option<(u32, Vec<u8>)>,
+    /// Chunks that came with the wrong bytes.
+    bad: u32,
+}
+
+impl Part {
+    /// Opens the file, makes it when there is none, and finds out what is in it. Blocks while it hashes.
+    pub(crate) fn open(path: &Path, size: u64, keys: KeyRing) -> Result<Self, PartError> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+        let file = file.map_err(FileError::at(path))?;
+        // The writer of a fetch that was dropped may still be at it.
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).map_err(|e| FileError::at(path)(e.into()))?;
+        let mut part = Self { path: path.to_owned(), file, size, keys, state: State::Head(Vec::new()), unsynced: false, synced: 0 };
+        let length = part.file.metadata().map_err(FileError::at(path))?.len().min(size);
+        let mut first = part.read_at(0, length.min(FIRST))?;
+        if let Head::Needs(needs) = read_head(&first, &part.keys)
+            && length > FIRST
+        {
+            first = part.read_at(0, needs.min(length))?;
+        }
+        match read_head(&first, &part.keys) {
+            Head::Table(table) => {
+                part.begin_chunks(table)?;
+                part.find_chunks(length)?;
+            }
+            Head::Needs(needs) if needs <= size => part.state = State::Head(first),
+            Head::Needs(needs) => return Err(part.begin_anew(format!("its table takes {needs} bytes, offered were {size}"))),
+            Head::Bad(reason) => {
+                // Garbled here or wrong from the start: fetching it again tells which.
+                tracing::warn!("{}: begun anew: {reason}", path.display());
+                part.file.set_len(0).map_err(FileError::at(path))?;
+            }
+        }
+        Ok(part)
+    }
+
+    /// From here on chunks are received.
+    fn begin_chunks(&mut self, table: VerifiedToc) -> Result<(), PartError> {
+        if table.size() != self.size {
+            return Err(self.begin_anew(format!("by its table it has {} bytes, offered were {}", table.size(), self.size)));
+        }
+        let here = vec![false; usize::try_from(table.chunk_count()).unwrap_or(usize::MAX)];
+        self.state = State::Chunks { table: Arc::new(table), missing: Missing { here, ..Missing::default() } };
+        Ok(())
+    }
+
+    /// Hashes the chunks within the first `length` bytes; the one that is cut off there is gone on with.
+    fn find_chunks(&mut self, length: u64) -> Result<(), PartError> {
+        let Some(table) = self.table().map(Arc::clone) else { return Ok(()) };
+        for chunk in 0..table.chunk_count() {
+            let range = table.chunk_range(chunk);
+            if range.start >= length {
+                break;
+            }
+            let bytes = self.read_at(range.start, range.end.min(length) - range.start)?;
+            let State::Chunks { missing, .. } = &mut self.state else { return Ok(()) };
+            if range.end > length {
+                missing.current = Some((chunk, bytes));
+            } else if table.verify_chunk(chunk, &bytes).is_ok() {
+                missing.put(chunk, &range);
+            }
+        }
+        Ok(())
+    }
+
+    fn read_at(&self, at: u64, length: u64) -> Result<Vec<u8>, PartError> {
+        let length = usize::try_from(length).map_err(|_| PartError::Bad("its table is too long for this machine".to_owned()))?;
+        let mut bytes = vec![0; length];
+        self.file.read_exact_at(&mut bytes, at).map_err(FileError::at(&self.path))?;
+        Ok(bytes)
+    }
+
+    /// The table of contents, once it is here and proven.
+    pub(crate) fn table(&self) -> Option<&Arc<VerifiedToc>> {
+        match &self.state {
+            State::Chunks { table, .. } => Some(table),
+            State::Head(_) => None,
+        }
+    }
+
+    /// Bytes that need not be fetched again.
+    pub(crate) fn have(&self) -> u64 {
+        match &self.state {
+            State::Head(head) => len(head),
+            State::Chunks { missing, table } => {
+                let begun = missing.current.as_ref().map_or(0, |(_, bytes)| len(bytes));
+                table.payload_start().saturating_add(missing.bytes).saturating_add(begun)
+            }
+        }
+    }
+
+    /// Chunks that came with wrong bytes since it was opened.
+    pub(crate) fn bad_chunks(&self) -> u32 {
+        match &self.state {
+            State::Head(_) => 0,
+            State::Chunks { missing, .. } => missing.bad,
+        }
+    }
+
+    /// The next run of bytes to get; none when all are here. The table comes first, with no more than [`FIRST`] bytes beside it.
+    pub(crate) fn wanted(&self) -> Option<Range<u64>> {
+        match &self.state {
+            State::Head(first) => {
+                let needs = if let Head::Needs(needs) = read_head(first, &self.keys) { needs } else { FIRST };
+                Some(len(first)..needs.max(FIRST).min(self.size))
+            }
+            State::Chunks { table, missing } => {
+                let start = self.start()?;
+                let run = missing.here.iter().skip(missing.first).take_while(|here| !**here).count();
+                let last = u32::try_from(missing.first + run.saturating_sub(1)).ok()?;
+                Some(start..table.chunk_range(last).end)
+            }
+        }
+    }
+
+    /// The first byte that is not here.
+    fn start(&self) -> Option<u64> {
+        match &self.state {
+            State::Head(first) => Some(len(first)),
+            State::Chunks { table, missing } => {
+                let first = u32::try_from(missing.first).ok().filter(|first| *first < table.chunk_count())?;
+                let begun = missing.current.as_ref().filter(|(chunk, _)| *chunk == first).map_or(0, |(_, bytes)| len(bytes));
+                Some(table.chunk_range(first).start + begun)
+            }
+        }
+    }
+
+    /// Takes bytes that belong at offset `at`. Bytes that are not wanted there are passed over.
+    pub(crate) fn push(&mut self, mut at: u64, mut bytes: &[u8]) -> Result<(), PartError> {
+        while !bytes.is_empty() {
+            let Some(start) = self.start() else { return Ok(()) };
+            if at < start {
+                let skip = usize::try_from(start - at).unwrap_or(usize::MAX).min(bytes.len());
+                (at, bytes) = (at + u64::try_from(skip).unwrap_or(0), &bytes[skip..]);
+                continue;
+            }
+            let taken = match &self.state {
+                State::Head(_) => self.push_head(at, bytes)?,
+                State::Chunks { .. } => self.push_chunk(at, bytes)?,
+            };
+            let Some(taken) = taken else { return Ok(()) };
+            (at, bytes) = (at + u64::try_from(taken).unwrap_or(0), &bytes[taken..]);
+        }
+        Ok(())
+    }
+
+    /// Bytes taken; none when they belong elsewhere.
+    fn push_head(&mut self, at: u64, bytes: &[u8]) -> Result<Option<usize>, PartError> {
+        let State::Head(first) = &mut self.state else { return Ok(None) };
+        if at != len(first) {
+            return Ok(None);
+        }
+        first.extend_from_slice(bytes);
+        let (table, held) = match read_head(first, &self.keys) {
+            Head::Table(table) => (table, len(first)),
+            Head::Needs(needs) if needs <= self.size => {
+                self.write(at, bytes)?;
+                return Ok(Some(bytes.len()));
+            }
+            Head::Needs(needs) => {
+                return Err(self.begin_anew(format!("its table takes {needs} bytes, offered were {}", self.size)));
+            }
+            Head::Bad(reason) => return Err(self.begin_anew(reason)),
+        };
+        // What follows the table is of the first chunks: it goes in like any other bytes.
+        let beyond = usize::try_from(held.saturating_sub(table.payload_start())).unwrap_or(usize::MAX).min(bytes.len());
+        let taken = bytes.len() - beyond;
+        self.write(at, &bytes[..taken])?;
+        self.sync()?;
+        self.begin_chunks(table)?;
+        Ok(Some(taken))
+    }
+
+    fn begin_anew(&mut self, reason: String) -> PartError {
+        self.state = State::Head(Vec::new());
+        // Nothing of it is of use. Should this fail, the next opening finds the same and tries again.
+        let _ = self.file.set_len(0);
+        PartError::Bad(reason)
+    }
+
+    fn push_chunk(&mut self, at: u64, bytes: &[u8]) -> Result<Option<usize>, PartError> {
+        let State::Chunks { table, missing } = &mut self.state else { return Ok(None) };
+        let Some(chunk) = at.checked_sub(table.payload_start()).and_then(|at| u32::try_from(at / FIRST).ok()) else { return Ok(None) };
+        let range = table.chunk_range(chunk);
+        let room = usize::try_from(range.end.saturating_sub(at)).unwrap_or(usize::MAX).min(bytes.len());
+        match missing.here.get(chunk as usize) {
+            None => return Ok(None),
+            Some(true) => return Ok(Some(room)),
+            Some(false) => {}
+        }
+        if missing.current.as_ref().is_none_or(|(current, _)| *current != chunk) {
+            missing.current = Some((chunk, Vec::new()));
+        }
+        let Some((_, received)) = &mut missing.current else { return Ok(None) };
+        if range.start + len(received) != at {
+            return Ok(None);
+        }
+        received.extend_from_slice(&bytes[..room]);
+        if len(received) == range.end - range.start {
+            if table.verify_chunk(chunk, received).is_ok() {
+                missing.put(chunk, &range);
+            } else {
+                missing.bad = missing.bad.saturating_add(1);
+            }
+            missing.current = None;
+        }
+        // Written whether it holds or not: a chunk that does not is hashed again on opening, and does not hold then either.
+        self.write(at, &bytes[..room])?;
+        Ok(Some(room))
+    }
+
+    fn write(&mut self, at: u64, bytes: &[u8]) -> Result<(), PartError> {
+        if let Err(source) = self.file.write_all_at(bytes, at) {
+            return Err(FileError { path: self.path.clone(), source }.into());
+        }
+        self.unsynced = true;
+        Ok(())
+    }
+
+    /// Brings what came onto the disk when that saves a chunk from a power cut.
+    pub(crate) fn sync_chunks(&mut self) -> Result<(), PartError> {
+        match &self.state {
+            State::Chunks { missing, .. } if missing.bytes != self.synced => {
+                self.synced = missing.bytes;
+                self.sync()
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Brings what came onto the disk.
+    pub(crate) fn sync(&mut self) -> Result<(), PartError> {
+        if self.unsynced {
+            self.file.sync_data().map_err(FileError::at(&self.path))?;
+            self.unsynced = false;
+        }
+        Ok(())
+    }
+}
+
+impl Missing {
+    /// The chunk is here.
+    fn put(&mut self, chunk: u32, range: &Range<u64>) {
+        if let Some(here) = self.here.get_mut(chunk as usize)
+            && !*here
+        {
+            *here = true;
+            self.bytes += range.end - range.start;
+            while self.here.get(self.first) == Some(&true) {
+                self.first += 1;
+            }
+        }
+    }
+}
+
+/// What the first bytes of a bundle hold.
+enum Head {
+    /// The table, proven.
+    Table(VerifiedToc),
+    /// This many bytes from the start are needed.
+    Needs(u64),
+    /// No table, or not one that may be believed.
+    Bad(String),
+}
+
+fn read_head(first: &[u8], keys: &KeyRing) -> Head {
+    let range = match head::toc_range(first) {
+        Ok(range) => range,
+        Err(TocError::Short { .. }) => return Head::Needs(head::LEN as u64),
+        Err(error) => return Head::Bad(error.to_string()),
+    };
+    if range.end > len(first) {
+        return Head::Needs(range.end);
+    }
+    VerifiedToc::open(first, keys).map_or_else(|error| Head::Bad(error.to_string()), Head::Table)
+}
+
+fn len(bytes: &[u8]) -> u64 {
+    bytes.len() as u64
+}

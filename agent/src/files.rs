@@ -1,0 +1,127 @@
+//! Files that survive a power cut: written beside, synced, renamed, and the folder synced.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// A failed step on a file, with its path.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {source}", path = path.display())]
+pub(crate) struct FileError {
+    /// The file.
+    pub(crate) path: PathBuf,
+    /// What the system said.
+    #[source]
+    pub(crate) source: io::Error,
+}
+
+impl FileError {
+    /// For `map_err`.
+    pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self { path, source }
+    }
+
+    /// Is the disk full?
+    pub(crate) fn is_full(&self) -> bool {
+        is_full(&self.source)
+    }
+}
+
+/// Does this error say that the disk, or the quota on it, is used up?
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Puts `bytes` in the place of the file, or leaves it as it was; on return they are on the disk.
+pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    let beside = beside(path);
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&beside)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    })();
+    if let Err(error) = written {
+        // Half a file beside the good one is of no use to anyone, least of all on a full disk.
+        let _ = fs::remove_file(&beside);
+        return Err(FileError { path: beside, source: error });
+    }
+    fs::rename(&beside, path).map_err(FileError::at(path))?;
+    sync_folder_of(path)
+}
+
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    path.with_file_name(name)
+}
+
+/// Makes renames, new and removed names in the folder of `path` durable.
+pub(crate) fn sync_folder_of(path: &Path) -> Result<(), FileError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    File::open(folder).and_then(|f| f.sync_all()).map_err(FileError::at(folder))
+}
+
+/// Makes a folder and the ones above it; mode 0700, for it may hold what only the agent may read.
+pub(crate) fn make_folder(path: &Path) -> Result<(), FileError> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(FileError::at(path))
+}
+
+/// The whole file, of at most `limit` bytes; `None` when there is none.
+pub(crate) fn read(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, FileError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(FileError { path: path.to_owned(), source: error }),
+    };
+    let mut bytes = Vec::new();
+    let most = u64::try_from(limit).unwrap_or(u64::MAX);
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(FileError::at(path))?;
+    if bytes.len() > limit {
+        let source = io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than the {limit} bytes that it may have"));
+        return Err(FileError { path: path.to_owned(), source });
+    }
+    Ok(Some(bytes))
+}
+
+/// Removes the file if it is there.
+pub(crate) fn remove(path: &Path) -> Result<(), FileError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FileError { path: path.to_owned(), source: error }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn replaces_whole_files_and_reads_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        assert_eq!(read(&path, 10).unwrap(), None);
+        replace(&path, b"one", 0o600).unwrap();
+        replace(&path, b"two!", 0o600).unwrap();
+        assert_eq!(read(&path, 4).unwrap().unwrap(), b"two!");
+        assert!(read(&path, 3).unwrap_err().to_string().contains("longer than the 3 bytes"));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        remove(&path).unwrap();
+        remove(&path).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mark");
+        replace(&path, b"old", 0o600).unwrap();
+        // The name beside is taken by a folder: the write cannot even begin.
+        fs::create_dir(dir.path().join("mark.new")).unwrap();
+        assert!(replace(&path, b"new", 0o600).is_err());
+        assert_eq!(read(&path, 10).unwrap().unwrap(), b"old");
+    }
+}

@@ -1,0 +1,140 @@
+//! The child process that reconstructs an image: `skerry-agent reconstruct`.
+//!
+//! In: one JSON [`Request`] on standard input. Out: the archive for `docker load` on standard output; on failure one line that says why
+//! on standard error and exit code 1. A bundle that is hostile or wrong can hurt only this process: it has its own memory bound, yields to
+//! everything else on the node, and dies with the agent.
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Resource, Rlimit, Signal};
+use serde::{Deserialize, Serialize};
+use skerry_bundle::VerifiedToc;
+use skerry_delta::source::{LayerSource, Sources};
+use skerry_engine::EngineLayers;
+use skerry_image::load::{LoadArchiveError, LoadArchiveWriter, LoadLayer};
+use skerry_reconstruct::{ImageSink, LayerInfo, Limits, reconstruct};
+use skerry_trust::{KeyRing, PublicKey};
+use skerry_wire::{DiffId, ImageId};
+
+/// The longest request.
+const REQUEST: u64 = 256 * 1024;
+/// Memory beside what the bundle's table counts: the program's own, the archive's buffers, stacks.
+const BESIDE: u64 = 40 << 20;
+/// Bytes handed to the agent at once.
+const BUFFER: usize = 64 * 1024;
+
+/// What the agent asks of the child.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Request {
+    /// The agent: when it is gone, so is the reason to go on.
+    pub(crate) parent: i32,
+    /// The bundle file.
+    pub(crate) bundle: PathBuf,
+    /// Keys that may sign bundles, hex.
+    pub(crate) keys: Vec<String>,
+    /// The image that must come out.
+    pub(crate) image: ImageId,
+    /// The engine's data root.
+    pub(crate) data_root: PathBuf,
+    /// The engine's storage driver.
+    pub(crate) storage_driver: String,
+    /// Tags that the image gets.
+    pub(crate) tags: Vec<String>,
+    /// Bytes of memory for windows and buffers.
+    pub(crate) memory: u64,
+    /// Bytes of new layers.
+    pub(crate) output: u64,
+}
+
+/// Runs the child to its end.
+pub(crate) fn run() -> Result<()> {
+    let mut text = Vec::new();
+    io::stdin().lock().take(REQUEST).read_to_end(&mut text).context("cannot read the request")?;
+    let request: Request = serde_json::from_slice(&text).context("this command is for the agent's own use; its request")?;
+    confine(&request)?;
+    let out = make(&request, BufWriter::with_capacity(BUFFER, io::stdout().lock()))?;
+    out.into_inner().map_err(io::IntoInnerError::into_error).and_then(|mut out| out.flush()).context("cannot hand the archive over")
+}
+
+/// Dies with the agent, is last in line for the processor, and gets no more memory than its bound.
+fn confine(request: &Request) -> Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("cannot ask to end with the agent")?;
+    // The agent may have gone before the line above.
+    let parent = rustix::process::getppid().map_or(0, |pid| Pid::as_raw_nonzero(pid).get());
+    if parent != request.parent {
+        bail!("the agent that asked for this is gone");
+    }
+    // Not being nice is no reason to fail.
+    let _ = rustix::process::nice(10);
+    let bound = Some(request.memory.saturating_add(BESIDE));
+    rustix::process::setrlimit(Resource::Data, Rlimit { current: bound, maximum: bound }).context("cannot bound the memory")
+}
+
+/// Makes the image and writes its archive.
+fn make<W: Write>(request: &Request, out: W) -> Result<W> {
+    let keys = request.keys.iter().map(|key| key.parse::<PublicKey>()).collect::<Result<Vec<_>, _>>().context("keys")?;
+    let path = request.bundle.display();
+    let mut bundle = BufReader::new(File::open(&request.bundle).with_context(|| format!("{path}"))?);
+    let table = VerifiedToc::read(&mut bundle, &KeyRing::new(keys)).with_context(|| format!("{path}"))?;
+    if table.toc().target != request.image {
+        bail!("{path} makes image {}, not {}", table.toc().target, request.image);
+    }
+    let sources: Box<dyn Sources> = if table.toc().bases.is_empty() {
+        Box::new(Nothing)
+    } else {
+        Box::new(EngineLayers::open(&request.data_root, &request.storage_driver)?)
+    };
+    let limits = Limits { memory: request.memory, output: request.output };
+    let mut sink = Archive { writer: LoadArchiveWriter::new(out), tags: request.tags.clone() };
+    reconstruct(&mut bundle, &table, &*sources, &mut sink, &limits)?;
+    Ok(sink.writer.finish()?)
+}
+
+/// The sources of a full bundle.
+#[derive(Debug)]
+struct Nothing;
+
+impl Sources for Nothing {
+    fn config(&self, image: &ImageId) -> io::Result<Vec<u8>> {
+        Err(io::Error::new(io::ErrorKind::NotFound, format!("{image} is no base of a full bundle")))
+    }
+
+    fn layer(&self, diff_id: &DiffId) -> io::Result<Box<dyn LayerSource + '_>> {
+        Err(io::Error::new(io::ErrorKind::NotFound, format!("{diff_id} is in no base of a full bundle")))
+    }
+}
+
+/// The new image as an archive for the engine.
+struct Archive<W> {
+    writer: LoadArchiveWriter<W>,
+    tags: Vec<String>,
+}
+
+impl<W: Write> ImageSink for Archive<W> {
+    fn config(&mut self, image_id: &ImageId, bytes: &[u8], layers: &[LayerInfo]) -> io::Result<()> {
+        let layers: Vec<_> = layers.iter().map(|l| LoadLayer { diff_id: l.diff_id, given: l.new_size.is_some() }).collect();
+        self.writer.config(image_id, bytes, &layers, &self.tags).map_err(plain)
+    }
+
+    fn layer_start(&mut self, index: usize, diff_id: &DiffId, size: u64) -> io::Result<()> {
+        self.writer.layer_start(index, diff_id, size).map_err(plain)
+    }
+
+    fn layer_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.writer.layer_bytes(bytes).map_err(plain)
+    }
+
+    fn layer_end(&mut self) -> io::Result<()> {
+        self.writer.layer_end().map_err(plain)
+    }
+}
+
+fn plain(error: LoadArchiveError) -> io::Error {
+    match error {
+        LoadArchiveError::Io(error) => error,
+        other => io::Error::other(other),
+    }
+}

@@ -1,0 +1,110 @@
+//! The agent's side of a reconstruct: starts the child and passes its archive on to the engine.
+
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
+use skerry_engine::{Engine, EngineError};
+use std::io;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+
+use super::child::Request;
+
+/// Bytes passed on at once.
+const BUFFER: usize = 64 * 1024;
+/// What is kept of what the child says: its end tells why it failed.
+const SAID: usize = 8 * 1024;
+
+/// Why no image was made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MakeError {
+    /// The child did not start.
+    #[error("the reconstruct process cannot be started: {0}")]
+    Start(#[source] io::Error),
+    /// The child failed.
+    #[error("reconstruct: {0}")]
+    Failed(String),
+    /// The engine did not take it.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// Reconstructs and loads. The child ends when this future is dropped.
+pub(crate) async fn make(engine: &impl Engine, request: &Request) -> Result<(), MakeError> {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("reconstruct").env_clear();
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().map_err(MakeError::Start)?;
+    let (Some(mut input), Some(output), Some(errors)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
+        return Err(MakeError::Start(io::Error::other("it has no pipes")));
+    };
+    let text = serde_json::to_vec(request).map_err(|e| MakeError::Start(e.into()))?;
+    // A child that dies early breaks this pipe; what it says on the other one is the better reason.
+    let _ = input.write_all(&text).await;
+    drop(input);
+    let reason = Arc::new(Mutex::new(None));
+    let passing = Passing { child, output, errors, reason: Arc::clone(&reason) };
+    let archive = stream::unfold(Some(passing), |passing| async move { passing?.next().await });
+    let loaded = engine.load(Box::pin(archive)).await;
+    // The engine's complaint about a broken archive is only the echo of the child's.
+    if let Some(reason) = reason.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        return Err(MakeError::Failed(reason));
+    }
+    Ok(loaded?)
+}
+
+/// The archive on its way from the child to the engine.
+struct Passing {
+    child: Child,
+    output: ChildStdout,
+    errors: ChildStderr,
+    reason: Arc<Mutex<Option<String>>>,
+}
+
+impl Passing {
+    /// The next bytes. An archive ends well only when its child did.
+    async fn next(mut self) -> Option<(io::Result<Bytes>, Option<Self>)> {
+        let mut buffer = BytesMut::with_capacity(BUFFER);
+        let read = loop {
+            match self.output.read_buf(&mut buffer).await {
+                Ok(0) => break Ok(()),
+                Ok(_) if buffer.len() < BUFFER => {}
+                Ok(_) => return Some((Ok(buffer.freeze()), Some(self))),
+                Err(error) => break Err(error),
+            }
+        };
+        let ended = match read {
+            Ok(()) => self.ended().await,
+            Err(error) => Err(error.to_string()),
+        };
+        match ended {
+            // What is left goes first; then the end, of which an exited child is asked once more.
+            Ok(()) if buffer.is_empty() => None,
+            Ok(()) => Some((Ok(buffer.freeze()), None)),
+            Err(reason) => {
+                *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.clone());
+                Some((Err(io::Error::other(reason)), None))
+            }
+        }
+    }
+
+    /// How the child ended; its last words when it failed.
+    async fn ended(&mut self) -> Result<(), String> {
+        let mut said = Vec::new();
+        let mut piece = [0; 1024];
+        while let Ok(n @ 1..) = self.errors.read(&mut piece).await {
+            said.extend_from_slice(&piece[..n]);
+            let surplus = said.len().saturating_sub(SAID);
+            said.drain(..surplus);
+        }
+        let status = self.child.wait().await.map_err(|e| e.to_string())?;
+        if status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&said);
+        let last = said.lines().rev().find(|l| !l.trim().is_empty()).map(|l| l.trim().trim_start_matches("skerry-agent: ").to_owned());
+        Err(last.unwrap_or_else(|| format!("the process ended with {status}")))
+    }
+}

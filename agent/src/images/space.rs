@@ -1,0 +1,71 @@
+//! Is there room? Asked before the first byte of a bundle's payload is fetched.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// Bytes that must stay free for everything else on the disk.
+const SPARE: u64 = 32 << 20;
+
+/// What a file system has to give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Disk {
+    /// Which file system.
+    pub(super) device: u64,
+    /// Bytes free.
+    pub(super) free: u64,
+}
+
+/// The file system that a folder is on.
+pub(super) fn disk_of(path: &Path) -> io::Result<Disk> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok(Disk { device: std::fs::metadata(path)?.dev(), free: stat.f_bavail.saturating_mul(stat.f_frsize) })
+}
+
+/// Why there is no room for `bundle` more bytes in the agent's folder and `engine` bytes under the engine's data root.
+pub(super) fn lacking(bundle: u64, ours: (&Path, Disk), engine: u64, theirs: (&Path, Disk)) -> Option<String> {
+    let check = |path: &Path, needed: u64, free: u64| {
+        let needed = needed.saturating_add(SPARE);
+        (free < needed).then(|| {
+            format!(
+                "not enough space on the disk of {}: {} needed, {} free; make room there, for example with `docker image prune`",
+                path.display(),
+                mib(needed),
+                mib(free)
+            )
+        })
+    };
+    if ours.1.device == theirs.1.device {
+        return check(theirs.0, bundle.saturating_add(engine), theirs.1.free.min(ours.1.free));
+    }
+    check(ours.0, bundle, ours.1.free).or_else(|| check(theirs.0, engine, theirs.1.free))
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_disks_count_and_one_disk_counts_once() {
+        let (a, b) = (Path::new("/a"), Path::new("/b"));
+        let disk = |device, mib: u64| Disk { device, free: mib << 20 };
+        let need = |bundle: u64, ours, engine: u64, theirs| lacking(bundle << 20, (a, ours), engine << 20, (b, theirs));
+        assert_eq!(need(100, disk(1, 132), 200, disk(2, 232)), None);
+        assert!(need(101, disk(1, 132), 200, disk(2, 232)).unwrap().contains("/a: 133 MiB needed, 132 MiB free"));
+        assert!(need(100, disk(1, 132), 201, disk(2, 232)).unwrap().contains("/b"));
+        assert_eq!(need(100, disk(1, 332), 200, disk(1, 332)), None);
+        assert!(need(100, disk(1, 331), 200, disk(1, 331)).unwrap().contains("/b: 332 MiB needed"));
+        assert!(lacking(u64::MAX, (a, disk(1, 1)), u64::MAX, (b, disk(1, 1))).is_some());
+    }
+
+    #[test]
+    fn a_folder_has_a_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(disk_of(dir.path()).unwrap().free > 0);
+        assert!(disk_of(&dir.path().join("gone")).is_err());
+    }
+}

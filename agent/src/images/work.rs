@@ -1,0 +1,260 @@
+//! One image from its offer into the engine. Every step may be repeated; what is done already is found done.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use skerry_bundle::{TargetLayer, VerifiedToc};
+use skerry_engine::{Engine, EngineError};
+use skerry_reconstruct::Limits;
+use skerry_trust::Role;
+use skerry_wire::ImageId;
+use skerry_wire::node::Inventory;
+use skerry_wire::poll::Event;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::child::Request;
+use super::parent::{self, MakeError};
+use super::space::{disk_of, lacking};
+use super::{Images, show};
+use crate::engine_facts::EngineFacts;
+use crate::fetch::{Fetch, FetchError, Order};
+use crate::files::{self, FileError};
+use crate::ledger::{BundleRow, LedgerError};
+
+/// Between two reports of progress.
+const REPORT: Duration = Duration::from_secs(30);
+
+/// Why an image is not in the engine yet.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WorkError {
+    /// The bundle.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// The engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The reconstruct or the load.
+    #[error(transparent)]
+    Make(#[from] MakeError),
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The disk.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// No room.
+    #[error("{0}")]
+    Space(String),
+    /// The bundle makes another image.
+    #[error("the bundle that the server gave makes image {found}, not {expected}")]
+    OtherImage {
+        /// What was asked for.
+        expected: ImageId,
+        /// What the bundle says.
+        found: ImageId,
+    },
+    /// A base went away after the bundle was made.
+    #[error("base image {0} of its bundle is not in the engine any more: asks the server for another bundle")]
+    BaseGone(ImageId),
+    /// The engine has no way to take this bundle.
+    #[error("{0}")]
+    CannotApply(String),
+    /// The engine did not answer yet.
+    #[error("the container engine has not answered since the agent began")]
+    NoEngine,
+    /// The node is not enrolled.
+    #[error("the node has not enrolled yet")]
+    NotEnrolled,
+}
+
+/// What is to be done about a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It passes by itself: the link.
+    Link,
+    /// Try the same again.
+    Keep,
+    /// Ask the server anew; what is here of the bundle may serve again.
+    Renew,
+    /// Ask the server for another bundle.
+    Replace,
+}
+
+impl WorkError {
+    pub(super) fn verdict(&self) -> Verdict {
+        match self {
+            Self::Fetch(FetchError::Call(call)) => match call.code() {
+                "not_admitted" | "unknown_object" => Verdict::Renew,
+                _ => Verdict::Link,
+            },
+            Self::Fetch(FetchError::Short { .. }) | Self::NoEngine | Self::NotEnrolled => Verdict::Link,
+            Self::Engine(EngineError::Unreachable { .. }) | Self::Make(MakeError::Engine(EngineError::Unreachable { .. })) => Verdict::Link,
+            Self::Fetch(FetchError::Bad(_)) | Self::OtherImage { .. } | Self::BaseGone(_) => Verdict::Replace,
+            _ => Verdict::Keep,
+        }
+    }
+}
+
+/// Brings the image of `row` into the engine. `fetching` is false once a reconstruct runs.
+pub(super) async fn work<E: Engine>(images: &Images<E>, row: &BundleRow, fetching: &AtomicBool) -> Result<(), WorkError> {
+    let image = row.image;
+    let facts = images.engine_facts.borrow().clone().ok_or(WorkError::NoEngine)?;
+    let present = images.engine.images().await?;
+    if !present.contains(&image) {
+        files::make_folder(&images.folder)?;
+        let (bundle, table) = get(images, row, &facts, &present).await?;
+        fetching.store(false, Ordering::Relaxed);
+        show(&images.progress, image, Some("is being reconstructed and loaded into the engine".to_owned()));
+        tracing::info!("image {}: the bundle of {} bytes is here; reconstructing", image.digest().short(), row.size);
+        make(images, row, &facts, bundle, &table).await?;
+    }
+    finish(images, image, &facts).await
+}
+
+/// Fetches the bundle; space and bases are checked as soon as its table is here.
+async fn get<E: Engine>(
+    images: &Images<E>,
+    row: &BundleRow,
+    facts: &EngineFacts,
+    present: &[ImageId],
+) -> Result<(std::path::PathBuf, Arc<VerifiedToc>), WorkError> {
+    let (image, size) = (row.image, row.size);
+    let path = images.path(&image, &row.digest);
+    let order = Order {
+        digest: row.digest,
+        size,
+        capability: row.capability.clone(),
+        node: images.ledger.node().ok_or(WorkError::NotEnrolled)?,
+        keys: images.roots.current().keys(Role::Director),
+        path: path.clone(),
+    };
+    let progress = images.progress.clone();
+    let told = move |have: u64| show(&progress, image, Some(format!("{have} of {size} bytes of its bundle are here")));
+    let mut fetch = Fetch::open(&images.client, order, Arc::new(told)).await?;
+    in_transit(images, row, fetch.have()).await?;
+    images.wake.notify_one();
+    let table = fetch.table().await?;
+    admit(images, row, facts, present, &table, fetch.have())?;
+    // The bases, and with them the layers that the patch reads, must not be pruned while the bundle is on its way.
+    for base in &table.toc().bases {
+        images.engine.pin(base, &base.digest().hex()).await?;
+    }
+    let mut ticks = interval(REPORT);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.reset();
+    let have = fetch.have_watch();
+    let mut reported = fetch.have();
+    let rest = fetch.rest();
+    tokio::pin!(rest);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut rest => break done?,
+            _ = ticks.tick() => {
+                let now = have.load(Ordering::Relaxed);
+                if now != reported {
+                    reported = now;
+                    in_transit(images, row, now).await?;
+                }
+            }
+        }
+    }
+    Ok((path, table))
+}
+
+async fn in_transit<E>(images: &Images<E>, row: &BundleRow, have: u64) -> Result<(), LedgerError> {
+    images.ledger.push_events(vec![Event::ImageInTransit { image: row.image, have, size: row.size }]).await
+}
+
+/// May the bundle be fetched and applied on this node?
+fn admit<E>(
+    images: &Images<E>,
+    row: &BundleRow,
+    facts: &EngineFacts,
+    present: &[ImageId],
+    table: &VerifiedToc,
+    have: u64,
+) -> Result<(), WorkError> {
+    let toc = table.toc();
+    if toc.target != row.image {
+        return Err(WorkError::OtherImage { expected: row.image, found: toc.target });
+    }
+    if let Some(gone) = toc.bases.iter().find(|b| !present.contains(b)) {
+        return Err(WorkError::BaseGone(*gone));
+    }
+    let driver = &facts.info.storage_driver;
+    if !toc.bases.is_empty() && !facts.abilities.layers_in_place {
+        return Err(WorkError::CannotApply(format!(
+            "its bundle is a patch, and the layers of this engine cannot be read in place (storage driver `{driver}`): use Docker with \
+             overlay2 and its own image store, and run the agent with the right to read {}",
+            facts.info.data_root.display()
+        )));
+    }
+    if toc.layers.iter().any(|l| matches!(l, TargetLayer::Known(_))) && !facts.abilities.accepts_partial_load {
+        return Err(WorkError::CannotApply(format!(
+            "its bundle leaves out layers that the engine has, and this engine does not load such an archive (storage driver `{driver}`): \
+             use Docker with overlay2 and its own image store"
+        )));
+    }
+    let limit = Limits::default().memory;
+    if toc.memory > limit {
+        return Err(WorkError::CannotApply(format!("its bundle needs {} bytes of memory, this node gives {limit}", toc.memory)));
+    }
+    let ours = disk_of(&images.folder).map_err(FileError::at(&images.folder))?;
+    // An engine whose folder is not to be seen from here judges its space itself.
+    let root = &facts.info.data_root;
+    let theirs = disk_of(root).unwrap_or(super::space::Disk { device: u64::MAX, free: u64::MAX });
+    match lacking(row.size.saturating_sub(have), (&images.folder, ours), toc.disk, (root, theirs)) {
+        Some(reason) => Err(WorkError::Space(reason)),
+        None => Ok(()),
+    }
+}
+
+/// Reconstructs and loads.
+async fn make<E: Engine>(
+    images: &Images<E>,
+    row: &BundleRow,
+    facts: &EngineFacts,
+    bundle: std::path::PathBuf,
+    table: &VerifiedToc,
+) -> Result<(), WorkError> {
+    let limits = Limits::default();
+    let keys = images.roots.current().root().roles.get(&Role::Director).map(|r| r.keys.clone()).unwrap_or_default();
+    let request = Request {
+        parent: i32::try_from(std::process::id()).unwrap_or(0),
+        bundle,
+        keys: keys.iter().map(ToString::to_string).collect(),
+        image: row.image,
+        data_root: facts.info.data_root.clone(),
+        storage_driver: facts.info.storage_driver.clone(),
+        // Tagged from the first moment on: nothing prunes it before it runs.
+        tags: vec![format!("skerry-pin:{}", row.image.digest().hex())],
+        memory: limits.memory,
+        output: limits.output,
+    };
+    let began = Instant::now();
+    parent::make(&images.engine, &request).await?;
+    if !images.engine.image_present(&row.image).await? {
+        return Err(EngineError::NotLoaded { image_id: row.image }.into());
+    }
+    let new = table.toc().layers.iter().filter(|l| matches!(l, TargetLayer::New { .. })).count();
+    tracing::info!("image {}: {new} new layers loaded in {:.1} s", row.image.digest().short(), began.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// The image is in the engine: onto the disk with it, then it counts.
+async fn finish<E: Engine>(images: &Images<E>, image: ImageId, facts: &EngineFacts) -> Result<(), WorkError> {
+    let root = facts.info.data_root.clone();
+    if root.exists() {
+        tokio::task::spawn_blocking(move || skerry_engine::sync(&root))
+            .await
+            .map_err(|e| FileError::at(&facts.info.data_root)(std::io::Error::other(e)))??;
+    }
+    images.ledger.end_bundle(image, vec![Event::ImagePresent { image }]).await?;
+    images.remove_files(|name| name.starts_with(&image.digest().hex()));
+    let present = images.engine.images().await?;
+    images.inventory.send_replace(Some(Inventory { images: present }));
+    tracing::info!("image {} is in the engine and on the disk", image.digest().short());
+    Ok(())
+}

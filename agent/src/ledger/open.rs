@@ -1,0 +1,97 @@
+//! Opening: migrations, the check of the file, and the way back from a garbled one.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+use super::LedgerError;
+use crate::files::{self, FileError};
+
+/// Each step brings the ledger from version N to N+1.
+const MIGRATIONS: [&str; 1] = [include_str!("schema.sql")];
+
+/// Opens the ledger's file; when it is garbled it is set aside and a new one is made (`true`).
+pub(super) fn open_or_rebuild(path: &Path) -> Result<(Connection, bool), LedgerError> {
+    match open(path) {
+        Ok(connection) => Ok((connection, false)),
+        Err(LedgerError::Sqlite { source, .. }) if is_garbled(&source) => {
+            let aside = set_aside(path)?;
+            tracing::error!("ledger {} is garbled ({source}): kept as {}, made anew from the copies", path.display(), aside.display());
+            Ok((open(path)?, true))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn is_garbled(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    match error {
+        // What a column holds is not what it must hold: bytes were changed inside a page.
+        rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..) => true,
+        // "no such table", or "malformed schema": garbled where the schema is kept.
+        rusqlite::Error::SqlInputError { .. } => true,
+        other => matches!(other.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase | rusqlite::ErrorCode::Unknown)),
+    }
+}
+
+fn open(path: &Path) -> Result<Connection, LedgerError> {
+    let at = |source| LedgerError::Sqlite { path: path.to_owned(), source };
+    let mut connection = Connection::open(path).map_err(at)?;
+    connection
+        .execute_batch(
+            "PRAGMA journal_mode = WAL;
+             PRAGMA synchronous = FULL;
+             PRAGMA cache_size = -256;
+             PRAGMA mmap_size = 0;
+             PRAGMA wal_autocheckpoint = 100;
+             PRAGMA foreign_keys = ON;
+             PRAGMA busy_timeout = 5000;",
+        )
+        .map_err(at)?;
+    check(&connection).map_err(at)?;
+    migrate(path, &mut connection)?;
+    Ok(connection)
+}
+
+/// The ledger is small: a full check costs milliseconds and finds what a later query would stumble over.
+fn check(connection: &Connection) -> rusqlite::Result<()> {
+    let answer: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    if answer == "ok" {
+        return Ok(());
+    }
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+    Err(rusqlite::Error::SqliteFailure(code, Some(answer)))
+}
+
+fn migrate(path: &Path, connection: &mut Connection) -> Result<(), LedgerError> {
+    let at = |source| LedgerError::Sqlite { path: path.to_owned(), source };
+    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(at)?;
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let Some(done) = usize::try_from(found).ok().filter(|done| *done <= MIGRATIONS.len()) else {
+        return Err(LedgerError::TooNew { path: path.to_owned(), found, known });
+    };
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(at)?;
+    for step in &MIGRATIONS[done..] {
+        transaction.execute_batch(step).map_err(at)?;
+    }
+    if done < MIGRATIONS.len() {
+        transaction.pragma_update(None, "user_version", known).map_err(at)?;
+    }
+    transaction.commit().map_err(at)
+}
+
+/// Renames the ledger and its journal; only the newest garbled one is kept, for they take space.
+fn set_aside(path: &Path) -> Result<PathBuf, FileError> {
+    let suffixed = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let aside = suffixed(".garbled");
+    for suffix in ["-wal", "-shm"] {
+        files::remove(&suffixed(suffix))?;
+    }
+    std::fs::rename(path, &aside).map_err(FileError::at(path))?;
+    files::sync_folder_of(path)?;
+    Ok(aside)
+}

@@ -1,0 +1,278 @@
+//! Reopening after kills, garbled files, marks that never go back, reports delivered once.
+
+use super::*;
+use skerry_trust::envelope;
+use skerry_wire::limits;
+
+use samples::Keys;
+
+fn open(folder: &Path) -> Ledger {
+    Ledger::open(folder, Timestamp(1000)).unwrap()
+}
+
+/// Waits until the thread has closed the file: the next open must not meet the old connection.
+async fn close(ledger: Ledger, folder: &Path) {
+    let Ledger { queue, .. } = ledger;
+    drop(queue);
+    while folder.join("ledger.sqlite-wal").exists() {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn accepted(counter: u64, names: &[&str]) -> Accepted {
+    let keys = Keys::new();
+    let specifications: Vec<_> = names.iter().map(|n| keys.specification(n, None)).collect();
+    let named: Vec<_> = names.iter().copied().zip(specifications.iter().map(|s| s.0)).collect();
+    let manifest = samples::manifest(counter, &named);
+    let bytes = envelope::seal(&keys.director, Manifest::PURPOSE, &manifest);
+    Accepted { manifest, bytes, specifications }
+}
+
+#[tokio::test]
+async fn everything_is_there_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    ledger.enrolled(NodeId::new([1; 16])).await.unwrap();
+    ledger.accept(accepted(3, &["till"])).await.unwrap();
+    ledger.commit(b"memory".to_vec(), vec![Event::ImagePresent { image: ImageId(Digest::new([1; 32])) }]).await.unwrap();
+    ledger.saw_time(Timestamp(9000), Timestamp(i64::MAX), true).await.unwrap();
+    let (desired, reports) = (ledger.desired(), ledger.oldest_reports(10).await.unwrap());
+    assert_eq!(reports.iter().map(|r| r.seq).collect::<Vec<_>>(), [1, 2]);
+    // No orderly end: the file and its journal are taken as a kill leaves them.
+    let other = tempfile::tempdir().unwrap();
+    copy_folder(dir.path(), other.path());
+    let again = open(other.path());
+    assert_eq!(again.desired(), desired);
+    assert_eq!(again.memory().unwrap(), b"memory");
+    assert_eq!(again.node(), Some(NodeId::new([1; 16])));
+    assert_eq!(again.time().at(), Timestamp(9000));
+    assert_eq!(again.oldest_reports(10).await.unwrap(), reports);
+    assert_eq!(again.watch_outbox().borrow().pending, 2);
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir_all(&target).unwrap();
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// Each file of the data folder in turn cut short or garbled: what must run, the mark, the memory and the node's id survive.
+#[tokio::test]
+async fn any_one_file_garbled_loses_nothing_that_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    ledger.enrolled(NodeId::new([1; 16])).await.unwrap();
+    ledger.accept(accepted(3, &["till"])).await.unwrap();
+    ledger.accept(accepted(4, &["till", "signage"])).await.unwrap();
+    ledger.commit(b"memory".to_vec(), vec![]).await.unwrap();
+    let desired = ledger.desired();
+    close(ledger, dir.path()).await;
+
+    let mut files = Vec::new();
+    list(dir.path(), Path::new(""), &mut files);
+    assert!(files.len() >= 8, "{files:?}");
+    for file in &files {
+        let whole = std::fs::read(dir.path().join(file)).unwrap();
+        let damages: Vec<Vec<u8>> = [0, 1, whole.len() / 2, whole.len().saturating_sub(1)]
+            .iter()
+            .flat_map(|&at| {
+                let mut flipped = whole.clone();
+                if let Some(byte) = flipped.get_mut(at) {
+                    *byte ^= 0x55;
+                }
+                [whole[..at.min(whole.len())].to_vec(), flipped]
+            })
+            .collect();
+        for damage in damages {
+            let other = tempfile::tempdir().unwrap();
+            copy_folder(dir.path(), other.path());
+            std::fs::write(other.path().join(file), &damage).unwrap();
+            for _ in 0..2 {
+                // The second time everything has been mended and is read from the other copy.
+                let again = open(other.path());
+                assert_eq!(again.desired(), desired, "{}", file.display());
+                assert_eq!(again.memory().as_deref(), Some(&b"memory"[..]), "{}", file.display());
+                assert_eq!(again.node(), Some(NodeId::new([1; 16])), "{}", file.display());
+                close(again, other.path()).await;
+            }
+        }
+    }
+}
+
+fn list(folder: &Path, below: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder.join(below)).unwrap() {
+        let entry = entry.unwrap();
+        let path = below.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() { list(folder, &path, files) } else { files.push(path) }
+    }
+}
+
+/// Pages inside the ledger that hold the values are garbled too, not only its ends.
+#[tokio::test]
+async fn a_ledger_garbled_anywhere_is_mended_or_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    ledger.accept(accepted(4, &["till"])).await.unwrap();
+    ledger.commit(b"memory".to_vec(), vec![]).await.unwrap();
+    let desired = ledger.desired();
+    close(ledger, dir.path()).await;
+    let whole = std::fs::read(dir.path().join("ledger.sqlite")).unwrap();
+    for at in (0..whole.len()).step_by(509) {
+        let other = tempfile::tempdir().unwrap();
+        copy_folder(dir.path(), other.path());
+        let mut garbled = whole.clone();
+        for byte in garbled.iter_mut().skip(at).take(64) {
+            *byte = !*byte;
+        }
+        std::fs::write(other.path().join("ledger.sqlite"), &garbled).unwrap();
+        let again = open(other.path());
+        assert_eq!(again.desired(), desired, "at {at}");
+        assert_eq!(again.memory().as_deref(), Some(&b"memory"[..]), "at {at}");
+        again.push_events(vec![Event::ManifestAccepted { mark: Mark::default() }]).await.unwrap();
+        assert!(!again.oldest_reports(100).await.unwrap().is_empty(), "at {at}");
+        close(again, other.path()).await;
+    }
+}
+
+#[tokio::test]
+async fn marks_never_go_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    ledger.accept(accepted(5, &["till"])).await.unwrap();
+    let desired = ledger.desired();
+    for counter in [5, 4, 0] {
+        ledger.accept(accepted(counter, &["other"])).await.unwrap();
+        assert_eq!(ledger.desired(), desired);
+    }
+    close(ledger, dir.path()).await;
+    // The ledger and the manifest's copies are lost; the slots still know the mark.
+    for name in ["ledger.sqlite", "copies/manifest"] {
+        std::fs::remove_file(dir.path().join(name)).unwrap();
+    }
+    let again = open(dir.path());
+    assert_eq!((again.desired().mark.counter, again.desired().manifest.is_none()), (5, true));
+    again.accept(accepted(5, &["other"])).await.unwrap();
+    assert!(again.desired().manifest.is_none());
+    again.accept(accepted(6, &["other"])).await.unwrap();
+    assert_eq!(again.desired().manifest.as_ref().unwrap().mark.counter, 6);
+}
+
+#[tokio::test]
+async fn specifications_that_nobody_needs_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let old = accepted(1, &["old", "older"]);
+    let (kept, gone) = (old.specifications[0].0, old.specifications[1].0);
+    ledger.accept(old).await.unwrap();
+    let new = accepted(2, &["new"]);
+    let named = new.specifications[0].0;
+    ledger.accept(new).await.unwrap();
+    assert_eq!(ledger.desired().specifications.len(), 3);
+    ledger.retain(BTreeSet::from([kept])).await.unwrap();
+    let held: BTreeSet<_> = ledger.desired().specifications.keys().copied().collect();
+    assert_eq!(held, BTreeSet::from([kept, named]));
+    assert!(!dir.path().join("copies/specifications").join(gone.hex()).exists());
+    close(ledger, dir.path()).await;
+    assert_eq!(open(dir.path()).desired().specifications.len(), 2);
+}
+
+fn in_transit(image: u8, have: u64) -> Event {
+    Event::ImageInTransit { image: ImageId(Digest::new([image; 32])), have, size: 100 }
+}
+
+fn failed(reason: &str) -> Event {
+    Event::ImageFailed { image: ImageId(Digest::new([9; 32])), reason: reason.to_owned() }
+}
+
+#[tokio::test]
+async fn reports_leave_once_and_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    ledger.push_events(vec![in_transit(1, 0), failed("a"), in_transit(1, 50), in_transit(2, 1)]).await.unwrap();
+    let reports = ledger.oldest_reports(10).await.unwrap();
+    // The first report of image 1 gave its place to the second.
+    assert_eq!(reports.iter().map(|r| r.event.clone()).collect::<Vec<_>>(), [failed("a"), in_transit(1, 50), in_transit(2, 1)]);
+    assert_eq!(reports.iter().map(|r| r.seq).collect::<Vec<_>>(), [2, 3, 4]);
+    assert!(reports.iter().all(|r| r.at == Timestamp(1000)));
+    ledger.acknowledged(3).await.unwrap();
+    assert_eq!(ledger.oldest_reports(10).await.unwrap(), reports[2..]);
+    ledger.acknowledged(4).await.unwrap();
+    assert_eq!(ledger.watch_outbox().borrow().pending, 0);
+    close(ledger, dir.path()).await;
+    // Sequences go on after a restart with an empty outbox.
+    let again = open(dir.path());
+    again.push_events(vec![failed("b")]).await.unwrap();
+    assert_eq!(again.oldest_reports(10).await.unwrap()[0].seq, 5);
+}
+
+#[tokio::test]
+async fn a_server_that_knows_more_reports_gets_new_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    ledger.push_events(vec![failed("a"), failed("b")]).await.unwrap();
+    ledger.acknowledged(500).await.unwrap();
+    let reports = ledger.oldest_reports(10).await.unwrap();
+    assert_eq!(reports.iter().map(|r| (r.seq, &r.event)).collect::<Vec<_>>(), [(501, &failed("a")), (502, &failed("b"))]);
+    ledger.push_events(vec![failed("c")]).await.unwrap();
+    assert_eq!(ledger.oldest_reports(10).await.unwrap()[2].seq, 503);
+    ledger.acknowledged(600).await.unwrap();
+    assert_eq!(ledger.oldest_reports(10).await.unwrap()[0].seq, 1101);
+}
+
+#[tokio::test]
+async fn a_full_outbox_counts_what_it_gives_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    ledger.push_events((0..200).map(|n| in_transit(n, 1)).collect()).await.unwrap();
+    let many = 10_000u64;
+    for _ in 0..many / 100 {
+        ledger.push_events(vec![failed("x"); 100]).await.unwrap();
+    }
+    let reports = ledger.oldest_reports(usize::MAX >> 1).await.unwrap();
+    assert!(u64::try_from(reports.len()).unwrap() <= outbox::ROWS);
+    let dropped: u64 = reports.iter().map(|r| if let Event::Dropped { count, .. } = &r.event { *count } else { 0 }).sum();
+    let told = reports.iter().filter(|r| r.event == failed("x")).count();
+    assert_eq!(dropped + u64::try_from(told).unwrap(), many + 200, "every report is told or counted");
+    assert!(!reports.iter().any(|r| matches!(r.event, Event::ImageInTransit { .. })), "progress goes first");
+    assert!(reports.windows(2).all(|w| w[0].seq < w[1].seq));
+}
+
+#[tokio::test]
+async fn long_reasons_are_cut_and_polls_stay_within_their_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    ledger.push_events(vec![failed(&"ä".repeat(100_000))]).await.unwrap();
+    let reports = ledger.oldest_reports(limits::REPORTS_PER_POLL).await.unwrap();
+    assert!(skerry_wire::cbor::encode(&reports).len() < 2200);
+}
+
+#[tokio::test]
+async fn bundles_end_with_their_report() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let image = ImageId(Digest::new([3; 32]));
+    let row = BundleRow { image, digest: Digest::new([4; 32]), size: 10, capability: "ab".to_owned(), release: vec![1, 2] };
+    ledger.put_bundle(row.clone()).await.unwrap();
+    ledger.put_bundle(BundleRow { capability: "cd".to_owned(), ..row.clone() }).await.unwrap();
+    assert_eq!(ledger.bundles().await.unwrap(), [BundleRow { capability: "cd".to_owned(), ..row }]);
+    ledger.end_bundle(image, vec![Event::ImagePresent { image }]).await.unwrap();
+    assert_eq!(ledger.bundles().await.unwrap(), []);
+    assert_eq!(ledger.oldest_reports(5).await.unwrap().len(), 1);
+}
+
+#[test]
+fn a_newer_ledger_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let connection = rusqlite::Connection::open(dir.path().join("ledger.sqlite")).unwrap();
+    connection.pragma_update(None, "user_version", 99).unwrap();
+    drop(connection);
+    let error = Ledger::open(dir.path(), Timestamp(0)).unwrap_err().to_string();
+    assert!(error.contains("version 99"), "{error}");
+}

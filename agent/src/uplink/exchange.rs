@@ -1,0 +1,258 @@
+//! One poll: the request, the reply, and what the reply changes.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ring::rand::{SecureRandom, SystemRandom};
+use skerry_trust::{EnvelopeError, TrustedRoot, envelope};
+use skerry_wire::manifest::Mark;
+use skerry_wire::poll::{Event, PollReply, PollRequest};
+use skerry_wire::{Digest, NodeId, Timestamp, cbor, limits};
+
+use super::Uplink;
+use super::client::CallError;
+use crate::accept::{self, Received, Verdict};
+use crate::ledger::{Confirmed, LedgerError, sha256};
+use crate::trust::TrustError;
+
+const PATH: &str = "/agent/v1/poll";
+/// The time bound goes to the disk when it moved by this.
+const PERSIST_TIME: Duration = Duration::from_secs(15 * 60);
+/// Specifications asked for at once, so that the reply stays within its limit.
+const ASK: usize = 8;
+
+/// Why an exchange with the server came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ExchangeError {
+    /// No answer.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The answer is not signed by the director, or not whole.
+    #[error("the server's answer cannot be trusted: {0}")]
+    Envelope(#[from] EnvelopeError),
+    /// Roots.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The answer is for somebody else.
+    #[error("the server's answer cannot be trusted: it is {0}")]
+    NotOurs(&'static str),
+    /// No randomness.
+    #[error("the system gives no random bytes")]
+    NoRandomness,
+    /// No enrolment token.
+    #[error("this node has not enrolled and has no token: set `token` in the configuration to one made with `skerry token create`")]
+    NoToken,
+}
+
+/// Eight random bytes.
+pub(super) fn nonce() -> Result<[u8; 8], ExchangeError> {
+    let mut nonce = [0; 8];
+    SystemRandom::new().fill(&mut nonce).map_err(|_| ExchangeError::NoRandomness)?;
+    Ok(nonce)
+}
+
+/// What goes on from poll to poll.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// Sequence of the last request.
+    seq: u64,
+    /// To be echoed.
+    server_nonce: [u8; 8],
+    /// Facts that the server has.
+    confirmed: Confirmed,
+    /// Specifications that came before the manifest that names them could be accepted.
+    received: Received,
+    /// Specifications to ask for.
+    lacking: BTreeSet<Digest>,
+    /// Bound of time that is on the disk.
+    persisted: Timestamp,
+    /// The refusal that was reported last: a server that offers the same again is not answered again.
+    refused: Option<(Mark, String)>,
+}
+
+/// What a poll led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Next {
+    /// When the server wants the next poll.
+    pub(super) after: Duration,
+    /// There is more to say or to ask for right now.
+    pub(super) at_once: bool,
+}
+
+impl Session {
+    pub(super) async fn new(uplink: &Uplink) -> Result<Self, ExchangeError> {
+        Ok(Self {
+            seq: 0,
+            server_nonce: [0; 8],
+            confirmed: uplink.ledger.confirmed().await?,
+            received: Received::new(),
+            lacking: BTreeSet::new(),
+            persisted: uplink.ledger.time().at(),
+            refused: None,
+        })
+    }
+
+    /// Rises within a boot, restarts of the agent included, and needs no disk: milliseconds since the boot, or one more than before.
+    fn next_seq(&mut self) -> u64 {
+        let since_boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let seconds = u64::try_from(since_boot.tv_sec).unwrap_or(0);
+        let millis = seconds.saturating_mul(1000).saturating_add(u64::try_from(since_boot.tv_nsec).unwrap_or(0) / 1_000_000);
+        self.seq = self.seq.saturating_add(1).max(millis);
+        self.seq
+    }
+
+    /// Polls once.
+    pub(super) async fn poll(&mut self, uplink: &Uplink, node: NodeId) -> Result<Next, ExchangeError> {
+        let ledger = &uplink.ledger;
+        let facts = uplink.wires.facts.borrow().clone();
+        let inventory = uplink.wires.inventory.borrow().clone();
+        let asking: Vec<_> = uplink.wires.asking.borrow().iter().copied().collect();
+        let now = Confirmed {
+            fingerprint: Some(sha256(&cbor::encode(facts.as_ref()))),
+            inventory: inventory.as_ref().map(|i| sha256(&cbor::encode(i))),
+        };
+        let desired = ledger.desired();
+        self.lacking.extend(desired.missing());
+        self.lacking.retain(|d| !self.received.contains_key(d) && !desired.specifications.contains_key(d));
+        let nonce = nonce()?;
+        let request = PollRequest {
+            node,
+            boot: uplink.boot,
+            seq: self.next_seq(),
+            nonce,
+            server_nonce: self.server_nonce,
+            mark: desired.mark,
+            fingerprint: (now.fingerprint != self.confirmed.fingerprint).then(|| Box::new(facts.as_ref().clone())),
+            inventory: inventory.filter(|_| now.inventory != self.confirmed.inventory),
+            images: asking.clone(),
+            specifications: self.lacking.iter().take(ASK).copied().collect(),
+            reports: ledger.oldest_reports(limits::REPORTS_PER_POLL).await?,
+        };
+        let body = envelope::seal(&uplink.key, PollRequest::PURPOSE, &request);
+        let answer = uplink.client.post(PATH, body, limits::POLL_REPLY).await?;
+        // Newer roots prove themselves and may name the director key that signed this very answer.
+        let (unproven, _) = envelope::peek::<PollReply>(&answer, limits::POLL_REPLY)?;
+        uplink.roots.follow(&unproven.roots)?;
+        let root = uplink.roots.current();
+        let (reply, _) = root.open_director::<PollReply>(&answer, PollReply::PURPOSE, limits::POLL_REPLY)?;
+        if reply.node != node || reply.nonce != nonce {
+            return Err(ExchangeError::NotOurs("an answer to another request"));
+        }
+        self.server_nonce = reply.server_nonce;
+        self.saw_time(uplink, &root, reply.time).await?;
+        let accepted = self.take_manifest(uplink, &root, node, &reply).await?;
+        if reply.acknowledged > 0 {
+            ledger.acknowledged(reply.acknowledged).await?;
+        }
+        self.confirm(uplink, now, &request, reply.send_facts).await?;
+        publish_offers(uplink, &asking, &reply);
+
+        let more_reports = reply.acknowledged > 0 && ledger.watch_outbox().borrow().pending > 0 && !request.reports.is_empty();
+        let at_once = accepted || more_reports || reply.send_facts || !self.lacking.is_empty() && !reply.specifications.is_empty();
+        Ok(Next { after: Duration::from_secs(u64::from(reply.next_poll_s.max(1))), at_once })
+    }
+
+    async fn saw_time(&mut self, uplink: &Uplink, root: &TrustedRoot, time: Timestamp) -> Result<(), ExchangeError> {
+        let persist = u128::from(time.since(self.persisted).0) >= PERSIST_TIME.as_millis();
+        uplink.ledger.saw_time(time, root.root().time_cap, persist).await?;
+        if persist {
+            self.persisted = time;
+        }
+        Ok(())
+    }
+
+    /// Takes specifications and the manifest of a reply; true when a manifest came into force.
+    async fn take_manifest(&mut self, uplink: &Uplink, root: &TrustedRoot, node: NodeId, reply: &PollReply) -> Result<bool, ExchangeError> {
+        let ledger = &uplink.ledger;
+        let refused = accept::receive(root, &reply.specifications, &mut self.received);
+        for reason in &refused {
+            tracing::error!("refused: {reason}");
+        }
+        let desired = ledger.desired();
+        // Some that the manifest in force names had been lost: they go back at once.
+        let mended: Vec<_> = desired
+            .missing()
+            .into_iter()
+            .filter_map(|digest| self.received.remove(&digest).map(|(bytes, content)| (digest, bytes, content)))
+            .collect();
+        ledger.keep_specifications(mended).await?;
+
+        let Some(manifest) = &reply.manifest else {
+            if !refused.is_empty() {
+                self.refuse(uplink, desired.mark, refused.join("; ")).await?;
+            }
+            return Ok(false);
+        };
+        match accept::judge(root, node, &ledger.desired(), &self.received, &manifest.0) {
+            Verdict::Known => Ok(false),
+            Verdict::Lacks(lacking) => {
+                if !refused.is_empty() {
+                    self.refuse(uplink, desired.mark, refused.join("; ")).await?;
+                }
+                self.lacking = lacking;
+                Ok(false)
+            }
+            Verdict::Refuse { mark, reason } => {
+                self.refuse(uplink, mark, reason).await?;
+                Ok(false)
+            }
+            Verdict::Accept(accepted) => {
+                let mark = accepted.manifest.mark;
+                ledger.accept(*accepted).await?;
+                tracing::info!(%mark, "manifest accepted");
+                self.received.clear();
+                self.lacking.clear();
+                self.refused = None;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn refuse(&mut self, uplink: &Uplink, mark: Mark, reason: String) -> Result<(), ExchangeError> {
+        let refusal = Some((mark, reason.clone()));
+        if self.refused == refusal {
+            return Ok(());
+        }
+        tracing::error!(%mark, "manifest refused: {reason}; the one in force stays");
+        uplink.ledger.push_events(vec![Event::ManifestRefused { mark, reason }]).await?;
+        self.refused = refusal;
+        Ok(())
+    }
+
+    /// The server has the facts that this request carried.
+    async fn confirm(&mut self, uplink: &Uplink, now: Confirmed, request: &PollRequest, send_facts: bool) -> Result<(), ExchangeError> {
+        let mut confirmed = self.confirmed;
+        if request.fingerprint.is_some() {
+            confirmed.fingerprint = now.fingerprint;
+        }
+        if request.inventory.is_some() {
+            confirmed.inventory = now.inventory;
+        }
+        if send_facts && request.fingerprint.is_none() {
+            confirmed = Confirmed::default();
+        }
+        if confirmed != self.confirmed {
+            uplink.ledger.set_confirmed(confirmed).await?;
+            self.confirmed = confirmed;
+        }
+        Ok(())
+    }
+}
+
+fn publish_offers(uplink: &Uplink, asking: &[skerry_wire::ImageId], reply: &PollReply) {
+    uplink.wires.offers.send_if_modified(|offers| {
+        let mut next = offers.as_ref().clone();
+        // What is not asked for any more is not known any more.
+        next.retain(|image, _| asking.contains(image));
+        next.extend(reply.offers.iter().filter(|o| asking.contains(&o.image)).map(|o| (o.image, o.bundle.clone())));
+        let changed = next != **offers;
+        if changed {
+            *offers = Arc::new(next);
+        }
+        changed
+    });
+}

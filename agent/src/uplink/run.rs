@@ -1,0 +1,127 @@
+//! The uplink's loop: when to enrol and when to poll.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use skerry_wire::ImageId;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::backoff::{self, after_failures, jittered, random};
+use super::client::CallError;
+use super::exchange::{ExchangeError, Next, Session};
+use super::{Uplink, enrol};
+
+/// What comes in quick succession goes into one poll.
+const COALESCE: Duration = Duration::from_millis(200);
+/// Between tries of something that only a person can mend: a token that is used up.
+const SLOW: Duration = Duration::from_secs(60);
+/// The server's word for a node that it has no record of.
+const UNKNOWN_NODE: &str = "unknown_node";
+
+/// Runs the uplink until the future is dropped.
+pub(crate) async fn run(mut uplink: Uplink) {
+    uplink.wires.contact.send_modify(|c| {
+        c.server = uplink.client.server().to_owned();
+        c.node = uplink.ledger.node();
+    });
+    let mut state = State::default();
+    loop {
+        match turn(&mut uplink, &mut state).await {
+            Ok(()) => state.failures = 0,
+            Err(error) => {
+                state.failures = state.failures.saturating_add(1);
+                let wait = wait_after(&error, state.failures, uplink.poll_interval);
+                tracing::warn!("{error}; trying again in {} s", wait.as_secs().max(1));
+                uplink.wires.contact.send_modify(|c| {
+                    c.error = Some(error.to_string());
+                    c.failures = state.failures;
+                });
+                sleep(wait).await;
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Failures in a row.
+    failures: u32,
+    /// What goes on from poll to poll; made with the first.
+    session: Option<Session>,
+    /// The server does not know the node any more.
+    enrol_again: bool,
+}
+
+/// Errors of the link pass by themselves; a token that is refused, or missing, waits for a person.
+fn wait_after(error: &ExchangeError, failures: u32, poll_interval: Duration) -> Duration {
+    match error {
+        ExchangeError::NoToken => jittered(SLOW, random()),
+        ExchangeError::Call(CallError::Refused { status: 400..=403, error, .. }) if error.code != UNKNOWN_NODE => jittered(SLOW, random()),
+        _ => after_failures(failures, poll_interval.min(backoff::MAX), random()),
+    }
+}
+
+/// Enrols if need be, polls once, and waits until the next poll is due.
+async fn turn(uplink: &mut Uplink, state: &mut State) -> Result<(), ExchangeError> {
+    let node = match uplink.ledger.node() {
+        Some(node) if !state.enrol_again => node,
+        _ => enrol::enrol(uplink).await?,
+    };
+    state.enrol_again = false;
+    let session = match &mut state.session {
+        Some(session) => session,
+        none => none.insert(Session::new(uplink).await?),
+    };
+    // Whatever changed until now goes into this poll; what changes from now on calls for the next.
+    uplink.wires.asking.mark_unchanged();
+    let urgent = uplink.ledger.watch_outbox().borrow().urgent;
+    let next = session.poll(uplink, node).await.inspect_err(|error| {
+        state.enrol_again = matches!(error, ExchangeError::Call(call) if call.code() == UNKNOWN_NODE);
+    })?;
+    let (last, reports) = (uplink.ledger.time().at(), uplink.ledger.watch_outbox().borrow().pending);
+    uplink.wires.contact.send_modify(|c| {
+        c.node = Some(node);
+        c.last = Some(last);
+        c.error = None;
+        c.failures = 0;
+        c.reports = reports;
+    });
+    wait(uplink, next, urgent).await;
+    Ok(())
+}
+
+/// Until the next poll is due: by the server's word, or because there is something to say or to ask for.
+async fn wait(uplink: &mut Uplink, next: Next, urgent: u64) {
+    let due = Instant::now() + jittered(next.after.min(uplink.poll_interval), random());
+    let mut outbox = uplink.ledger.watch_outbox();
+    let wires = &mut uplink.wires;
+    if !next.at_once {
+        // Each arm is cancel-safe: `changed` and `notified` keep what they have not given out, and the timer is absolute.
+        tokio::select! {
+            () = sleep_until(due) => return,
+            () = wires.wake.notified() => {}
+            () = met(&mut outbox, |o| o.urgent > urgent) => {}
+            () = asks(&mut wires.asking) => {}
+        }
+    }
+    sleep_until(due.min(Instant::now() + COALESCE)).await;
+}
+
+/// Until the value meets the condition; for ever when it never can any more.
+async fn met<T>(watched: &mut watch::Receiver<T>, condition: impl FnMut(&T) -> bool) {
+    if watched.wait_for(condition).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// Until there is something new to ask for.
+async fn asks(asking: &mut watch::Receiver<Arc<BTreeSet<ImageId>>>) {
+    while asking.changed().await.is_ok() {
+        if !asking.borrow().is_empty() {
+            return;
+        }
+    }
+    std::future::pending().await
+}
