@@ -5,9 +5,11 @@ mod args;
 mod clock;
 mod config;
 mod engine_facts;
+mod fetch;
 mod files;
 mod fingerprint;
 mod hints;
+mod images;
 mod ledger;
 mod lock;
 mod marks;
@@ -70,7 +72,7 @@ fn perform(command: Command) -> Result<()> {
             say(&mut std::io::stdout(), &text);
             Ok(())
         }
-        Command::Reconstruct(_) => anyhow::bail!("not joined yet"),
+        Command::Reconstruct(_) => images::child::run(),
         Command::Version => {
             say(&mut std::io::stdout(), concat!("skerry-agent ", env!("CARGO_PKG_VERSION"), "\n"));
             Ok(())

@@ -13,7 +13,7 @@ use crate::args::RunArgs;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::engine_facts::{Outlets, watch_engine};
-use crate::{fingerprint, hints};
+use crate::images::Images;
 use crate::ledger::Ledger;
 use crate::lock::Lock;
 use crate::needed::Needed;
@@ -22,6 +22,7 @@ use crate::status::{self, AllocReport, EngineReport, Sources};
 use crate::trust::{RootStore, node_key};
 use crate::uplink::client::Client;
 use crate::uplink::{self, Contact, Uplink, Wires};
+use crate::{fingerprint, hints};
 
 /// No clock of a node is right before this: 2026-01-01, in milliseconds.
 const BUILT: Timestamp = Timestamp(1_767_225_600_000);
@@ -75,7 +76,21 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
         poll_interval: config.poll_interval,
         roots: roots.clone(),
         ledger: ledger.clone(),
-        wires: Wires { facts: facts.clone(), inventory, asking, wake: wake.clone(), offers: offers_to, contact: contact_to },
+        wires: Wires { facts: facts.clone(), inventory, asking, wake: Arc::clone(&wake), offers: offers_to, contact: contact_to },
+    };
+    let images = Images {
+        engine: engine.clone(),
+        engine_facts,
+        ledger: ledger.clone(),
+        roots,
+        client,
+        folder: data.join("bundles"),
+        needed,
+        offers,
+        asking: asking_to,
+        wake,
+        inventory: inventory_to.clone(),
+        progress: progress_to,
     };
     let allocator = Allocator {
         engine: engine.clone(),
@@ -99,6 +114,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
         _ = interrupt.recv() => tracing::info!("told to end; containers go on"),
         () = allocator.run() => anyhow::bail!("the ledger's thread ended"),
         () = uplink::run(uplink) => {}
+        () = images.run() => {}
         () = watch_engine(engine.clone(), data, outlets) => {}
         () = hints::follow(engine, ledger, hints_to) => {}
         () = status::serve(listener, sources) => {}
