@@ -316,3 +316,6 @@ fn remove_folders(folder: &std::path::Path, kept: &BTreeSet<AllocId>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
