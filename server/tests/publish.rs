@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use ring::rand::SystemRandom;
-use skerry_server::store::{ImageRef, RetentionStore, Store};
+use skerry_server::store::{ImageRef, Store};
 use skerry_trust::SigningKey;
 use skerry_wire::DiffId;
 use skerry_wire::api::PrepareRequest;
@@ -197,7 +197,6 @@ async fn objects_that_nothing_names_are_collected_and_others_stay() {
     assert_eq!(store.objects().await.unwrap(), before);
     let stored = store.image(ImageRef::Id(image.release.image_id)).await.unwrap().unwrap();
     assert!(app.objects.open_object(&stored.layers[0].object).is_ok());
-    store.remove_expired_tokens(far).await.unwrap();
     server.stop().await;
 }
 

@@ -1,6 +1,10 @@
 //! A real server on loopback, with TLS and a database in a temporary folder, and small images to publish.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod job;
+pub mod node;
+pub mod sink;
+
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
@@ -18,50 +22,50 @@ use skerry_wire::release::Release;
 use skerry_wire::{Blob, DiffId, ImageId, Timestamp};
 
 /// A server and its folder.
-pub struct TestServer {
-    pub folder: tempfile::TempDir,
-    pub url: String,
+pub(crate) struct TestServer {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) url: String,
     server: Option<Server>,
 }
 
 impl TestServer {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
 
     /// Starts with a changed configuration.
-    pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (server, url) = run(folder.path(), change).await;
         Self { folder, url, server: Some(server) }
     }
 
     /// Stops in order and starts again on the same folder.
-    pub async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.server.take().unwrap().stop().await;
         let (server, url) = run(self.folder.path(), |_| {}).await;
         (self.server, self.url) = (Some(server), url);
     }
 
-    pub fn server(&self) -> &Server {
+    pub(crate) fn server(&self) -> &Server {
         self.server.as_ref().unwrap()
     }
 
     /// With the admin's token.
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         let token = std::fs::read_to_string(self.folder.path().join("operator.token")).unwrap();
         self.client_with(token.trim())
     }
 
-    pub fn client_with(&self, token: &str) -> Client {
+    pub(crate) fn client_with(&self, token: &str) -> Client {
         client(self.folder.path(), &self.url, token)
     }
 
-    pub fn release_key(&self) -> SigningKey {
+    pub(crate) fn release_key(&self) -> SigningKey {
         release_key(self.folder.path())
     }
 
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.server.take().unwrap().stop().await;
     }
 }
@@ -77,25 +81,25 @@ async fn run(folder: &Path, change: impl FnOnce(&mut Config)) -> (Server, String
     (server, url)
 }
 
-pub fn client(folder: &Path, url: &str, token: &str) -> Client {
+pub(crate) fn client(folder: &Path, url: &str, token: &str) -> Client {
     let ca_pem = std::fs::read(folder.join("ca.pem")).unwrap();
     Client::new(&Connection { server: url.to_owned(), ca_pem, token: token.to_owned() }).unwrap()
 }
 
-pub fn release_key(folder: &Path) -> SigningKey {
+pub(crate) fn release_key(folder: &Path) -> SigningKey {
     SigningKey::from_text(&std::fs::read_to_string(folder.join("release.key")).unwrap()).unwrap()
 }
 
 /// A small image.
-pub struct TestImage {
-    pub layers: Vec<(DiffId, Vec<u8>)>,
-    pub config: Vec<u8>,
-    pub release: Release,
+pub(crate) struct TestImage {
+    pub(crate) layers: Vec<(DiffId, Vec<u8>)>,
+    pub(crate) config: Vec<u8>,
+    pub(crate) release: Release,
 }
 
 impl TestImage {
     /// An image whose layers each hold one file of these bytes.
-    pub fn new(reference: &str, files: &[&[u8]]) -> Self {
+    pub(crate) fn new(reference: &str, files: &[&[u8]]) -> Self {
         let layers: Vec<_> = files.iter().map(|file| layer(file)).collect();
         let list = layers.iter().fold(String::new(), |mut list, (diff_id, _, _)| {
             write!(list, "{}\"{diff_id}\"", if list.is_empty() { "" } else { "," }).unwrap();
@@ -116,12 +120,12 @@ impl TestImage {
         Self { layers: layers.into_iter().map(|(diff_id, bytes, _)| (diff_id, bytes)).collect(), config, release }
     }
 
-    pub fn request(&self, key: &SigningKey) -> PublishRequest {
+    pub(crate) fn request(&self, key: &SigningKey) -> PublishRequest {
         PublishRequest { release: Blob(envelope::seal(key, Release::PURPOSE, &self.release)), config: Blob(self.config.clone()) }
     }
 
     /// Does all that a publisher does.
-    pub async fn publish(&self, client: &Client, key: &SigningKey) -> Result<ImageSummary, ClientError> {
+    pub(crate) async fn publish(&self, client: &Client, key: &SigningKey) -> Result<ImageSummary, ClientError> {
         let missing = client.prepare_image(&PrepareRequest { diff_ids: self.release.diff_ids.clone() }).await?.missing;
         for (diff_id, bytes) in &self.layers {
             if missing.contains(diff_id) {
@@ -147,7 +151,7 @@ fn layer(file: &[u8]) -> (DiffId, Vec<u8>, u64) {
 }
 
 /// Bytes that do not compress, the same every time.
-pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     std::iter::repeat_with(|| {
         state ^= state << 13;
@@ -160,12 +164,12 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     .collect()
 }
 
-pub fn body(bytes: &[u8]) -> UploadBody {
+pub(crate) fn body(bytes: &[u8]) -> UploadBody {
     Full::new(Bytes::copy_from_slice(bytes)).map_err(|never| match never {}).boxed()
 }
 
 /// The code of a refusal.
-pub fn code<T: std::fmt::Debug>(result: Result<T, ClientError>) -> String {
+pub(crate) fn code<T: std::fmt::Debug>(result: Result<T, ClientError>) -> String {
     match result.unwrap_err() {
         ClientError::Refused { status, error } => format!("{} {}", status.as_u16(), error.code),
         other => panic!("not a refusal: {other}"),
