@@ -30,7 +30,7 @@ pub(crate) enum Command {
         json: bool,
     },
     /// The child process that makes an image; started by the agent itself.
-    Reconstruct(Vec<OsString>),
+    Reconstruct,
     /// `version`
     Version,
     /// `help`
@@ -67,7 +67,7 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command
             let mut options = Options::read(words, &["data"], &["json"])?;
             Ok(Command::Status { data: options.path("data")?, json: options.flags.contains(&"json".to_owned()) })
         }
-        "reconstruct" => Ok(Command::Reconstruct(words.collect())),
+        "reconstruct" => Options::read(words, &[], &[]).map(|_| Command::Reconstruct),
         "version" | "--version" | "-V" => Ok(Command::Version),
         "help" | "--help" | "-h" => Ok(Command::Help),
         _ => Err(format!("`{}` is not a command", command.to_string_lossy())),

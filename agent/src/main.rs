@@ -72,7 +72,7 @@ fn perform(command: Command) -> Result<()> {
             say(&mut std::io::stdout(), &text);
             Ok(())
         }
-        Command::Reconstruct(_) => images::child::run(),
+        Command::Reconstruct => images::child::run(),
         Command::Version => {
             say(&mut std::io::stdout(), concat!("skerry-agent ", env!("CARGO_PKG_VERSION"), "\n"));
             Ok(())

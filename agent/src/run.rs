@@ -177,9 +177,13 @@ impl<E: Engine> Allocator<E> {
     /// Looks, decides, remembers, acts. `None` when there was something to do, else how long to wait.
     async fn round(&mut self, node: NodeId, carried: &mut Carried) -> Result<Option<Duration>, RoundError> {
         let found = self.engine.containers(&container_label_of(&node)).await?;
-        let images: BTreeSet<ImageId> = self.engine.images().await?.into_iter().collect();
+        let mut images: BTreeSet<ImageId> = self.engine.images().await?.into_iter().collect();
         self.reports.1.send_if_modified(|r| r.error.take().is_some());
         replace(&self.inventory, Some(Inventory { images: images.iter().copied().collect() }));
+        // An image whose bundle is still under way may be in the engine and not yet on the disk.
+        for row in self.ledger.bundles().await? {
+            images.remove(&row.image);
+        }
         let desired = self.ledger.desired();
         let decision = {
             let facts = self.node(node);

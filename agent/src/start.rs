@@ -78,20 +78,6 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
         ledger: ledger.clone(),
         wires: Wires { facts: facts.clone(), inventory, asking, wake: Arc::clone(&wake), offers: offers_to, contact: contact_to },
     };
-    let images = Images {
-        engine: engine.clone(),
-        engine_facts,
-        ledger: ledger.clone(),
-        roots,
-        client,
-        folder: data.join("bundles"),
-        needed,
-        offers,
-        asking: asking_to,
-        wake,
-        inventory: inventory_to.clone(),
-        progress: progress_to,
-    };
     let allocator = Allocator {
         engine: engine.clone(),
         ledger: ledger.clone(),
@@ -103,6 +89,20 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
         inventory: inventory_to.clone(),
         hints,
         reports: (allocs_to, report_to.clone()),
+    };
+    let images = Images {
+        engine: engine.clone(),
+        engine_facts,
+        ledger: ledger.clone(),
+        roots,
+        client,
+        folder: data.join("bundles"),
+        needed,
+        offers,
+        asking: asking_to,
+        wake,
+        inventory: inventory_to,
+        progress: progress_to,
     };
     let outlets = Outlets { engine: engine_to, facts: facts_to, report: report_to };
     tracing::info!("skerry-agent {} on {}", env!("CARGO_PKG_VERSION"), data.display());
