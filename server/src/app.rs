@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use ring::rand::SystemRandom;
 use skerry_trust::{KeyError, RootError, SigningKey, TrustedRoot};
+use skerry_wire::Blob;
 use tokio::sync::{Notify, Semaphore};
 
+use crate::agent_api::Agents;
+use crate::builds::Builds;
 use crate::config::{self, Config};
 use crate::director::{Director, NotDirector};
 use crate::metrics::Metrics;
@@ -36,6 +39,21 @@ pub struct App {
     pub uploads: Arc<Semaphore>,
     /// A layer came in and has no index yet.
     pub new_layer: Notify,
+    /// Who was heard of, and what admits nodes to objects.
+    pub agents: Agents,
+    /// The way to the workers that build bundles.
+    pub builds: Builds,
+}
+
+impl App {
+    /// The root files newer than a version, oldest first.
+    pub fn roots_after(&self, version: u64) -> Vec<Blob> {
+        let newest = self.director.root().root().version;
+        let oldest = newest.saturating_add(1).saturating_sub(self.roots.len() as u64);
+        // Version 1 is never sent: a node has its first root by a trusted way.
+        let newer = (oldest..).zip(&self.roots).filter(|(n, _)| *n > version.max(1));
+        newer.map(|(_, bytes)| Blob(bytes.clone())).collect()
+    }
 }
 
 impl std::fmt::Debug for App {

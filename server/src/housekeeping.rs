@@ -142,3 +142,76 @@ async fn schedule(app: &Arc<App>) -> anyhow::Result<JobScheduler> {
     scheduler.start().await?;
     Ok(scheduler)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::dev;
+    use crate::run::{DataLock, Server};
+    use std::io::Write;
+
+    async fn server(folder: &std::path::Path, change: impl FnOnce(&mut Config)) -> Server {
+        let address = dev::Address::new("127.0.0.1:0".parse().unwrap(), None).unwrap();
+        let mut config = dev::prepare(folder, &address).unwrap();
+        change(&mut config);
+        Server::start(config, DataLock::take(folder).unwrap()).await.unwrap()
+    }
+
+    /// An object with a row that nothing names, as a bundle leaves it when it is forgotten.
+    async fn unnamed(app: &App, at: Timestamp) -> Digest {
+        let mut object = app.objects.begin().unwrap();
+        object.write_all(&at.0.to_le_bytes()).unwrap();
+        let pin = app.objects.pin().await;
+        let (digest, size) = object.keep(&pin).unwrap();
+        app.store.add_object(digest, size, at).await.unwrap();
+        digest
+    }
+
+    #[tokio::test]
+    async fn unnamed_objects_go_after_their_grace() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = server(folder.path(), |_| {}).await;
+        let app = server.app();
+        let now = Timestamp(10_000_000_000);
+        let grace = app.config.housekeeping.object_grace.0;
+        let (old, young) = (unnamed(app, Timestamp(0)).await, unnamed(app, Timestamp(now.0 - 1)).await);
+        assert_eq!(Chore::Objects.run(app, now).await.unwrap(), "1 objects");
+        assert!(app.objects.open_object(&old).is_err());
+        assert!(app.objects.open_object(&young).is_ok());
+        assert_eq!(app.store.object(old).await.unwrap(), None);
+        assert_eq!(Chore::Objects.run(app, now.after(grace)).await.unwrap(), "1 objects");
+        assert!(app.objects.open_object(&young).is_err());
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_chore_that_still_runs_is_not_begun_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = server(folder.path(), |_| {}).await;
+        let guarded = Guarded { chore: Chore::Objects, running: AtomicBool::new(false) };
+        // While an object is pinned the chore waits.
+        let pin = server.app().objects.pin().await;
+        let mut first = Box::pin(guarded.trigger(server.app()));
+        assert!(futures_util::poll!(first.as_mut()).is_pending());
+        assert!(!guarded.trigger(server.app()).await);
+        drop(pin);
+        assert!(first.await);
+        assert!(guarded.trigger(server.app()).await);
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn the_scheduler_does_what_the_configuration_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = server(folder.path(), |config| config.housekeeping.objects = "* * * * * *".to_owned()).await;
+        let digest = unnamed(server.app(), Timestamp(0)).await;
+        let gone = async {
+            while server.app().store.object(digest).await.unwrap().is_some() {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(30), gone).await.unwrap();
+        server.stop().await;
+    }
+}

@@ -3,6 +3,7 @@
 //!
 //! - [`config`], [`dev`], [`run`]: how it starts and stops.
 //! - [`http`]: addresses, roles, limits, errors. [`images`]: layers and releases come in.
+//! - [`agent_api`]: what agents speak. [`fleet`]: jobs, plans and what operators look at. [`builds`]: bundles are made.
 //! - [`store`]: the database, the only place with SQL. [`objects`]: the folder.
 //! - [`housekeeping`]: what is done by the clock. [`metrics`]: what is counted.
 //!
@@ -10,11 +11,14 @@
 //! Every request has a limit in bytes and in time; memory does not grow with images.
 #![forbid(unsafe_code)]
 
+pub mod agent_api;
 pub mod app;
+pub mod builds;
 pub mod clock;
 pub mod config;
 pub mod dev;
 pub mod director;
+pub mod fleet;
 pub mod housekeeping;
 pub mod http;
 pub mod images;

@@ -141,6 +141,11 @@ impl NewObject {
         self.size
     }
 
+    /// What was written so far, to be read; it stands at the start. Blocks.
+    pub fn reopen(&self) -> io::Result<File> {
+        self.file.reopen()
+    }
+
     /// Puts the object in its place, on the disk; gives its digest and bytes. The same object twice is one file. Blocks.
     pub fn keep(self, _pin: &Pin) -> io::Result<(Digest, u64)> {
         let bytes: [u8; 32] = self.hash.finish().as_ref().try_into().expect("SHA-256 has 32 bytes");

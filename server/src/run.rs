@@ -3,24 +3,28 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
 use ring::rand::SystemRandom;
 use rustix::fs::{FlockOperation, flock};
+use skerry_plan::base::NoEstimate;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use crate::agent_api::{self, Agents};
 use crate::app::{App, load_trust};
+use crate::builds::{self, Builds, BundleMaker};
 use crate::config::Config;
 use crate::http::{listen, router};
 use crate::metrics::Metrics;
 use crate::objects::Objects;
-use crate::store::{SqliteStore, database_path};
-use crate::{housekeeping, tls};
+use crate::store::{BuildStore, SqliteStore, database_path};
+use crate::{housekeeping, secret, tls};
 
 /// A server that listens.
 #[derive(Debug)]
@@ -58,7 +62,7 @@ impl DataLock {
     /// Makes the folder if need be and takes it.
     pub fn take(data: &Path) -> Result<Self, LockError> {
         let failed = |source| LockError::Io { path: data.to_owned(), source };
-        fs::create_dir_all(data).map_err(failed)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(failed)?;
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(data.join("lock")).map_err(failed)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { _file: file }),
@@ -82,27 +86,36 @@ impl Server {
             Ok((director, roots, tls, store, objects))
         };
         let (director, roots, tls, store, objects) = tokio::task::spawn_blocking(open).await??;
+        let director = Arc::new(director);
         housekeeping::check_objects(&store, &objects).await?;
         let listener = TcpListener::bind(config.listen).await.with_context(|| {
             format!("cannot listen on {}\nhelp: another program may have this port; choose another one with `listen`", config.listen)
         })?;
         let address = listener.local_addr()?;
+        let random = SystemRandom::new();
+        let agents = Agents::new(&store.object_key(secret::random(&random)?).await?);
+        let maker = BundleMaker::new(objects.clone(), Arc::clone(&director), config.builds.workers);
+        let builds = Builds::new(Arc::new(maker), Arc::new(NoEstimate));
         let uploads = Arc::new(Semaphore::new(usize::try_from(config.limits.uploads)?));
         let app = Arc::new(App {
             config,
             store: Arc::new(store),
             objects,
-            director: Arc::new(director),
+            director,
             roots,
             metrics: Metrics::new(),
-            random: SystemRandom::new(),
+            random,
             uploads,
             new_layer: Notify::new(),
+            agents,
+            builds,
         });
         let (stop, stopping) = watch::channel(false);
         let mut tasks = JoinSet::new();
         tasks.spawn(listen::serve(listener, TlsAcceptor::from(tls), router(&app), app.config.limits.clone(), stopping.clone()));
-        tasks.spawn(housekeeping::run(Arc::clone(&app), stopping));
+        tasks.spawn(housekeeping::run(Arc::clone(&app), stopping.clone()));
+        tasks.spawn(agent_api::keep_contacts(Arc::clone(&app), stopping.clone()));
+        tasks.spawn(builds::run(Arc::clone(&app), stopping));
         Ok(Self { app, address, stop, tasks, _lock: lock })
     }
 

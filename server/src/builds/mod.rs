@@ -22,7 +22,7 @@ pub use sources::StoredSources;
 use crate::app::App;
 use crate::clock;
 use crate::objects::NewObject;
-use crate::store::{BundleId, TakenBuild};
+use crate::store::{BundleId, ImageRef, StoredImage, TakenBuild};
 
 /// A worker without work looks again after this long: builds that wait for their next try are not announced.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
@@ -44,10 +44,19 @@ pub enum MakeError {
     Failed(String),
 }
 
+/// What to make, with everything that is kept of the images.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MakeOrder {
+    /// The image.
+    pub target: StoredImage,
+    /// The bases, in the bundle's order.
+    pub bases: Vec<StoredImage>,
+}
+
 /// Makes and proves bundles. Blocks.
 pub trait Maker: Send + Sync + std::fmt::Debug {
     /// Writes the bundle into a new object, proves it, and gives it back; looks at `cancel` often.
-    fn make(&self, bundle: &BundleId, cancel: &AtomicBool) -> Result<NewObject, MakeError>;
+    fn make(&self, order: &MakeOrder, cancel: &AtomicBool) -> Result<NewObject, MakeError>;
 }
 
 /// The way to the workers.
@@ -126,9 +135,14 @@ async fn one(app: &Arc<App>, build: TakenBuild, cancel: &Arc<AtomicBool>) {
     let TakenBuild { bundle, attempts } = build;
     let begun = std::time::Instant::now();
     tracing::info!(target_image = %bundle.target, bases = bundle.bases.len(), attempts, "building a bundle");
-    let (maker, order, stopping) = (Arc::clone(&app.builds.maker), bundle.clone(), Arc::clone(cancel));
-    let made = tokio::task::spawn_blocking(move || maker.make(&order, &stopping)).await;
-    let made = made.unwrap_or_else(|_| Err(MakeError::Impossible("the builder panicked; the server's log has more".to_owned())));
+    let made = match order(app, &bundle).await {
+        Ok(order) => {
+            let (maker, stopping) = (Arc::clone(&app.builds.maker), Arc::clone(cancel));
+            let made = tokio::task::spawn_blocking(move || maker.make(&order, &stopping)).await;
+            made.unwrap_or_else(|_| Err(MakeError::Impossible("the builder panicked; the server's log has more".to_owned())))
+        }
+        Err(error) => Err(error),
+    };
     let kept = match made {
         Ok(object) => keep(app, &bundle, object).await,
         Err(error) => Err(error),
@@ -153,6 +167,18 @@ async fn one(app: &Arc<App>, build: TakenBuild, cancel: &Arc<AtomicBool>) {
     if let Err(error) = app.store.build_failed(bundle, failure.to_string(), again.then(|| now.after(wait)), now).await {
         tracing::error!(%error, "the end of a build could not be kept; it waits again at the next start");
     }
+}
+
+/// Looks up the images of a bundle.
+async fn order(app: &Arc<App>, bundle: &BundleId) -> Result<MakeOrder, MakeError> {
+    let mut images = Vec::new();
+    for id in [bundle.target].iter().chain(&bundle.bases) {
+        let found = app.store.image(ImageRef::Id(*id)).await.map_err(|e| MakeError::Failed(e.to_string()))?;
+        images.push(found.ok_or_else(|| MakeError::Impossible(format!("image {id} is not known to the server any more")))?);
+    }
+    let bases = images.split_off(1);
+    let target = images.pop().ok_or_else(|| MakeError::Impossible("a bundle without a target".to_owned()))?;
+    Ok(MakeOrder { target, bases })
 }
 
 /// Puts the object in its place and makes the bundle ready; gives its bytes.

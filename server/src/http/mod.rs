@@ -10,4 +10,4 @@ mod stall;
 mod trace;
 
 pub use error::Failure;
-pub use routes::router;
+pub use routes::{deadline, router};

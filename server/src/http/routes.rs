@@ -13,17 +13,18 @@ use super::auth::guarded;
 use super::error::Failure;
 use super::{operators, trace};
 use crate::app::App;
-use crate::images;
 use crate::store::Role::{Admin, Publisher, Reader};
+use crate::{agent_api, fleet, images};
 
 /// The whole service.
 pub fn router(app: &Arc<App>) -> Router {
-    let timed = operator_routes(app).layer(from_fn_with_state(Arc::clone(app), deadline));
+    let timed = operator_routes(app).merge(fleet::routes(app)).layer(from_fn_with_state(Arc::clone(app), deadline));
     // A layer may take hours; it has a deadline of its own, and the connection must not stand still.
     let upload = Router::new().route("/v1/layers/{diff_id}", guarded(app, Publisher, put(images::upload::layer)));
     let operators = timed.merge(upload).layer(from_fn(trace::request));
     Router::new()
         .merge(operators)
+        .merge(agent_api::routes(app))
         .route("/healthz", get(operators::health))
         .fallback(unknown_address)
         .method_not_allowed_fallback(unknown_method)
@@ -47,7 +48,7 @@ fn operator_routes(app: &Arc<App>) -> Router<Arc<App>> {
 }
 
 /// Ends a request that takes too long. Its writes are done or not, as a whole.
-async fn deadline(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub async fn deadline(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let limit = app.config.limits.request;
     match tokio::time::timeout(limit.duration(), next.run(request)).await {
         Ok(response) => response,

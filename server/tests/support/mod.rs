@@ -1,5 +1,5 @@
 //! A real server on loopback, with TLS and a database in a temporary folder, and small images to publish.
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
 pub mod job;
 pub mod node;
