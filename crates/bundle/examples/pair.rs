@@ -67,7 +67,8 @@ fn read_image(path: &Path) -> Result<Image> {
         let entry = entry?;
         places.insert(entry.path()?.display().to_string(), (entry.raw_file_position(), entry.size()));
     }
-    let open = |name: &str| -> Result<(u64, u64)> { places.get(name).copied().with_context(|| format!("{} has no {name}", path.display())) };
+    let open =
+        |name: &str| -> Result<(u64, u64)> { places.get(name).copied().with_context(|| format!("{} has no {name}", path.display())) };
     let whole = |name: &str| -> Result<Vec<u8>> {
         let (start, size) = open(name)?;
         let mut file = File::open(path)?;
@@ -197,7 +198,13 @@ fn main() -> Result<()> {
     let done = reconstruct(&mut bundle, &toc, &Old(bases), &mut counter, &limits)?;
     ensure!(done.image_id == target.id && counter.layers == done.new_layers && counter.bytes == done.new_bytes, "another image came out");
     let seconds = start.elapsed().as_secs_f64();
-    println!("applied {} bytes in {:.2} s ({:.0} MB/s), said memory {} KiB, grew by {} KiB",
-        counter.bytes, seconds, counter.bytes as f64 / 1e6 / seconds, toc.toc().memory / 1024, peak()? - before);
+    println!(
+        "applied {} bytes in {:.2} s ({:.0} MB/s), said memory {} KiB, grew by {} KiB",
+        counter.bytes,
+        seconds,
+        counter.bytes as f64 / 1e6 / seconds,
+        toc.toc().memory / 1024,
+        peak()? - before
+    );
     Ok(())
 }

@@ -16,12 +16,15 @@ pub const LEN: usize = MAGIC.len() + 5;
 pub(crate) fn write(len: usize) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
     let mut left = len;
-    while left >= 0x80 {
-        bytes.push((left & 0x7f) as u8 | 0x80);
+    loop {
+        let [low, ..] = left.to_le_bytes();
         left >>= 7;
+        if left == 0 {
+            bytes.push(low & 0x7f);
+            return bytes;
+        }
+        bytes.push(low | 0x80);
     }
-    bytes.push(left as u8);
-    bytes
 }
 
 /// Where the table of contents is in a bundle that begins with `first`; [`LEN`] bytes are enough, fewer may do.

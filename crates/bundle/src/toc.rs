@@ -13,7 +13,8 @@ use skerry_wire::{DiffId, Digest, ImageId, cbor, limits};
 use crate::{PURPOSE, head};
 
 /// Layers that one base may have, at most; a layer's place is written as base times this plus its index.
-pub const BASE_LAYERS: u32 = limits::LAYERS as u32;
+pub const BASE_LAYERS: u32 = 512;
+const _: () = assert!(BASE_LAYERS as usize == limits::LAYERS, "a part of the format");
 
 /// The features that a reader of this version knows. 1: the patch as described in `docs/formats/patch.md`.
 const KNOWN_FEATURES: [u16; 1] = [1];
@@ -272,7 +273,7 @@ fn digest_of(bytes: &[u8]) -> Result<Digest, TocError> {
 
 fn sections_of(numbers: &[u64]) -> Result<Vec<Section>, TocError> {
     let mut sections: Vec<Section> = Vec::new();
-    if numbers.len() % 4 != 0 {
+    if !numbers.len().is_multiple_of(4) {
         return Err(TocError::Malformed("half a section"));
     }
     for four in numbers.chunks_exact(4) {

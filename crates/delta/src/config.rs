@@ -16,7 +16,7 @@ type Digest = [u8; 32];
 
 /// A text with its digests taken out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Marked {
+pub(crate) struct Marked {
     /// The text with marks.
     pub text: Vec<u8>,
     /// Digests that were not in the table, in order.
@@ -24,7 +24,7 @@ pub struct Marked {
 }
 
 /// Both the base's text with its digests taken out, and the table that the target's starts from.
-pub fn base(text: &[u8], known: &[Digest]) -> (Vec<u8>, Vec<Digest>) {
+pub(crate) fn base(text: &[u8], known: &[Digest]) -> (Vec<u8>, Vec<Digest>) {
     let mut table = Vec::new();
     let marked = if text.contains(&MARK) { text.to_vec() } else { mark(text, &mut table) };
     for digest in known {
@@ -36,7 +36,7 @@ pub fn base(text: &[u8], known: &[Digest]) -> (Vec<u8>, Vec<Digest>) {
 }
 
 /// The target's text with its digests taken out; `None` when it has the mark itself.
-pub fn target(text: &[u8], table: &[Digest]) -> Option<Marked> {
+pub(crate) fn target(text: &[u8], table: &[Digest]) -> Option<Marked> {
     if text.contains(&MARK) {
         return None;
     }
@@ -46,7 +46,7 @@ pub fn target(text: &[u8], table: &[Digest]) -> Option<Marked> {
 }
 
 /// The text with its digests put in again; `None` when a mark has no digest.
-pub fn unmark(text: &[u8], table: &[Digest], new: &[Digest], limit: usize) -> Option<Vec<u8>> {
+pub(crate) fn unmark(text: &[u8], table: &[Digest], new: &[Digest], limit: usize) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.iter();
     while let Some(&byte) = bytes.next() {
@@ -77,8 +77,7 @@ fn mark(text: &[u8], table: &mut Vec<Digest>) -> Vec<u8> {
                     table.push(digest);
                     table.len() - 1
                 });
-                // At most MAX_DIGESTS.
-                out.extend([MARK, number as u8]);
+                out.extend([MARK, u8::try_from(number).expect("the table has at most MAX_DIGESTS")]);
                 at += HEX;
             }
             _ => {

@@ -11,11 +11,11 @@ use crate::progress::Progress;
 use crate::source::LayerSource;
 
 /// The first half of the SHA-256 of a content.
-pub type Hash = [u8; 16];
+pub(crate) type Hash = [u8; 16];
 
 /// Members and hashes.
 #[derive(Debug, Default)]
-pub struct Hashed {
+pub(crate) struct Hashed {
     /// The members of all layers.
     pub members: OldMembers,
     /// For each member the hash of its content, if it has any.
@@ -26,7 +26,7 @@ pub struct Hashed {
 
 impl Hashed {
     /// Reads all layers once, in parallel.
-    pub fn read(layers: &[&dyn LayerSource], progress: &dyn Progress, cancel: &AtomicBool) -> io::Result<Self> {
+    pub(crate) fn read(layers: &[&dyn LayerSource], progress: &dyn Progress, cancel: &AtomicBool) -> io::Result<Self> {
         let mut all = Self::default();
         for layer in layers {
             all.starts.push(all.members.len());

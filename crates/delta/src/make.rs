@@ -87,7 +87,8 @@ pub fn make(input: &Input<'_>, budget: Budget, progress: &dyn Progress, cancel: 
     let jobs = jobs(&new, &choices, &table);
     progress.stage("comparing files", jobs.iter().map(|job| job.new_size).sum());
     let contents = Contents::new(jobs, input.new, &layers, budget.make, progress, cancel);
-    let mut maker = Maker { streams: StreamsWriter::default(), table, state: Predictor::default(), choices: &choices, contents, item: 0, cancel };
+    let mut maker =
+        Maker { streams: StreamsWriter::default(), table, state: Predictor::default(), choices: &choices, contents, item: 0, cancel };
     maker.config(input)?;
     let mut stats = Vec::new();
     for layer in input.new {
@@ -147,7 +148,7 @@ struct Maker<'a> {
     choices: &'a [Choice],
     contents: Contents<'a>,
     /// The number of the next new member.
-    item: usize,
+    item: u32,
     cancel: &'a AtomicBool,
 }
 
@@ -188,7 +189,7 @@ impl Maker<'_> {
                     self.streams.put(Stream::Flags, &[0])?;
                     self.streams.number(Stream::Base, base::BARE)?;
                     self.streams.number(Stream::Size, size)?;
-                    let choice = self.choices[self.item];
+                    let choice = self.choices[self.item as usize];
                     self.content(layer, file, size, choice.content, None, &mut stats)?;
                     self.item += 1;
                     stats.size += size;
@@ -223,7 +224,7 @@ impl Maker<'_> {
     }
 
     fn member(&mut self, layer: &dyn LayerSource, member: &Member, file: Option<u32>, stats: &mut LayerStats) -> io::Result<()> {
-        let choice = self.choices[self.item];
+        let choice = self.choices[self.item as usize];
         let base = choice.base.and_then(|number| self.table.get(number).map(|old| (number, old)));
         let base_form = base.and_then(|(_, old)| old.form);
         let form = self.table.forms.find(&member.form);
@@ -251,9 +252,8 @@ impl Maker<'_> {
 
         self.streams.put(Stream::Flags, &[flags])?;
         if flags & flag::NEXT == 0 {
-            let value = base.map_or(base::NONE, |(number, _)| {
-                base::FIRST.saturating_add(zigzag(i64::from(number) - i64::from(self.state.next_base)))
-            });
+            let value = base
+                .map_or(base::NONE, |(number, _)| base::FIRST.saturating_add(zigzag(i64::from(number) - i64::from(self.state.next_base))));
             self.streams.number(Stream::Base, value)?;
         }
         if flags & flag::PATH == 0 {
@@ -318,8 +318,7 @@ impl Maker<'_> {
         let outcome = match content {
             Content::Same(source) => Some((source, None)),
             Content::Like(source) => {
-                // Members are numbered by 32 bits.
-                let outcome = self.contents.take(self.item as u32)?;
+                let outcome = self.contents.take(self.item)?;
                 (outcome != Outcome::New).then_some((source, Some(outcome)))
             }
             _ => None,

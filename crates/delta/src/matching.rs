@@ -7,7 +7,7 @@ use crate::old::OldRef;
 
 /// What a new member comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Choice {
+pub(crate) struct Choice {
     /// The old member whose header is most like it.
     pub base: Option<OldRef>,
     /// Its content.
@@ -16,7 +16,7 @@ pub struct Choice {
 
 /// What a new content comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Content {
+pub(crate) enum Content {
     /// There is none.
     None,
     /// It is that of an old member.
@@ -37,7 +37,7 @@ struct Finder<'a> {
 }
 
 /// A choice for each member of `new`, in order.
-pub fn choose(new: &Hashed, old: &Hashed) -> Vec<Choice> {
+pub(crate) fn choose(new: &Hashed, old: &Hashed) -> Vec<Choice> {
     let finder = Finder::new(old);
     let mut next = 0;
     let mut choices = Vec::with_capacity(new.hashes.len());
@@ -57,13 +57,7 @@ pub fn choose(new: &Hashed, old: &Hashed) -> Vec<Choice> {
 
 impl<'a> Finder<'a> {
     fn new(old: &'a Hashed) -> Self {
-        let mut finder = Self {
-            old,
-            contents: HashMap::new(),
-            paths: HashMap::new(),
-            unversioned: HashMap::new(),
-            names: HashMap::new(),
-        };
+        let mut finder = Self { old, contents: HashMap::new(), paths: HashMap::new(), unversioned: HashMap::new(), names: HashMap::new() };
         for (number, member) in old.members.iter() {
             if member.form.is_some() {
                 finder.paths.entry(member.path).or_default().push(number);

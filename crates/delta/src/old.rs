@@ -10,7 +10,7 @@ use crate::source::LayerSource;
 use crate::tar::{Form, Item, Items};
 
 /// The number of an old member.
-pub type OldRef = u32;
+pub(crate) type OldRef = u32;
 
 /// One old member.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +30,7 @@ const NONE: u32 = u32::MAX;
 
 /// One old member, read.
 #[derive(Clone, Copy, Debug)]
-pub struct Old<'a> {
+pub(crate) struct Old<'a> {
     /// Path; empty for a bare content.
     pub path: &'a [u8],
     /// Target of a link.
@@ -51,14 +51,14 @@ pub struct Old<'a> {
 
 /// Forms by number.
 #[derive(Debug, Default)]
-pub struct Forms {
+pub(crate) struct Forms {
     forms: Vec<Form>,
     numbers: BTreeMap<Form, u32>,
 }
 
 impl Forms {
     /// The number of this form, a new one when it is not known.
-    pub fn number(&mut self, form: &Form) -> u32 {
+    pub(crate) fn number(&mut self, form: &Form) -> u32 {
         match self.numbers.get(form) {
             Some(number) => *number,
             None => self.add(form.clone()),
@@ -66,12 +66,12 @@ impl Forms {
     }
 
     /// The number of this form, if it is known.
-    pub fn find(&self, form: &Form) -> Option<u32> {
+    pub(crate) fn find(&self, form: &Form) -> Option<u32> {
         self.numbers.get(form).copied()
     }
 
     /// Adds a form.
-    pub fn add(&mut self, form: Form) -> u32 {
+    pub(crate) fn add(&mut self, form: Form) -> u32 {
         let number = u32::try_from(self.forms.len()).expect("memory holds fewer than 2^32 forms");
         self.forms.push(form.clone());
         self.numbers.insert(form, number);
@@ -79,24 +79,24 @@ impl Forms {
     }
 
     /// The form with this number.
-    pub fn get(&self, number: u32) -> Option<&Form> {
+    pub(crate) fn get(&self, number: u32) -> Option<&Form> {
         self.forms.get(number as usize)
     }
 
     /// How many forms there are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.forms.len()
     }
 
     /// True when there is none.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.forms.is_empty()
     }
 }
 
 /// The members of some old layers.
 #[derive(Debug, Default)]
-pub struct OldMembers {
+pub(crate) struct OldMembers {
     text: Vec<u8>,
     rows: Vec<Row>,
     layers: u16,
@@ -106,7 +106,7 @@ pub struct OldMembers {
 
 impl OldMembers {
     /// Adds a layer. Fails when the table would need more than `limit` bytes.
-    pub fn load(&mut self, layer: &dyn LayerSource, limit: u64) -> io::Result<()> {
+    pub(crate) fn load(&mut self, layer: &dyn LayerSource, limit: u64) -> io::Result<()> {
         for item in Items::new(layer.segments()?) {
             match item? {
                 Item::Member { member, file } => {
@@ -152,22 +152,17 @@ impl OldMembers {
     }
 
     /// Bytes of memory that the table needs, about.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         (self.text.len() + self.rows.len() * size_of::<Row>() + self.forms.len() * 2 * size_of::<Form>()) as u64
     }
 
     /// How many members there are.
-    pub fn len(&self) -> u32 {
+    pub(crate) fn len(&self) -> u32 {
         u32::try_from(self.rows.len()).unwrap_or(u32::MAX)
     }
 
-    /// True when there is none.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
     /// The member with this number.
-    pub fn get(&self, number: OldRef) -> Option<Old<'_>> {
+    pub(crate) fn get(&self, number: OldRef) -> Option<Old<'_>> {
         let row = self.rows.get(number as usize)?;
         let (path, rest) = self.text[row.text..].split_at(row.path as usize);
         let (link, rest) = rest.split_at(row.link as usize);
@@ -184,7 +179,7 @@ impl OldMembers {
     }
 
     /// All members with their numbers.
-    pub fn iter(&self) -> impl Iterator<Item = (OldRef, Old<'_>)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (OldRef, Old<'_>)> {
         (0..self.len()).filter_map(|number| self.get(number).map(|old| (number, old)))
     }
 }

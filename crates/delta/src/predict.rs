@@ -5,52 +5,52 @@ use std::collections::BTreeMap;
 use crate::old::OldRef;
 
 /// Bits of an item's flags: what is as expected. An item with none of [`NEXT`] names its base, or what else it is, in the base stream.
-pub mod flag {
+pub(crate) mod flag {
     /// The base is the old member after the last base.
-    pub const NEXT: u8 = 1;
+    pub(crate) const NEXT: u8 = 1;
     /// The path is the base's.
-    pub const PATH: u8 = 1 << 1;
+    pub(crate) const PATH: u8 = 1 << 1;
     /// The form is the base's, or without a base the last one.
-    pub const FORM: u8 = 1 << 2;
+    pub(crate) const FORM: u8 = 1 << 2;
     /// The time is the expected one.
-    pub const MTIME: u8 = 1 << 3;
+    pub(crate) const MTIME: u8 = 1 << 3;
     /// The size is the base's, or without a base zero.
-    pub const SIZE: u8 = 1 << 4;
+    pub(crate) const SIZE: u8 = 1 << 4;
     /// The content is the base's, or there is none.
-    pub const CONTENT: u8 = 1 << 5;
+    pub(crate) const CONTENT: u8 = 1 << 5;
     /// The link is the base's, or without a base empty.
-    pub const LINK: u8 = 1 << 6;
+    pub(crate) const LINK: u8 = 1 << 6;
     /// The extras are the base's, or without a base empty.
-    pub const EXTRAS: u8 = 1 << 7;
+    pub(crate) const EXTRAS: u8 = 1 << 7;
 }
 
 /// Numbers in the base stream.
-pub mod base {
+pub(crate) mod base {
     /// A member without a base.
-    pub const NONE: u64 = 0;
+    pub(crate) const NONE: u64 = 0;
     /// Raw bytes.
-    pub const RAW: u64 = 1;
+    pub(crate) const RAW: u64 = 1;
     /// A content without a header.
-    pub const BARE: u64 = 2;
+    pub(crate) const BARE: u64 = 2;
     /// The end of the layer.
-    pub const END: u64 = 3;
+    pub(crate) const END: u64 = 3;
     /// From here on: how far the base is from the expected one, folded to be positive.
-    pub const FIRST: u64 = 4;
+    pub(crate) const FIRST: u64 = 4;
 }
 
 /// Bits of a content's codec byte: three of codec, one for a source that is named, two of kind.
-pub mod codec {
+pub(crate) mod codec {
     /// The bits of the codec.
-    pub const MASK: u8 = 7;
+    pub(crate) const MASK: u8 = 7;
     /// The source is named; otherwise it is the base.
-    pub const NAMED: u8 = 8;
+    pub(crate) const NAMED: u8 = 8;
     /// Where the bits of the kind begin.
-    pub const KIND: u8 = 4;
+    pub(crate) const KIND: u8 = 4;
 }
 
 /// What came before.
 #[derive(Debug, Default)]
-pub struct Predictor {
+pub(crate) struct Predictor {
     /// The old member after the last base.
     pub next_base: OldRef,
     /// The old member after the last source of a content.
@@ -67,7 +67,7 @@ pub struct Predictor {
 
 impl Predictor {
     /// The time expected of a member with this base's time.
-    pub fn mtime(&self, base: Option<u64>) -> u64 {
+    pub(crate) fn mtime(&self, base: Option<u64>) -> u64 {
         match base {
             None => self.mtime,
             Some(old) => self.times.get(&old).copied().unwrap_or_else(|| old.wrapping_add(self.shift)),
@@ -75,7 +75,7 @@ impl Predictor {
     }
 
     /// Takes note of a member's time.
-    pub fn saw_mtime(&mut self, base: Option<u64>, mtime: u64) {
+    pub(crate) fn saw_mtime(&mut self, base: Option<u64>, mtime: u64) {
         if let Some(old) = base {
             self.times.insert(old, mtime);
             self.shift = mtime.wrapping_sub(old);

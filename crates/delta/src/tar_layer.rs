@@ -112,10 +112,9 @@ where
 
     fn open(&self, file: u32) -> io::Result<Box<dyn ReadSeek + '_>> {
         let index = usize::try_from(file).map_err(io::Error::other)?;
-        let &(start, size) = self
-            .files
-            .get(index)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("the layer has {} files, not a file {file}", self.files.len())))?;
+        let &(start, size) = self.files.get(index).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::NotFound, format!("the layer has {} files, not a file {file}", self.files.len()))
+        })?;
         let mut reader = self.reader()?;
         reader.seek(SeekFrom::Start(start))?;
         Ok(Box::new(Content { layer: self, reader: Some(reader), start, size, at: 0 }))
@@ -138,8 +137,7 @@ where
         let file = self.layer.files.get(self.next);
         let end = file.map_or(self.layer.size, |&(start, _)| start);
         if self.at < end {
-            // At most PIECE.
-            let mut bytes = vec![0; (end - self.at).min(PIECE as u64) as usize];
+            let mut bytes = vec![0; usize::try_from(end - self.at).unwrap_or(usize::MAX).min(PIECE)];
             if self.reader.is_none() {
                 let mut reader = self.layer.reader()?;
                 reader.seek(SeekFrom::Start(self.at))?;

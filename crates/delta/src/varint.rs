@@ -3,21 +3,25 @@
 use std::io::{self, Read};
 
 /// Appends `value`.
-pub fn put(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
+pub(crate) fn put(out: &mut Vec<u8>, mut value: u64) {
+    loop {
+        let [low, ..] = value.to_le_bytes();
         value >>= 7;
+        if value == 0 {
+            out.push(low & 0x7f);
+            return;
+        }
+        out.push(low | 0x80);
     }
-    out.push(value as u8);
 }
 
 /// Appends a signed number, small ones of either sign in one byte.
-pub fn put_signed(out: &mut Vec<u8>, value: i64) {
+pub(crate) fn put_signed(out: &mut Vec<u8>, value: i64) {
     put(out, zigzag(value));
 }
 
 /// Reads a number; `InvalidData` when it does not fit 64 bits.
-pub fn get<R: Read + ?Sized>(from: &mut R) -> io::Result<u64> {
+pub(crate) fn get<R: Read + ?Sized>(from: &mut R) -> io::Result<u64> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
         let mut byte = [0];
@@ -34,20 +38,15 @@ pub fn get<R: Read + ?Sized>(from: &mut R) -> io::Result<u64> {
     Err(io::Error::new(io::ErrorKind::InvalidData, "a number is longer than 64 bits"))
 }
 
-/// Reads a signed number.
-pub fn get_signed<R: Read + ?Sized>(from: &mut R) -> io::Result<i64> {
-    get(from).map(unzigzag)
-}
-
 /// 0, -1, 1, -2, ... as 0, 1, 2, 3, ...
 #[expect(clippy::cast_sign_loss, reason = "the bits are folded, none is lost")]
-pub const fn zigzag(value: i64) -> u64 {
+pub(crate) const fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
 }
 
 /// The inverse of [`zigzag`].
 #[expect(clippy::cast_possible_wrap, reason = "the bits are unfolded, none is lost")]
-pub const fn unzigzag(value: u64) -> i64 {
+pub(crate) const fn unzigzag(value: u64) -> i64 {
     ((value >> 1) as i64) ^ -((value & 1) as i64)
 }
 

@@ -91,6 +91,12 @@ pub enum ReconstructError {
         /// The target.
         expected: ImageId,
     },
+    /// The table of contents names other layers than the configuration.
+    #[error("the bundle's layers are not those of image {image}")]
+    WrongLayers {
+        /// The target.
+        image: ImageId,
+    },
     /// A layer that came out is not the target's.
     #[error("the bundle makes another layer than {expected}: an old layer on this node differs from what its engine says")]
     WrongLayer {
@@ -140,6 +146,10 @@ pub fn reconstruct(
     let config = applier.config(bases.first().map(|base| &base.bytes[..]), &known).map_err(ReconstructError::Patch)?;
     if digest::digest(&SHA256, &config).as_ref() != table.target.digest().as_bytes() {
         return Err(ReconstructError::WrongConfig { expected: table.target });
+    }
+    let named = ImageConfig::parse(&config).map(|config| config.diff_ids).unwrap_or_default();
+    if !named.iter().eq(infos.iter().map(|info| &info.diff_id)) {
+        return Err(ReconstructError::WrongLayers { image: table.target });
     }
     sink.config(&table.target, &config, &infos).map_err(ReconstructError::Sink)?;
     drop(config);

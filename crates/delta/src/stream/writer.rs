@@ -103,7 +103,11 @@ impl StreamsWriter {
             let pack = pack(&packed);
             let (coder, bytes) = coder::encode(&pack, window_for(pack.len() as u64))?;
             let share = |len: usize| (len as u64 * bytes.len() as u64) / pack.len() as u64;
-            written.sizes.extend(packed.iter().map(|(stream, raw)| StreamSize { stream: *stream, raw: raw.len() as u64, coded: share(raw.len()) }));
+            written.sizes.extend(packed.iter().map(|(stream, raw)| StreamSize {
+                stream: *stream,
+                raw: raw.len() as u64,
+                coded: share(raw.len()),
+            }));
             written.sections.push(Section { stream: Stream::Pack, coder, raw_len: pack.len() as u64, len: bytes.len() as u64 });
             written.bytes.push(bytes);
         }
@@ -137,7 +141,8 @@ fn windows(streams: &[(Stream, Buffer)], memory: u64) -> Vec<u32> {
     };
     let mut order: Vec<_> = (0..streams.len()).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(len(&streams[i].1)));
-    let mut windows: Vec<u32> = streams.iter().map(|(_, buffer)| if matches!(buffer, Buffer::Coding { .. }) { MAX_WINDOW_LOG - 1 } else { 17 }).collect();
+    let mut windows: Vec<u32> =
+        streams.iter().map(|(_, buffer)| if matches!(buffer, Buffer::Coding { .. }) { MAX_WINDOW_LOG - 1 } else { 17 }).collect();
     let used = |windows: &[u32]| -> u64 {
         windows.iter().zip(streams).map(|(&w, (_, buffer))| Coder::Zstd(coder::window_number(w)).memory(len(buffer))).sum()
     };

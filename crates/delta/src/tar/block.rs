@@ -156,7 +156,7 @@ impl Head {
 }
 
 /// The unsigned sum of a block's bytes, its checksum field taken as spaces.
-pub fn checksum(block: &[u8; BLOCK]) -> u32 {
+pub(super) fn checksum(block: &[u8; BLOCK]) -> u32 {
     let all: u32 = block.iter().map(|&b| u32::from(b)).sum();
     let field: u32 = block[CHECKSUM].iter().map(|&b| u32::from(b)).sum();
     all - field + 8 * u32::from(b' ')

@@ -115,7 +115,7 @@ impl Form {
     pub fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.shape.to_bytes());
         out.push(self.name as u8 | (self.link as u8) << 2 | u8::from(self.padded) << 4);
-        out.push(self.exts.len() as u8);
+        out.push(u8::try_from(self.exts.len()).expect("at most MAX_EXTS"));
         for ext in &self.exts {
             ext.write(out);
         }

@@ -167,8 +167,8 @@ impl<I: Iterator<Item = io::Result<Segment>>> Items<I> {
     }
 
     fn extended(&mut self, block: [u8; BLOCK], size: u64) -> io::Result<()> {
-        // At most MAX_EXTENDED.
-        let (size, pad) = (size as usize, padding(size));
+        let pad = padding(size);
+        let size = usize::try_from(size).map_err(io::Error::other)?;
         if self.fill(size + pad)? && self.buf.range(size..size + pad).all(|&b| b == 0) {
             let mut data = self.take(size + pad);
             data.truncate(size);

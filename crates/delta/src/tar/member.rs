@@ -79,13 +79,8 @@ impl Member {
         if link_rule.is_none() {
             put_text(&mut extras, &head.link);
         }
-        let form = Form {
-            shape: head.shape,
-            name: name.unwrap_or(NameRule::Carried),
-            link: link_rule.unwrap_or(LinkRule::Carried),
-            padded,
-            exts,
-        };
+        let form =
+            Form { shape: head.shape, name: name.unwrap_or(NameRule::Carried), link: link_rule.unwrap_or(LinkRule::Carried), padded, exts };
         if !form.exts.iter().all(ExtForm::is_modest) {
             return None;
         }

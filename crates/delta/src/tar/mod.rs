@@ -20,6 +20,6 @@ pub const MAX_EXTENDED: u64 = 1 << 20;
 
 /// Bytes of padding after `size` bytes of content.
 pub fn padding(size: u64) -> usize {
-    // Less than a block.
-    ((BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64) as usize
+    let over = usize::try_from(size % BLOCK as u64).expect("less than a block");
+    (BLOCK - over) % BLOCK
 }

@@ -2,7 +2,7 @@
 
 /// How a number is written in its field.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum NumberForm {
+pub(super) enum NumberForm {
     /// Eleven octal digits and a NUL.
     OctalNul,
     /// Eleven octal digits and a space.
@@ -21,19 +21,19 @@ impl NumberForm {
     const ALL: [Self; 6] = [Self::OctalNul, Self::OctalSpace, Self::OctalFull, Self::Binary, Self::Empty, Self::Padded];
 
     /// The form with this number in a patch.
-    pub fn from_byte(byte: u8) -> Option<Self> {
+    pub(super) fn from_byte(byte: u8) -> Option<Self> {
         Self::ALL.get(usize::from(byte)).copied()
     }
 }
 
 /// The number in a field and the form that renders it again.
-pub fn parse(field: &[u8]) -> Option<(u64, NumberForm)> {
+pub(super) fn parse(field: &[u8]) -> Option<(u64, NumberForm)> {
     let value = lenient(field)?;
     NumberForm::ALL.into_iter().find(|form| render(value, *form).is_some_and(|bytes| bytes == field)).map(|form| (value, form))
 }
 
 /// The field of a number; `None` when it does not fit.
-pub fn render(value: u64, form: NumberForm) -> Option<[u8; 12]> {
+pub(super) fn render(value: u64, form: NumberForm) -> Option<[u8; 12]> {
     let mut field = [0; 12];
     let text = match form {
         NumberForm::OctalNul => format!("{value:011o}\0"),
@@ -52,7 +52,7 @@ pub fn render(value: u64, form: NumberForm) -> Option<[u8; 12]> {
 }
 
 /// The number in a field, as forgiving as readers of tar are; `None` when there is none or it is beyond 64 bits.
-pub fn lenient(field: &[u8]) -> Option<u64> {
+pub(super) fn lenient(field: &[u8]) -> Option<u64> {
     if field[0] == 0x80 {
         let (high, low) = field.split_at(field.len() - 8);
         if high[1..].iter().any(|&b| b != 0) {
@@ -64,7 +64,7 @@ pub fn lenient(field: &[u8]) -> Option<u64> {
 }
 
 /// Octal digits between spaces and NULs; nothing at all is zero.
-pub fn lenient_octal(field: &[u8]) -> Option<u64> {
+pub(super) fn lenient_octal(field: &[u8]) -> Option<u64> {
     let trimmed = field.trim_ascii_start();
     let end = trimmed.iter().position(|&b| b == 0 || b == b' ').unwrap_or(trimmed.len());
     let mut value = 0u64;
