@@ -1,6 +1,8 @@
 //! The poll: a node's one request. Field names are one letter because an idle poll is paid for by the byte.
 
-use serde::{Deserialize, Serialize};
+use ciborium::Value;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::manifest::Mark;
 use crate::node::{Fingerprint, Inventory};
@@ -159,6 +161,7 @@ pub struct Report {
 
 /// What a report tells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub enum Event {
     /// A manifest was accepted.
     ManifestAccepted {
@@ -212,8 +215,40 @@ pub enum Event {
         reason: String,
     },
     /// An event of a newer agent.
-    #[serde(other)]
     Unknown,
+}
+
+impl Event {
+    /// The events that this version knows, as they are written.
+    const KNOWN: [&'static str; 7] =
+        ["ManifestAccepted", "ManifestRefused", "ImageInTransit", "ImagePresent", "ImageFailed", "Alloc", "Dropped"];
+}
+
+impl Serialize for Event {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, s)
+    }
+}
+
+impl<'de> Deserialize<'de> for Event {
+    /// Serde's own `other` does not pass over what an event carries: everything behind it would be misread.
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        /// An event of a name that is known.
+        #[derive(Deserialize)]
+        struct Known(#[serde(with = "Event")] Event);
+
+        let value = Value::deserialize(d)?;
+        let name = match &value {
+            Value::Text(name) => Some(name.as_str()),
+            Value::Map(one) if one.len() == 1 => one[0].0.as_text(),
+            _ => None,
+        };
+        let name = name.ok_or_else(|| D::Error::custom("an event is its name, or a map of its name and what it carries"))?;
+        if !Self::KNOWN.contains(&name) {
+            return Ok(Self::Unknown);
+        }
+        value.deserialized::<Known>().map(|known| known.0).map_err(D::Error::custom)
+    }
 }
 
 /// Client status of an allocation: what the node sees.
@@ -238,5 +273,57 @@ impl std::fmt::Display for AllocStatus {
             Self::Complete => "complete",
             Self::Failed => "failed",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cbor;
+
+    /// An agent of tomorrow.
+    #[derive(Serialize)]
+    enum Newer {
+        Plain,
+        Named { image: u64, why: String },
+        Value(Vec<u64>),
+    }
+
+    #[test]
+    fn events_of_a_newer_agent_do_not_spoil_the_reports_beside_them() {
+        #[derive(Serialize)]
+        struct Sent {
+            s: u64,
+            t: i64,
+            e: Newer,
+        }
+        let newer = [Newer::Plain, Newer::Named { image: 7, why: "x".to_owned() }, Newer::Value(vec![1, 2])];
+        let sent: Vec<Sent> = (1..).zip(newer).map(|(s, e)| Sent { s, t: 5, e }).collect();
+        let read: Vec<Report> = cbor::decode(&cbor::encode(&sent), 1000).unwrap();
+        let expected: Vec<Report> = (1..=3).map(|seq| Report { seq, at: Timestamp(5), event: Event::Unknown }).collect();
+        assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn every_event_there_and_back() {
+        let image = ImageId(Digest::new([7; 32]));
+        let (mark, reason) = (Mark { root: 1, epoch: 2, counter: 3 }, "why".to_owned());
+        let all = [
+            Event::ManifestAccepted { mark },
+            Event::ManifestRefused { mark, reason: reason.clone() },
+            Event::ImageInTransit { image, have: 1, size: 2 },
+            Event::ImagePresent { image },
+            Event::ImageFailed { image, reason: reason.clone() },
+            Event::Alloc { alloc: AllocId::new([9; 16]), status: AllocStatus::Running, reason: reason.clone(), restarts: 4 },
+            Event::Dropped { count: 5, reason },
+            Event::Unknown,
+        ];
+        assert_eq!(all.len(), Event::KNOWN.len() + 1);
+        for event in all {
+            let bytes = cbor::encode(&event);
+            assert_eq!(cbor::decode::<Event>(&bytes, 1000).unwrap(), event);
+        }
+        assert!(cbor::decode::<Event>(&cbor::encode(&7u64), 1000).is_err());
+        assert!(cbor::decode::<Event>(&cbor::encode(&std::collections::BTreeMap::from([("ImagePresent", 7u64)])), 1000).is_err());
     }
 }
