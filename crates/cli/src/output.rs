@@ -1,5 +1,8 @@
 //! What people and programs read: tables, JSON, sizes and times.
+//!
+//! Names and reasons come from nodes, archives and the server: control characters in them are shown, never sent to the terminal.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 
 use anyhow::{Result, bail};
@@ -9,8 +12,29 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 use skerry_wire::Timestamp;
 
-/// Writes to standard output; a closed pipe ends the program quietly, as with any filter.
+/// Writes text for people to standard output.
 pub(crate) fn print(text: &str) -> Result<()> {
+    write(&shown(text, &['\n', '\t']))
+}
+
+/// Text with every control character, but for the `plain` ones, in its escaped form: none of it can move the cursor, rewrite what
+/// stands there already or forge a line.
+fn shown<'a>(text: &'a str, plain: &[char]) -> Cow<'a, str> {
+    // Characters that turn the direction of text make a name look like another one.
+    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let bad = |c: char| (c.is_control() && !plain.contains(&c)) || turns(c);
+    if !text.contains(bad) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if bad(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    Cow::Owned(out)
+}
+
+/// Writes to standard output; a closed pipe ends the program quietly, as with any filter.
+fn write(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
@@ -21,12 +45,12 @@ pub(crate) fn print(text: &str) -> Result<()> {
 /// Writes a line to standard error, for people.
 pub(crate) fn note(text: &str) {
     // Nothing useful can be done about a standard error that is gone.
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", shown(text, &['\n', '\t']));
 }
 
 /// Writes a value as JSON.
 pub(crate) fn json<T: Serialize>(value: &T) -> Result<()> {
-    print(&format!("{}\n", serde_json::to_string_pretty(value)?))
+    write(&format!("{}\n", serde_json::to_string_pretty(value)?))
 }
 
 /// A table without rules; columns named in `right` are aligned right.
@@ -34,7 +58,7 @@ pub(crate) fn table(header: &[&str], right: &[&str], rows: impl IntoIterator<Ite
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(header.to_vec());
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.iter().map(|cell| shown(cell, &[])));
     }
     for (i, name) in header.iter().enumerate() {
         if let Some(column) = table.column_mut(i) {
@@ -118,6 +142,15 @@ mod tests {
         assert!(pick(&items, "ab", "node", key).unwrap_err().to_string().contains("2 nodes"));
         assert!(pick(&items, "q", "node", key).is_err());
         assert!(pick(&items, "", "node", key).is_err());
+    }
+
+    #[test]
+    fn control_characters_are_shown_and_not_sent() {
+        let evil = "ok\u{1b}[2K\rall fine\nForged  line\u{7f}\u{9b}2J\u{202e}";
+        let cell = "ok\\u{1b}[2K\\rall fine\\nForged  line\\u{7f}\\u{9b}2J\\u{202e}";
+        assert_eq!(table(&["A"], &[], [vec![evil.to_owned()]]), format!("A\n{cell}\n"));
+        assert_eq!(shown("a\tb\n\u{1b}c", &['\n', '\t']), "a\tb\n\\u{1b}c");
+        assert_eq!(shown("caf\u{e9} \u{4e2d}", &[]), "caf\u{e9} \u{4e2d}");
     }
 
     #[test]
