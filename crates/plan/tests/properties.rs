@@ -1,0 +1,165 @@
+//! What holds for every fleet and every history.
+#![allow(unreachable_pub)]
+
+mod fleet;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fleet::{group, image_id, job, node, settle, submit};
+use proptest::prelude::*;
+use skerry_plan::{Alloc, Fleet, Order, manifest, plan};
+use skerry_wire::Digest;
+use skerry_wire::job::{Constraint, Job, JobType, Operator};
+
+/// One thing that happens to a fleet.
+#[derive(Debug, Clone)]
+enum Happens {
+    Enrol(u8, bool, u64),
+    Submit(Job),
+    Stop(u8),
+    Memory(u8, u64),
+    Ended(usize),
+}
+
+fn any_job() -> impl Strategy<Value = Job> {
+    let one = (0u32..5, 0u32..300, prop::collection::vec(80u16..84, 0..2), 1u8..=4);
+    let groups = prop::collection::vec(one, 1..3);
+    (0u8..3, any::<bool>(), 1u8..=100, groups, 0u8..6, any::<bool>()).prop_map(|(id, service, priority, groups, cores, all)| {
+        let kind = if service { JobType::Service } else { JobType::System };
+        let groups = groups
+            .into_iter()
+            .enumerate()
+            .map(|(n, (count, memory, ports, image))| group(&format!("g{n}"), if service { count } else { 1 }, memory, &ports, image));
+        let mut job = job(&format!("job{id}"), kind, priority, groups.collect());
+        if all {
+            job.node_pool = "all".to_owned();
+        }
+        let value = cores.to_string();
+        job.constraints.push(Constraint { attribute: "${attr.cores}".to_owned(), operator: Operator::NotEqual, value });
+        job
+    })
+}
+
+fn happens() -> impl Strategy<Value = Happens> {
+    prop_oneof![
+        (1u8..8, any::<bool>(), 0u64..1000).prop_map(|(n, lab, memory)| Happens::Enrol(n, lab, memory)),
+        any_job().prop_map(Happens::Submit),
+        (0u8..3).prop_map(Happens::Stop),
+        (1u8..8, 0u64..1000).prop_map(|(n, memory)| Happens::Memory(n, memory)),
+        (0usize..20).prop_map(Happens::Ended),
+    ]
+}
+
+fn step(fleet: &mut Fleet, what: Happens) {
+    match what {
+        Happens::Enrol(n, lab, memory) => {
+            fleet.nodes.entry(fleet::node_id(n)).or_insert_with(|| node(n, if lab { "lab" } else { "default" }, memory));
+        }
+        Happens::Submit(job) => submit(fleet, job),
+        Happens::Stop(n) => {
+            if let Some(job) = fleet.jobs.get_mut(&format!("job{n}")) {
+                job.stopped = Some("job stopped".to_owned());
+            }
+        }
+        Happens::Memory(n, memory) => {
+            if let Some(node) = fleet.nodes.get_mut(&fleet::node_id(n)) {
+                node.fingerprint.memory_mib = memory;
+            }
+        }
+        Happens::Ended(n) => {
+            if let Some(alloc) = fleet.allocs.values_mut().filter(|a| a.order != Order::Run).nth(n) {
+                alloc.ended = true;
+            }
+        }
+    }
+}
+
+fn check(fleet: &Fleet) {
+    let running: Vec<&Alloc> = fleet.allocs.values().filter(|a| a.order == Order::Run).collect();
+    let mut slots = BTreeSet::new();
+    let mut ports = BTreeSet::new();
+    let mut counts: BTreeMap<(&str, &str), BTreeSet<u32>> = BTreeMap::new();
+    for alloc in &running {
+        assert!(slots.insert((&alloc.job, &alloc.group, alloc.index, alloc.node)), "two in one slot: {alloc:?}");
+        counts.entry((&alloc.job, &alloc.group)).or_default().insert(alloc.index);
+        for port in &alloc.claim.ports {
+            assert!(ports.insert((alloc.node, port)), "two claim port {port} on {}", alloc.node);
+        }
+        let desired = &fleet.jobs[&alloc.job];
+        assert!(desired.stopped.is_none(), "runs and is stopped: {alloc:?}");
+        if desired.job.kind == JobType::Service {
+            let elsewhere = running.iter().filter(|a| (&a.job, &a.group, a.index) == (&alloc.job, &alloc.group, alloc.index)).count();
+            assert_eq!(elsewhere, 1, "an index runs twice: {alloc:?}");
+            let count = desired.job.group(&alloc.group).map_or(0, |g| g.count);
+            assert!(alloc.index < count, "more than {count}: {alloc:?}");
+        }
+    }
+    for node in fleet.nodes.keys() {
+        let content = manifest::content(*node, fleet.allocs.values(), |_, _| Some(Digest::new([0; 32])));
+        let listed: BTreeSet<_> = content.allocs.iter().map(|a| (&a.job, &a.group, a.index)).collect();
+        assert_eq!(listed.len(), content.allocs.len());
+        assert!(content.allocs.is_sorted_by_key(|a| (&a.job, &a.group, a.index)));
+        let runs: BTreeSet<_> = content.allocs.iter().map(|a| a.id).collect();
+        assert!(content.tombstones.iter().all(|t| !runs.contains(&t.id)), "runs and stops at once");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens(history in prop::collection::vec(happens(), 1..25)) {
+        let mut fleet = fleet::fleet([]);
+        for what in history {
+            let before = fleet.clone();
+            step(&mut fleet, what.clone());
+            let plan = settle(&mut fleet);
+            check(&fleet);
+            // Nothing moves to another node, and nothing stops without an order.
+            for stop in &plan.stops {
+                prop_assert!(matches!(stop.order, Order::Stop(_)), "{:?}", stop);
+                prop_assert!(matches!(what, Happens::Submit(_) | Happens::Stop(_)), "{:?} stopped {:?}", what, stop);
+            }
+            for start in &plan.starts {
+                if let Some(old) = start.replaces {
+                    let (old, new) = (&before.allocs[&old], &start.alloc);
+                    prop_assert_eq!((&old.job, &old.group, old.index, old.node), (&new.job, &new.group, new.index, new.node));
+                    prop_assert!(old.version < new.version);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_order_of_the_input_does_not_show(jobs in prop::collection::vec(any_job(), 1..5), nodes in prop::collection::vec(1u8..9, 1..9)) {
+        let build = |jobs: &mut dyn Iterator<Item = &Job>, nodes: &mut dyn Iterator<Item = &u8>| {
+            let mut fleet = fleet::fleet(nodes.map(|n| node(*n, "default", u64::from(*n) * 100)));
+            // Of several jobs of one id the one with the least priority, in whichever order they come.
+            let mut least: BTreeMap<String, Job> = BTreeMap::new();
+            for job in jobs {
+                let kept = least.entry(job.id.clone()).or_insert_with(|| job.clone());
+                if format!("{job:?}") < format!("{kept:?}") {
+                    *kept = job.clone();
+                }
+            }
+            for (_, job) in least {
+                submit(&mut fleet, job);
+            }
+            fleet
+        };
+        let forward = plan(&build(&mut jobs.iter(), &mut nodes.iter()));
+        let backward = plan(&build(&mut jobs.iter().rev(), &mut nodes.iter().rev()));
+        prop_assert_eq!(forward, backward);
+    }
+
+    #[test]
+    fn an_image_is_never_its_own_base(inventory in prop::collection::btree_set(1u8..=4, 0..4)) {
+        let fleet = fleet::fleet([]);
+        let mut holder = node(1, "default", 0);
+        holder.inventory = inventory.into_iter().map(image_id).collect();
+        let choice = skerry_plan::base::choose(&image_id(1), &holder, &fleet.images, &[], &skerry_plan::base::NoEstimate);
+        prop_assert!(!choice.bases.contains(&image_id(1)));
+        prop_assert!(choice.bases.iter().all(|b| holder.inventory.contains(b)));
+        prop_assert!(choice.bases.is_sorted());
+    }
+}
