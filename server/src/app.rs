@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ring::rand::SystemRandom;
 use skerry_trust::{KeyError, RootError, SigningKey, TrustedRoot};
 use skerry_wire::Blob;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 
 use crate::agent_api::Agents;
 use crate::builds::Builds;
@@ -37,8 +37,6 @@ pub struct App {
     pub random: SystemRandom,
     /// Layers that are being uploaded.
     pub uploads: Arc<Semaphore>,
-    /// A layer came in and has no index yet.
-    pub new_layer: Notify,
     /// Who was heard of, and what admits nodes to objects.
     pub agents: Agents,
     /// The way to the workers that build bundles.

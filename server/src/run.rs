@@ -12,7 +12,7 @@ use ring::rand::SystemRandom;
 use rustix::fs::{FlockOperation, flock};
 use skerry_plan::base::NoEstimate;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
@@ -106,7 +106,6 @@ impl Server {
             metrics: Metrics::new(),
             random,
             uploads,
-            new_layer: Notify::new(),
             agents,
             builds,
         });

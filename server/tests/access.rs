@@ -1,4 +1,5 @@
 //! Who is let in, with what, and how errors look.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The server's process: killed at any instant, started again; a second one on its folder; a bad configuration.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod support;
 

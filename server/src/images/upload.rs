@@ -62,7 +62,6 @@ pub async fn layer(
     let new = app.store.add_layer(layer, caller.by()).await?;
     drop(pin);
     app.metrics.layer_bytes.inc_by(stored);
-    app.new_layer.notify_one();
     tracing::info!(%diff_id, size = summary.size, stored, new, "layer kept");
     Ok(if new { StatusCode::CREATED } else { StatusCode::OK })
 }

@@ -20,9 +20,6 @@ pub trait ObjectStore {
     /// All objects with their sizes, sorted.
     async fn objects(&self) -> Result<Vec<(Digest, u64)>, StoreError>;
 
-    /// Makes an object known before anything names it; its file must be in place. The same object again changes nothing.
-    async fn add_object(&self, digest: Digest, size: u64, at: Timestamp) -> Result<(), StoreError>;
-
     /// Takes away the rows of objects that nothing names and that are older than `before`; gives what it took, for their files to be
     /// deleted.
     async fn forget_unnamed_objects(&self, before: Timestamp) -> Result<Vec<Digest>, StoreError>;
@@ -53,10 +50,6 @@ impl ObjectStore for SqliteStore {
             Ok(rows.collect::<Result<_, _>>()?)
         })
         .await
-    }
-
-    async fn add_object(&self, digest: Digest, size: u64, at: Timestamp) -> Result<(), StoreError> {
-        self.write(move |c| add(c, &digest, size, at)).await
     }
 
     async fn forget_unnamed_objects(&self, before: Timestamp) -> Result<Vec<Digest>, StoreError> {

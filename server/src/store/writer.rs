@@ -125,10 +125,10 @@ fn commit_group(connection: &Connection, group: impl Iterator<Item = Box<dyn Wri
     if outcome.is_ok() {
         outcome = connection.execute_batch("COMMIT").map_err(StoreError::from);
     }
-    if !connection.is_autocommit() {
-        if let Err(error) = connection.execute_batch("ROLLBACK") {
-            tracing::error!(%error, "a transaction could not be rolled back");
-        }
+    if !connection.is_autocommit()
+        && let Err(error) = connection.execute_batch("ROLLBACK")
+    {
+        tracing::error!(%error, "a transaction could not be rolled back");
     }
     if let Err(error) = &outcome {
         tracing::error!(%error, writes = told.len(), "a group of writes was not committed");

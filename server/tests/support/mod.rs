@@ -1,4 +1,5 @@
 //! A real server on loopback, with TLS and a database in a temporary folder, and small images to publish.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
 pub mod job;
