@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 use skerry_client::{Client, Connection};
 use skerry_trust::{SigningKey, TrustedRoot};
@@ -48,9 +48,9 @@ impl Config {
             Some(path) => path.to_owned(),
             None => default_path()?,
         };
-        let text = fs::read_to_string(&path).with_context(|| {
-            format!(
-                "no configuration at {}\n  Give one with --config or SKERRY_CONFIG. `skerry-server dev --data DIR` writes DIR/cli.toml.",
+        let text = fs::read_to_string(&path).map_err(|error| {
+            anyhow!(
+                "configuration {}: {error}\n  Give one with --config or SKERRY_CONFIG. `skerry-server dev --data DIR` writes DIR/cli.toml.",
                 path.display()
             )
         })?;
@@ -142,6 +142,13 @@ mod tests {
         let error = format!("{:#}", config.client().unwrap_err());
         assert!(error.contains("ca.pem"), "{error}");
         assert!(config.release_key(None).is_err());
+    }
+
+    #[test]
+    fn the_hint_comes_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = format!("{:#}", Config::load(Some(&folder.path().join("none.toml"))).unwrap_err());
+        assert!(error.contains("none.toml: No such file") && error.ends_with("writes DIR/cli.toml."), "{error}");
     }
 
     #[test]

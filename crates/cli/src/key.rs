@@ -1,10 +1,10 @@
 //! `skerry key`: release keys, made and kept where the publisher is.
 
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use ring::rand::SystemRandom;
 use serde_json::json;
 use skerry_trust::{PublicKey, SigningKey};
@@ -18,12 +18,10 @@ pub(crate) fn run(command: KeyCommand, json: bool) -> Result<()> {
         KeyCommand::Generate { out } => {
             let pkcs8 = SigningKey::generate(&SystemRandom::new())?;
             let key = SigningKey::from_pkcs8(&pkcs8)?;
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&out)
-                .with_context(|| format!("cannot write the key to {}: a key is never overwritten", out.display()))?;
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&out).map_err(|e| match e.kind() {
+                io::ErrorKind::AlreadyExists => anyhow!("{} is there already: a key is never overwritten", out.display()),
+                _ => anyhow!("writing {}: {e}", out.display()),
+            })?;
             file.write_all(SigningKey::to_text(&pkcs8).as_bytes())
                 .and_then(|()| file.sync_all())
                 .with_context(|| format!("writing {}", out.display()))?;
