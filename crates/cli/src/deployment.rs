@@ -83,7 +83,8 @@ pub(crate) fn describe(status: &SetStatus) -> String {
 
 /// Waits until a set has come to its end; `timeout` in seconds. An error when it failed or the time ran out.
 pub(crate) async fn wait(client: &Client, id: &SetId, timeout: Option<u64>) -> Result<SetStatus> {
-    let deadline = timeout.map(|s| Instant::now() + Duration::from_secs(s));
+    // A time that no clock reaches is for ever.
+    let deadline = timeout.and_then(|s| Instant::now().checked_add(Duration::from_secs(s)));
     let bar = if output::interactive() { ProgressBar::new(0) } else { ProgressBar::hidden() };
     bar.set_style(ProgressStyle::with_template("{spinner} {pos} of {len} rows done  {msg}").expect("a template of ours"));
     loop {
@@ -117,7 +118,7 @@ fn ended(state: SetState) -> bool {
 }
 
 fn waiting_for(row: &SetRow) -> String {
-    format!("{} on {}: {}", row.reference, row.node_name, word(row.state))
+    output::shown(&format!("{} on {}: {}", row.reference, row.node_name, word(row.state)), &[]).into_owned()
 }
 
 fn word(state: SetState) -> &'static str {

@@ -19,7 +19,7 @@ pub(crate) fn print(text: &str) -> Result<()> {
 
 /// Text with every control character, but for the `plain` ones, in its escaped form: none of it can move the cursor, rewrite what
 /// stands there already or forge a line.
-fn shown<'a>(text: &'a str, plain: &[char]) -> Cow<'a, str> {
+pub(crate) fn shown<'a>(text: &'a str, plain: &[char]) -> Cow<'a, str> {
     // Characters that turn the direction of text make a name look like another one.
     let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let bad = |c: char| (c.is_control() && !plain.contains(&c)) || turns(c);
