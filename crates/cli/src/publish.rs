@@ -134,7 +134,7 @@ fn name_and_tag(args: &PublishArgs, image: &ArchiveImage, reference: Option<&str
 }
 
 /// `name:tag` at the last colon that is not part of a registry's port.
-fn split_reference(reference: &str) -> (&str, Option<&str>) {
+pub(crate) fn split_reference(reference: &str) -> (&str, Option<&str>) {
     match reference.rsplit_once(':') {
         Some((name, tag)) if !tag.contains('/') && !tag.is_empty() => (name, Some(tag)),
         _ => (reference, None),
