@@ -1,1 +1,263 @@
+//! A bundle over a link that cuts, a server that passes over ranges, and bytes that are wrong.
 
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+
+use skerry_bundle::make::{Layer, MakeOptions, Target, make};
+use skerry_delta::source::{LayerSource, ReadSeek, Segment};
+use skerry_trust::{SigningKey, TimeBound};
+use skerry_wire::{DiffId, Timestamp, limits};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::*;
+use crate::ledger::{samples, sha256};
+
+const CHUNK: u64 = limits::CHUNK as u64;
+
+/// A layer that is one run of bytes.
+struct Plain(Vec<u8>);
+
+impl LayerSource for Plain {
+    fn segments(&self) -> std::io::Result<Box<dyn Iterator<Item = std::io::Result<Segment>> + Send + '_>> {
+        Ok(Box::new(std::iter::once(Ok(Segment::Raw(self.0.clone())))))
+    }
+
+    fn open(&self, _file: u32) -> std::io::Result<Box<dyn ReadSeek + '_>> {
+        Err(std::io::ErrorKind::NotFound.into())
+    }
+}
+
+/// A full bundle of about `size` bytes that do not compress.
+fn bundle(key: &SigningKey, size: usize) -> Vec<u8> {
+    let mut noise = vec![0; size];
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut noise).unwrap();
+    let tar = skerry_image::load::single_file_layer("noise", &noise);
+    let diff_id = DiffId(sha256(&tar));
+    let config = format!(r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":["{diff_id}"]}}}}"#);
+    let source = Plain(tar);
+    let target = Target { config: config.as_bytes(), layers: vec![Layer { diff_id, source: &source }] };
+    let mut out = Vec::new();
+    make(&target, &[], &MakeOptions::default(), &skerry_delta::Silent, &AtomicBool::new(false), key, &mut out).unwrap();
+    out
+}
+
+/// What the server does with one request.
+#[derive(Debug, Clone, Copy)]
+enum Answer {
+    /// As it should.
+    Well,
+    /// Closes the connection after so many bytes of the body.
+    Cut(usize),
+    /// 200 and the whole file, whatever was asked for.
+    Whole,
+    /// One wrong byte at this offset of the file.
+    Wrong(u64),
+    /// A body that says that it is shorter, and ends well.
+    Short(usize),
+    /// An error of the API.
+    Refuse,
+}
+
+struct Server {
+    client: Client,
+    /// Ranges as they were asked for: `bytes=A-B`.
+    asked: Arc<Mutex<Vec<String>>>,
+    /// Bytes of bodies that were sent.
+    sent: Arc<AtomicU64>,
+    _time: watch::Sender<TimeBound>,
+}
+
+/// Serves `file`; answers in turn, then well.
+async fn serve(file: Vec<u8>, answers: Vec<Answer>) -> Server {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let private = rustls_pki_types::PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], private).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let (asked, sent) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicU64::new(0)));
+    let (noted, counted) = (Arc::clone(&asked), Arc::clone(&sent));
+    tokio::spawn(async move {
+        let mut answers = VecDeque::from(answers);
+        loop {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let Ok(mut tls) = acceptor.accept(tcp).await else { continue };
+            // Requests of a connection until it is cut; the client keeps one at a time.
+            while let Some(head) = read_head(&mut tls).await {
+                let range = head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("range: ").map(str::to_owned)).unwrap_or_default();
+                noted.lock().unwrap().push(range.clone());
+                let answer = answers.pop_front().unwrap_or(Answer::Well);
+                if !respond(&mut tls, &file, &range, answer, &counted).await {
+                    break;
+                }
+            }
+        }
+    });
+    let (keep, time) = watch::channel(TimeBound::new(Timestamp(0), None));
+    let client = Client::new(&url, certificate.pem().as_bytes(), 65536, time).unwrap();
+    Server { client, asked, sent, _time: keep }
+}
+
+async fn read_head(tls: &mut (impl AsyncReadExt + Unpin)) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(tls.read_u8().await.ok()?);
+    }
+    Some(String::from_utf8(head).unwrap())
+}
+
+/// False when the connection is to be closed.
+async fn respond(tls: &mut (impl AsyncWriteExt + Unpin), file: &[u8], range: &str, answer: Answer, sent: &AtomicU64) -> bool {
+    let (start, end) = range.trim().strip_prefix("bytes=").and_then(|r| r.split_once('-')).unwrap_or(("0", ""));
+    let start: usize = start.parse().unwrap();
+    let end = end.parse::<usize>().map_or(file.len(), |last| last + 1);
+    let mut body = file[start..end].to_vec();
+    let mut status = "206 Partial Content";
+    let mut cut = usize::MAX;
+    match answer {
+        Answer::Well => {}
+        Answer::Cut(at) => cut = at,
+        Answer::Whole => (status, body) = ("200 OK", file.to_vec()),
+        Answer::Wrong(at) => {
+            if let Some(byte) = usize::try_from(at).unwrap().checked_sub(start).and_then(|at| body.get_mut(at)) {
+                *byte ^= 1;
+            }
+        }
+        Answer::Short(by) => body.truncate(body.len().saturating_sub(by)),
+        Answer::Refuse => {
+            status = "403 Forbidden";
+            body = br#"{"code":"not_admitted","message":"this node may not have it"}"#.to_vec();
+        }
+    }
+    let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n", body.len());
+    let part = &body[..cut.min(body.len())];
+    sent.fetch_add(part.len() as u64, Ordering::Relaxed);
+    tls.write_all(head.as_bytes()).await.is_ok() && tls.write_all(part).await.is_ok() && tls.flush().await.is_ok() && cut >= body.len()
+}
+
+fn order(path: PathBuf, file: &[u8], key: &SigningKey) -> Order {
+    Order {
+        digest: sha256(file),
+        size: file.len() as u64,
+        capability: "c0ffee".to_owned(),
+        node: samples::node(),
+        keys: key.public().into(),
+        path,
+    }
+}
+
+/// One try, as the images task makes it.
+async fn attempt(server: &Server, order: &Order) -> Result<(), FetchError> {
+    let mut fetch = Fetch::open(&server.client, order.clone(), Arc::new(|_| {})).await?;
+    fetch.table().await?;
+    fetch.rest().await
+}
+
+/// Tries until it works; the failures on the way.
+async fn until_done(server: &Server, order: &Order) -> Vec<FetchError> {
+    let mut failures = Vec::new();
+    while let Err(error) = attempt(server, order).await {
+        failures.push(error);
+        assert!(failures.len() < 20, "{failures:?}");
+    }
+    failures
+}
+
+#[tokio::test]
+async fn two_requests_fetch_a_bundle_and_none_when_it_is_here() {
+    let (key, dir) = (samples::key(), tempfile::tempdir().unwrap());
+    let file = bundle(&key, 400_000);
+    let server = serve(file.clone(), vec![]).await;
+    let order = order(dir.path().join("b.part"), &file, &key);
+    assert!(until_done(&server, &order).await.is_empty());
+    assert_eq!(std::fs::read(&order.path).unwrap(), file);
+    assert_eq!(*server.asked.lock().unwrap(), ["bytes=0-65535".to_owned(), "bytes=65536-".to_owned()]);
+    attempt(&server, &order).await.unwrap();
+    assert_eq!(server.sent.load(Ordering::Relaxed), file.len() as u64);
+}
+
+#[tokio::test]
+async fn cuts_at_any_byte_cost_no_byte_twice() {
+    let (key, dir) = (samples::key(), tempfile::tempdir().unwrap());
+    let file = bundle(&key, 400_000);
+    let cuts = [0, 1, 8, 70, 200, 1000, 65_000, 1, 65_536, 0, 130_000, 77];
+    let server = serve(file.clone(), cuts.map(Answer::Cut).to_vec()).await;
+    let order = order(dir.path().join("b.part"), &file, &key);
+    let failures = until_done(&server, &order).await;
+    assert!(failures.iter().all(|f| matches!(f, FetchError::Call(_))), "{failures:?}");
+    assert_eq!(std::fs::read(&order.path).unwrap(), file);
+    assert_eq!(server.sent.load(Ordering::Relaxed), file.len() as u64, "{:?}", server.asked.lock().unwrap());
+}
+
+#[tokio::test]
+async fn a_chunk_that_is_wrong_on_the_way_or_on_the_disk_is_fetched_again_alone() {
+    let (key, dir) = (samples::key(), tempfile::tempdir().unwrap());
+    let file = bundle(&key, 400_000);
+    let server = serve(file.clone(), vec![Answer::Well, Answer::Wrong(200_000)]).await;
+    let order = order(dir.path().join("b.part"), &file, &key);
+    assert!(until_done(&server, &order).await.is_empty());
+    assert_eq!(std::fs::read(&order.path).unwrap(), file);
+    assert_eq!(server.sent.load(Ordering::Relaxed), file.len() as u64 + CHUNK);
+    // A power cut left a page of zeros.
+    let mut zeroed = file.clone();
+    zeroed[300_000..304_096].fill(0);
+    std::fs::write(&order.path, zeroed).unwrap();
+    assert!(until_done(&server, &order).await.is_empty());
+    assert_eq!(std::fs::read(&order.path).unwrap(), file);
+    assert_eq!(server.sent.load(Ordering::Relaxed), file.len() as u64 + 2 * CHUNK);
+}
+
+#[tokio::test]
+async fn a_server_that_passes_over_the_range_is_understood() {
+    let (key, dir) = (samples::key(), tempfile::tempdir().unwrap());
+    let file = bundle(&key, 300_000);
+    let server = serve(file.clone(), vec![Answer::Cut(90_000), Answer::Whole, Answer::Whole]).await;
+    let order = order(dir.path().join("b.part"), &file, &key);
+    until_done(&server, &order).await;
+    assert_eq!(std::fs::read(&order.path).unwrap(), file);
+}
+
+#[tokio::test]
+async fn bodies_that_end_early_are_gone_on_with_and_never_looped_on() {
+    let (key, dir) = (samples::key(), tempfile::tempdir().unwrap());
+    let file = bundle(&key, 300_000);
+    let server = serve(file.clone(), vec![Answer::Short(100), Answer::Short(50_000), Answer::Short(usize::MAX)]).await;
+    let order = order(dir.path().join("b.part"), &file, &key);
+    let failures = until_done(&server, &order).await;
+    assert!(matches!(failures[..], [FetchError::Short { .. }]), "{failures:?}");
+    assert_eq!(std::fs::read(&order.path).unwrap(), file);
+    assert_eq!(server.sent.load(Ordering::Relaxed), file.len() as u64);
+}
+
+#[tokio::test]
+async fn what_cannot_be_believed_is_refused() {
+    let (key, dir) = (samples::key(), tempfile::tempdir().unwrap());
+    let file = bundle(&key, 100_000);
+    let good = order(dir.path().join("b.part"), &file, &key);
+    let signed_by_another = Order { keys: samples::key().public().into(), ..good.clone() };
+    let longer = Order { size: good.size + 1, ..good.clone() };
+    let server = serve(file.clone(), vec![Answer::Wrong(40), Answer::Wrong(0), Answer::Refuse]).await;
+    for (order, expected) in [(&good, "signature"), (&good, "not a Skerry bundle"), (&good, "may not have it"), (&signed_by_another, "not trusted")] {
+        let error = attempt(&server, order).await.unwrap_err().to_string();
+        assert!(error.contains(expected), "{expected}: {error}");
+    }
+    assert!(attempt(&server, &longer).await.unwrap_err().to_string().contains("offered were"));
+    // None of it left anything behind that stands in the way.
+    attempt(&server, &good).await.unwrap();
+    assert_eq!(std::fs::read(&good.path).unwrap(), file);
+}
+
+#[tokio::test]
+async fn a_server_that_only_ever_lies_is_given_up() {
+    let (key, dir) = (samples::key(), tempfile::tempdir().unwrap());
+    let file = bundle(&key, 100_000);
+    let server = serve(file.clone(), vec![Answer::Wrong(50_000); 40]).await;
+    let error = attempt(&server, &order(dir.path().join("b.part"), &file, &key)).await.unwrap_err();
+    assert!(error.to_string().contains("wrong bytes"), "{error}");
+}

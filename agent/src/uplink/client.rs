@@ -264,7 +264,11 @@ fn reasons(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let more = error.to_string();
+        let mut more = error.to_string();
+        // rustls explains this one at length; for us it is the ordinary way of a link to break.
+        if more.contains("without sending TLS close_notify") {
+            more = "the connection was cut".to_owned();
+        }
         if !text.contains(&more) {
             text.push_str(": ");
             text.push_str(&more);
