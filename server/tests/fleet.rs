@@ -1,4 +1,5 @@
 //! From a submit to the bytes on a node: jobs, manifests, offers, bundles, reports, deployment sets.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod support;

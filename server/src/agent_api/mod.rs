@@ -63,10 +63,10 @@ pub async fn keep_contacts(app: Arc<App>, mut stop: watch::Receiver<bool>) {
             _ = stop.wait_for(|stop| *stop) => true,
         };
         let contacts = app.agents.contacts.take_unkept();
-        if !contacts.is_empty() {
-            if let Err(error) = app.store.keep_contacts(contacts).await {
-                tracing::warn!(%error, "when nodes were last heard of could not be kept");
-            }
+        if !contacts.is_empty()
+            && let Err(error) = app.store.keep_contacts(contacts).await
+        {
+            tracing::warn!(%error, "when nodes were last heard of could not be kept");
         }
         if ended {
             return;

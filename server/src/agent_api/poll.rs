@@ -102,12 +102,12 @@ async fn answer(
     reply.roots = app.roots_after(request.mark.root);
     let mut room = ROOM;
     let mut wanted: Vec<_> = request.specifications.iter().copied().take(SPECIFICATIONS).collect();
-    if latest > request.mark {
-        if let Some(new) = app.store.manifest(node, request.mark).await? {
-            room = room.saturating_sub(new.envelope.len());
-            wanted.extend(new.specifications);
-            reply.manifest = Some(Blob(new.envelope));
-        }
+    if latest > request.mark
+        && let Some(new) = app.store.manifest(node, request.mark).await?
+    {
+        room = room.saturating_sub(new.envelope.len());
+        wanted.extend(new.specifications);
+        reply.manifest = Some(Blob(new.envelope));
     }
     wanted.sort_unstable();
     wanted.dedup();

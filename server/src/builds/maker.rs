@@ -1,6 +1,7 @@
 //! Makes bundles from the layers that the server keeps, and proves them with the code that agents apply them with.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::sync::Arc;
@@ -70,9 +71,8 @@ fn failed(what: &str, error: &io::Error) -> MakeError {
 fn open_layers<'a>(sources: &'a StoredSources, order: &MakeOrder) -> Result<BTreeMap<DiffId, Box<dyn LayerSource + 'a>>, MakeError> {
     let mut layers = BTreeMap::new();
     for layer in order.bases.iter().chain([&order.target]).flat_map(|image| &image.layers) {
-        if !layers.contains_key(&layer.diff_id) {
-            let source = sources.layer(&layer.diff_id).map_err(|e| failed(&format!("layer {}", layer.diff_id), &e))?;
-            layers.insert(layer.diff_id, source);
+        if let Entry::Vacant(place) = layers.entry(layer.diff_id) {
+            place.insert(sources.layer(&layer.diff_id).map_err(|e| failed(&format!("layer {}", layer.diff_id), &e))?);
         }
     }
     Ok(layers)

@@ -17,6 +17,8 @@ use crate::config::Limits;
 
 /// Bytes of a request's head at most.
 const HEAD: usize = 16 * 1024;
+/// Bytes of a connection's send buffer, of which the kernel gives about as many again for its own use.
+const SEND_BUFFER: usize = 32 * 1024;
 /// Pause after an error of `accept` that is the machine's (no file descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -62,6 +64,10 @@ async fn connection(stream: TcpStream, tls: TlsAcceptor, router: Router, limits:
     // Small answers go out at once; they are written whole.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "no TCP_NODELAY");
+    }
+    // What waits in the buffer when a link is cut was sent in vain.
+    if let Err(error) = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER) {
+        tracing::debug!(%error, "no SO_SNDBUF");
     }
     let stream = match tokio::time::timeout(limits.handshake.duration(), tls.accept(stream)).await {
         Ok(Ok(stream)) => stream,
