@@ -53,8 +53,8 @@ pub(crate) async fn publish(config: &Config, client: &Client, args: PublishArgs)
     let (archive_path, spool, reference) = if path.exists() {
         (path.to_owned(), None, None)
     } else {
-        let spool = engine_source::export(&args.docker, &args.source).await?;
-        (spool.path().to_owned(), Some(spool), Some(args.source.clone()))
+        let (spool, named) = engine_source::export(&args.docker, &args.source).await?;
+        (spool.path().to_owned(), Some(spool), named)
     };
     let (select, path) = (args.select.clone(), archive_path.clone());
     let checked = tokio::task::spawn_blocking(move || check(&path, select.as_deref())).await.context("checking the archive")??;
@@ -118,9 +118,15 @@ fn check(path: &Path, select: Option<&str>) -> Result<Checked> {
     Ok(Checked { image, sizes })
 }
 
+/// What to publish as: what was asked for, else what the image was chosen by, else its first name in the archive.
 fn name_and_tag(args: &PublishArgs, image: &ArchiveImage, reference: Option<&str>) -> Result<(String, String)> {
-    let own = image.repo_tags.first().map(String::as_str).or(reference.filter(|r| !r.starts_with("sha256:"))).unwrap_or("");
-    let (own_name, own_tag) = split_reference(own);
+    let chosen = reference.or(args.select.as_deref()).filter(|chosen| image.repo_tags.iter().any(|tag| same_name(tag, chosen)));
+    let own = chosen.or(image.repo_tags.first().map(String::as_str)).or(reference).map(familiar).unwrap_or_default();
+    let (own_name, own_tag) = match split_reference(own) {
+        // An OCI layout may give a tag alone; what it is a tag of, nobody says.
+        (tag, None) if !tag.contains('/') && chosen.is_none() && reference.is_none() => ("", Some(tag).filter(|tag| !tag.is_empty())),
+        split => split,
+    };
     let name = args.name.clone().unwrap_or_else(|| own_name.to_owned());
     if name.is_empty() {
         bail!("{} does not say the image's name\n  Give one with --name (and --tag).", args.source);
@@ -131,6 +137,18 @@ fn name_and_tag(args: &PublishArgs, image: &ArchiveImage, reference: Option<&str
     };
     let tag = args.tag.clone().or(in_name).or_else(|| own_tag.map(str::to_owned)).unwrap_or_else(|| "latest".to_owned());
     Ok((name, tag))
+}
+
+/// Do two references name the same image, a tag that is left out being `latest`?
+fn same_name(a: &str, b: &str) -> bool {
+    let ((a, a_tag), (b, b_tag)) = (split_reference(familiar(a)), split_reference(familiar(b)));
+    a == b && a_tag.unwrap_or("latest") == b_tag.unwrap_or("latest")
+}
+
+/// A reference as Docker shows it: some tools write out the registry that is meant when none is given.
+fn familiar(reference: &str) -> &str {
+    let short = reference.strip_prefix("docker.io/").unwrap_or(reference);
+    short.strip_prefix("library/").filter(|_| short.len() < reference.len()).unwrap_or(short)
 }
 
 /// `name:tag` at the last colon that is not part of a registry's port.
@@ -238,7 +256,50 @@ pub(crate) fn bar(what: &str, total: u64) -> ProgressBar {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+    use crate::args::{Cli, Command, ImageCommand};
+
+    fn published(source: &str, options: &[&str], tags: &[&str], reference: Option<&str>) -> Option<String> {
+        let line = ["skerry", "image", "publish", source].into_iter().chain(options.iter().copied());
+        let Command::Image(ImageCommand::Publish(args)) = Cli::parse_from(line).command else { panic!("not a publish") };
+        let config = r#"{"architecture":"arm64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#.as_bytes();
+        let image = ArchiveImage {
+            image_id: skerry_wire::ImageId(skerry_image::sha256(config)),
+            config_bytes: config.to_vec(),
+            config: skerry_image::config::ImageConfig::parse(config).unwrap(),
+            repo_tags: tags.iter().map(|&tag| tag.to_owned()).collect(),
+            layers: Vec::new(),
+        };
+        name_and_tag(&args, &image, reference).ok().map(|(name, tag)| format!("{name}:{tag}"))
+    }
+
+    #[test]
+    fn names_to_publish_as() {
+        let two = ["shop/till:1", "shop/till:2"];
+        for (options, tags, reference, expected) in [
+            (&[][..], &two[..], None, Some("shop/till:1")),
+            (&["--select", "shop/till:2"], &two, None, Some("shop/till:2")),
+            (&["--select", "shop/till:2", "--tag", "3"], &two, None, Some("shop/till:3")),
+            (&[], &two, Some("shop/till:2"), Some("shop/till:2")),
+            (&[], &["till:latest"], Some("till:latest"), Some("till:latest")),
+            (&["--select", "till"], &["a:1", "till:latest"], None, Some("till:latest")),
+            // From the engine by id, without and with a name of its own.
+            (&[], &[], None, None),
+            (&[], &["till:4"], None, Some("till:4")),
+            (&["--name", "till"], &[], None, Some("till:latest")),
+            (&["--name", "host:5000/till:7"], &two, None, Some("host:5000/till:7")),
+            // As OCI layouts name images.
+            (&[], &["2.1"], None, None),
+            (&["--name", "till"], &["2.1"], None, Some("till:2.1")),
+            (&[], &["docker.io/library/till:2"], None, Some("till:2")),
+            (&[], &["docker.io/shop/till:2"], None, Some("shop/till:2")),
+            (&[], &["library/till:2"], None, Some("library/till:2")),
+        ] {
+            assert_eq!(published("till.tar", options, tags, reference).as_deref(), expected, "{options:?} {tags:?} {reference:?}");
+        }
+    }
 
     #[test]
     fn references() {
