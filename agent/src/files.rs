@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// A failed step on a file, with its path.
 #[derive(Debug, thiserror::Error)]
-#[error("{path}: {source}", path = path.display())]
+#[error("{path}: {source}{hint}", path = path.display(), hint = hint(source))]
 pub(crate) struct FileError {
     /// The file.
     pub(crate) path: PathBuf,
@@ -22,16 +22,18 @@ impl FileError {
         let path = path.to_owned();
         move |source| Self { path, source }
     }
-
-    /// Is the disk full?
-    pub(crate) fn is_full(&self) -> bool {
-        is_full(&self.source)
-    }
 }
 
-/// Does this error say that the disk, or the quota on it, is used up?
-pub(crate) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+/// What to do about it, where that is known.
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; make room on its disk: nothing that was there is lost, and the agent tries again by itself"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => "; its file system is mounted read-only: check the disk",
+        io::ErrorKind::PermissionDenied => "; the agent must run as a user who may use it",
+        _ => "",
+    }
 }
 
 /// Puts `bytes` in the place of the file, or leaves it as it was; on return they are on the disk.
@@ -98,6 +100,14 @@ pub(crate) fn remove(path: &Path) -> Result<(), FileError> {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_full_disk_says_what_to_do() {
+        let error = replace(Path::new("/dev/full/x"), b"", 0o600).unwrap_err().to_string();
+        assert!(error.starts_with("/dev/full"), "{error}");
+        let error = FileError::at(Path::new("/var/x"))(io::ErrorKind::StorageFull.into()).to_string();
+        assert!(error.contains("/var/x") && error.contains("make room"), "{error}");
+    }
 
     #[test]
     fn replaces_whole_files_and_reads_bounded() {

@@ -90,7 +90,8 @@ async fn serve(file: Vec<u8>, answers: Vec<Answer>) -> Server {
             let Ok(mut tls) = acceptor.accept(tcp).await else { continue };
             // Requests of a connection until it is cut; the client keeps one at a time.
             while let Some(head) = read_head(&mut tls).await {
-                let range = head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("range: ").map(str::to_owned)).unwrap_or_default();
+                let range =
+                    head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("range: ").map(str::to_owned)).unwrap_or_default();
                 noted.lock().unwrap().push(range.clone());
                 let answer = answers.pop_front().unwrap_or(Answer::Well);
                 if !respond(&mut tls, &file, &range, answer, &counted).await {
@@ -243,7 +244,9 @@ async fn what_cannot_be_believed_is_refused() {
     let signed_by_another = Order { keys: samples::key().public().into(), ..good.clone() };
     let longer = Order { size: good.size + 1, ..good.clone() };
     let server = serve(file.clone(), vec![Answer::Wrong(40), Answer::Wrong(0), Answer::Refuse]).await;
-    for (order, expected) in [(&good, "signature"), (&good, "not a Skerry bundle"), (&good, "may not have it"), (&signed_by_another, "not trusted")] {
+    for (order, expected) in
+        [(&good, "signature"), (&good, "not a Skerry bundle"), (&good, "may not have it"), (&signed_by_another, "not trusted")]
+    {
         let error = attempt(&server, order).await.unwrap_err().to_string();
         assert!(error.contains(expected), "{expected}: {error}");
     }

@@ -59,17 +59,6 @@ pub(crate) enum LedgerError {
     Closed,
 }
 
-impl LedgerError {
-    /// Is the disk full?
-    pub(crate) fn is_full(&self) -> bool {
-        match self {
-            Self::Sqlite { source, .. } => source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
-            Self::File(error) => error.is_full(),
-            _ => false,
-        }
-    }
-}
-
 /// What this node must run: the newest manifest that it accepted, with every specification that it holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Desired {
