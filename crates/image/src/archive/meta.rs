@@ -14,6 +14,10 @@ use crate::sha256;
 
 /// Images one archive may hold.
 const IMAGES: usize = 1024;
+/// Configurations, manifests and indexes that are read of one archive: an index may name the same index again and again.
+const DOCUMENTS: usize = 4 * IMAGES;
+/// Bytes of them all together: a small archive may name one large configuration a thousand times.
+const TOGETHER: usize = 64 * 1024 * 1024;
 /// Bytes of one manifest or index.
 const MANIFEST: usize = 4 * 1024 * 1024;
 /// Indexes in indexes.
@@ -62,14 +66,44 @@ impl Descriptor {
     }
 }
 
+/// What may still be read of an archive.
+struct Budget {
+    documents: usize,
+    bytes: usize,
+}
+
+impl Budget {
+    /// Reads one document, of at most `limit` bytes, that `named_by` names.
+    fn read<R: Read + Seek>(
+        &mut self,
+        store: &mut Store<R>,
+        name: &str,
+        role: &str,
+        named_by: &str,
+        limit: usize,
+    ) -> Result<Vec<u8>, ArchiveError> {
+        let bytes = store.read(name, role, named_by, limit)?;
+        match (self.documents.checked_sub(1), self.bytes.checked_sub(bytes.len())) {
+            (Some(documents), Some(left)) => *self = Self { documents, bytes: left },
+            _ => {
+                let what = format!("with it the archive names more than {DOCUMENTS} documents or {TOGETHER} bytes of them");
+                return Err(member(store, named_by, what));
+            }
+        }
+        Ok(bytes)
+    }
+}
+
 /// The images of an archive; at least one.
 pub(super) fn images<R: Read + Seek>(store: &mut Store<R>) -> Result<Vec<ArchiveImage>, ArchiveError> {
+    let mut budget = Budget { documents: DOCUMENTS, bytes: TOGETHER };
+    let budget = &mut budget;
     let found = if store.size("manifest.json").is_some() {
-        docker(store)?
+        docker(store, budget)?
     } else if store.size("index.json").is_some() {
         let mut found = Vec::new();
-        let index: Index = json(store, "index.json", "index", "the archive", None)?;
-        oci(store, index, "index.json", None, 0, &mut found)?;
+        let index: Index = json(store, budget, "index.json", "index", "the archive", None)?;
+        oci(store, budget, index, "index.json", None, 0, &mut found)?;
         found
     } else {
         Vec::new()
@@ -80,9 +114,9 @@ pub(super) fn images<R: Read + Seek>(store: &mut Store<R>) -> Result<Vec<Archive
     Ok(found)
 }
 
-fn docker<R: Read + Seek>(store: &mut Store<R>) -> Result<Vec<ArchiveImage>, ArchiveError> {
+fn docker<R: Read + Seek>(store: &mut Store<R>, budget: &mut Budget) -> Result<Vec<ArchiveImage>, ArchiveError> {
     const NAMED_BY: &str = "manifest.json";
-    let manifests: Vec<DockerManifest> = json(store, NAMED_BY, "manifest", "the archive", None)?;
+    let manifests: Vec<DockerManifest> = json(store, budget, NAMED_BY, "manifest", "the archive", None)?;
     if manifests.len() > IMAGES {
         return Err(member(store, NAMED_BY, format!("it names more than {IMAGES} images")));
     }
@@ -92,13 +126,14 @@ fn docker<R: Read + Seek>(store: &mut Store<R>) -> Result<Vec<ArchiveImage>, Arc
         let stem = manifest.config.rsplit('/').next().unwrap_or_default();
         let expected = stem.strip_suffix(".json").unwrap_or(stem).parse().ok();
         let tags = manifest.repo_tags.unwrap_or_default();
-        found.push(image(store, &manifest.config, expected, tags, manifest.layers.unwrap_or_default(), NAMED_BY)?);
+        found.push(image(store, budget, &manifest.config, expected, tags, manifest.layers.unwrap_or_default(), NAMED_BY)?);
     }
     Ok(found)
 }
 
 fn oci<R: Read + Seek>(
     store: &mut Store<R>,
+    budget: &mut Budget,
     index: Index,
     index_name: &str,
     tag: Option<&str>,
@@ -123,18 +158,18 @@ fn oci<R: Read + Seek>(
         let annotation = |key: &str| descriptor.annotations.get(key).map(String::as_str);
         let tag = annotation("io.containerd.image.name").or(annotation("org.opencontainers.image.ref.name")).or(tag);
         if descriptor.is_index() {
-            let inner: Index = json(store, &name, "index", index_name, Some(digest))?;
-            oci(store, inner, &name, tag, depth + 1, found)?;
+            let inner: Index = json(store, budget, &name, "index", index_name, Some(digest))?;
+            oci(store, budget, inner, &name, tag, depth + 1, found)?;
             continue;
         }
-        let manifest: Manifest = json(store, &name, "manifest", index_name, Some(digest))?;
+        let manifest: Manifest = json(store, budget, &name, "manifest", index_name, Some(digest))?;
         let (config, expected) = blob(store, &name, &manifest.config.digest)?;
         let mut layers = Vec::new();
         for layer in &manifest.layers {
             layers.push(blob(store, &name, &layer.digest)?.0);
         }
         let tags = tag.map(str::to_string).into_iter().collect();
-        found.push(image(store, &config, Some(expected), tags, layers, &name)?);
+        found.push(image(store, budget, &config, Some(expected), tags, layers, &name)?);
     }
     match absent {
         Some(member) if found.len() == before => {
@@ -154,6 +189,7 @@ fn blob<R: Read + Seek>(store: &Store<R>, named_by: &str, digest: &str) -> Resul
 
 fn image<R: Read + Seek>(
     store: &mut Store<R>,
+    budget: &mut Budget,
     config_name: &str,
     expected: Option<Digest>,
     repo_tags: Vec<String>,
@@ -161,7 +197,7 @@ fn image<R: Read + Seek>(
     named_by: &str,
 ) -> Result<ArchiveImage, ArchiveError> {
     let archive = store.label();
-    let config_bytes = store.read(config_name, "configuration", named_by, limits::IMAGE_CONFIG)?;
+    let config_bytes = budget.read(store, config_name, "configuration", named_by, limits::IMAGE_CONFIG)?;
     let actual = sha256(&config_bytes);
     if let Some(expected) = expected.filter(|expected| *expected != actual) {
         return Err(ArchiveError::Digest { archive, member: config_name.into(), expected, actual });
@@ -193,12 +229,13 @@ fn image<R: Read + Seek>(
 
 fn json<R: Read + Seek, T: DeserializeOwned>(
     store: &mut Store<R>,
+    budget: &mut Budget,
     name: &str,
     role: &str,
     named_by: &str,
     expected: Option<Digest>,
 ) -> Result<T, ArchiveError> {
-    let bytes = store.read(name, role, named_by, MANIFEST)?;
+    let bytes = budget.read(store, name, role, named_by, MANIFEST)?;
     let actual = sha256(&bytes);
     if let Some(expected) = expected.filter(|expected| *expected != actual) {
         return Err(ArchiveError::Digest { archive: store.label(), member: name.into(), expected, actual });

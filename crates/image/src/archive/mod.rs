@@ -4,8 +4,8 @@
 //! layout with `index.json`, as a folder or as a tar. Layers may be plain, gzip or zstd. Out: the images ([`Archive::images`]), and each
 //! layer as the stream of its uncompressed tar ([`Archive::layer`]), checked against its diff_id when it ends.
 //!
-//! Promises: the archive is walked once, headers only, and never extracted; memory depends on the number of members, not on their size;
-//! every error names the archive and the member, and says what to do.
+//! Promises: the archive is walked once, headers only, and never extracted; memory depends on the number of members, not on their size,
+//! and has a bound that no archive passes; every error names the archive and the member, and says what to do.
 
 mod layer;
 mod meta;

@@ -10,6 +10,8 @@ use crate::tarhead::{Kind, TarError, Walk};
 
 /// Members an archive may have: far above any image, far below what fills the memory.
 const MEMBERS: usize = 200_000;
+/// Bytes of the names of all members together, links included.
+const NAMES: usize = 32 * 1024 * 1024;
 /// Links followed from one member to another.
 const LINKS: usize = 8;
 
@@ -58,7 +60,7 @@ impl<R: Read + Seek> Store<R> {
             TarError::Truncated { name, need, have } => ArchiveError::Truncated { archive: archive.clone(), member: name, need, have },
             other => ArchiveError::Tar { archive: archive.clone(), what: other.to_string() },
         };
-        let mut members = BTreeMap::new();
+        let (mut members, mut names) = (BTreeMap::new(), 0usize);
         let mut walk = Walk::new(BufReader::with_capacity(512, &mut reader)).map_err(walked)?;
         while let Some(member) = walk.next().map_err(walked)? {
             let Some(name) = clean(&member.name) else { continue };
@@ -74,9 +76,13 @@ impl<R: Read + Seek> Store<R> {
                 },
                 Kind::Other => continue,
             };
+            names += name.len() + if let Place::Link(target) = &place { target.len() } else { 0 };
             members.insert(name, place);
             if members.len() > MEMBERS {
                 return Err(ArchiveError::Tar { archive, what: format!("it has more than {MEMBERS} members") });
+            }
+            if names > NAMES {
+                return Err(ArchiveError::Tar { archive, what: format!("the names of its members have more than {NAMES} bytes") });
             }
         }
         Ok(Self::Tar { label: label.into(), reader, members })

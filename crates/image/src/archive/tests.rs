@@ -172,3 +172,37 @@ fn a_layer_that_is_another() {
     let error = io::copy(&mut archive.layer(&layer).unwrap(), &mut io::sink()).unwrap_err();
     assert!(error.to_string().contains("layer `b/layer.tar` does not match the image"), "{error}");
 }
+
+#[test]
+fn small_archives_cannot_cost_much() {
+    // One configuration of 3 MiB that is named a thousand times.
+    let mut large = config(&[]);
+    large.resize(3 << 20, b' ');
+    let name = format!("{}.json", sha256(&large).hex());
+    let manifest = vec![format!(r#"{{"Config":"{name}"}}"#); 1000].join(",");
+    let members = [(name, large), ("manifest.json".into(), format!("[{manifest}]").into_bytes())];
+    let error = open(&members).unwrap_err().to_string();
+    assert!(error.contains("more than 4096 documents"), "{error}");
+
+    // Indexes of a thousand times the same index, four deep: a billion documents.
+    let mut members = Vec::new();
+    let mut index = br#"{"manifests":[]}"#.to_vec();
+    for _ in 0..3 {
+        let named = format!(r#"{{"mediaType":"application/vnd.oci.image.index.v1+json","digest":"{}"}}"#, sha256(&index));
+        members.push(blob(&index));
+        index = format!(r#"{{"manifests":[{}]}}"#, vec![named; 1000].join(",")).into_bytes();
+    }
+    members.push(("index.json".into(), index));
+    let error = open(&members).unwrap_err().to_string();
+    assert!(error.contains("more than 4096 documents"), "{error}");
+
+    // Members with names of a megabyte each.
+    let mut builder = ::tar::Builder::new(Vec::new());
+    for n in 0..40 {
+        let mut header = ::tar::Header::new_gnu();
+        header.set_size(0);
+        builder.append_data(&mut header, format!("{n}{}", "d/".repeat(500_000)) + "f", &b""[..]).unwrap();
+    }
+    let error = Archive::from_tar(Cursor::new(builder.into_inner().unwrap()), "t").unwrap_err().to_string();
+    assert!(error.contains("names of its members"), "{error}");
+}
