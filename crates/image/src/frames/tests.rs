@@ -82,6 +82,17 @@ fn refused() {
 }
 
 #[test]
+fn every_frame_has_a_checksum() {
+    let content = content(1000);
+    let frame = zstd::bulk::compress(&content, 3).unwrap();
+    let index = table(&[u32::try_from(frame.len()).unwrap()], 1000);
+    let bytes = [&HEADER[..], &frame, &index].concat();
+    for step in [1, 5, 4096] {
+        assert!(matches!(verify(&bytes, DiffId(sha256(&content)), 1000, step), Err(FrameError::Damaged { at: 20, .. })), "{step}");
+    }
+}
+
+#[test]
 fn bombs_are_refused() {
     // One frame that says nothing of its size and goes on for 64 MiB of zeros; and one with a window of 128 MiB.
     let endless = zstd::encode_all(std::io::repeat(0).take(64 << 20), 3).unwrap();

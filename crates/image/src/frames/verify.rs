@@ -10,6 +10,9 @@ use zstd::zstd_safe::DParameter;
 use super::{FRAME, FRAME_MAGIC, FrameError, FrameSummary, HEADER, STORED_MAX, TABLE_MAGIC, WINDOW_LOG, table};
 use crate::Sha256;
 
+/// In the byte after the magic of a frame: a checksum of the content follows it.
+const CHECKSUM: u8 = 1 << 2;
+
 /// Takes the bytes of a file that claims to be a layer in frames, passes them on, and checks them against the expected diff_id.
 ///
 /// What it accepts is exactly what [`super::FrameReader`] opens: the header, full frames, the one index that belongs to them, and
@@ -157,6 +160,9 @@ impl<W: Write> FrameVerifier<W> {
         let at = self.stored;
         let damaged = |what| FrameError::Damaged { at, what };
         let State::Frame { stored, content } = &mut self.state else { return Ok(0) };
+        if *stored == FRAME_MAGIC.to_le_bytes().len() && bytes[0] & CHECKSUM == 0 {
+            return Err(damaged("a frame without a checksum: damage on the disk would go unseen"));
+        }
         let mut input = InBuffer::around(bytes);
         loop {
             let mut output = OutBuffer::around(self.scratch.as_mut_slice());
