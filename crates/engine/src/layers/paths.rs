@@ -5,6 +5,9 @@ use std::io;
 /// After so many paths one is kept whole, so that a look-up decodes few.
 const RESTART: usize = 16;
 
+/// Bytes that the paths of one layer may take: far above any image's, and less than what a node is sure to have.
+const MOST: usize = 32 * 1024 * 1024;
+
 /// Paths by number, in the order they were pushed. A tar lists neighbours after each other, so a path costs about a quarter of its
 /// length: 2 to 3 MB for 100,000 files.
 #[derive(Debug, Default)]
@@ -19,7 +22,8 @@ pub(super) struct Paths {
 
 impl Paths {
     pub(super) fn push(&mut self, path: &[u8]) -> io::Result<()> {
-        let too_long = |_| io::Error::new(io::ErrorKind::InvalidData, "the record of a layer has too many or too long paths");
+        let fault = || io::Error::new(io::ErrorKind::InvalidData, "the record of a layer has too many or too long paths");
+        let too_long = |_| fault();
         let shared = if self.count.is_multiple_of(RESTART) {
             self.restarts.push(u32::try_from(self.bytes.len()).map_err(too_long)?);
             0
@@ -27,6 +31,9 @@ impl Paths {
             self.last.iter().zip(path).take_while(|(a, b)| a == b).count()
         };
         let rest = &path[shared..];
+        if self.bytes.len() + 4 + rest.len() > MOST {
+            return Err(fault());
+        }
         self.bytes.extend(u16::try_from(shared).map_err(too_long)?.to_le_bytes());
         self.bytes.extend(u16::try_from(rest.len()).map_err(too_long)?.to_le_bytes());
         self.bytes.extend(rest);
@@ -66,5 +73,9 @@ mod tests {
         assert_eq!(paths.get(10_000), None);
         assert!(paths.bytes.len() < all.iter().map(String::len).sum::<usize>() / 3);
         assert!(Paths::default().push(&vec![b'a'; 70_000]).is_err());
+        // A record of a few kilobytes, compressed, can hold any number of long paths.
+        let long = [b"ab", b"ba"].map(|start| start.repeat(30_000));
+        assert!((0..1000).any(|i| paths.push(&long[i % 2]).is_err()));
+        assert!(paths.bytes.len() <= MOST);
     }
 }
