@@ -36,6 +36,10 @@ impl fmt::Debug for Connection {
     }
 }
 
+/// How long a connection may take nothing of what was sent, and twice how long it may be silent, before it counts as broken. Uploads
+/// have a long deadline: without this, one to a server that is gone would hang until then.
+const STALL: Duration = Duration::from_secs(120);
+
 /// A client of one server. Clones share their connections.
 #[derive(Clone)]
 pub struct Client {
@@ -64,6 +68,11 @@ impl Client {
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_connect_timeout(Some(CONNECT));
+        #[cfg(target_os = "linux")]
+        http.set_tcp_user_timeout(Some(STALL));
+        http.set_keepalive(Some(STALL));
+        http.set_keepalive_interval(Some(STALL / 4));
+        http.set_keepalive_retries(Some(4));
         let https = HttpsConnectorBuilder::new().with_tls_config(tls(&connection.ca_pem)?).https_only().enable_http1().wrap_connector(http);
         let pool = Pool::builder(TokioExecutor::new()).pool_max_idle_per_host(4).build(https);
         Ok(Self { base: connection.server.trim_end_matches('/').to_owned(), authorization, pool })
