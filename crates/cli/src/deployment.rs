@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use skerry_client::Client;
 use skerry_wire::SetId;
@@ -14,6 +14,8 @@ use crate::output;
 
 /// Between two looks while waiting.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long the server may be away meanwhile.
+const AWAY: Duration = Duration::from_secs(5 * 60);
 
 /// `skerry deployment ...`
 pub(crate) async fn run(client: &Client, command: DeploymentCommand, json: bool) -> Result<()> {
@@ -81,35 +83,47 @@ pub(crate) fn describe(status: &SetStatus) -> String {
     )
 }
 
-/// Waits until a set has come to its end; `timeout` in seconds. An error when it failed or the time ran out.
-pub(crate) async fn wait(client: &Client, id: &SetId, timeout: Option<u64>) -> Result<SetStatus> {
+/// Waits until a set has come to its end; `timeout` in seconds. Gives it as it is then, and what is wrong when it failed or the time
+/// ran out. A server that is away for a while is waited for.
+pub(crate) async fn wait(client: &Client, id: &SetId, timeout: Option<u64>) -> Result<(SetStatus, Option<String>)> {
     // A time that no clock reaches is for ever.
     let deadline = timeout.and_then(|s| Instant::now().checked_add(Duration::from_secs(s)));
     let bar = if output::interactive() { ProgressBar::new(0) } else { ProgressBar::hidden() };
     bar.set_style(ProgressStyle::with_template("{spinner} {pos} of {len} rows done  {msg}").expect("a template of ours"));
+    let mut answered = Instant::now();
     loop {
-        let status = client.set(id).await?;
+        let status = match client.set(id).await {
+            Ok(status) => status,
+            Err(error) if error.is_transient() && answered.elapsed() < AWAY && deadline.is_none_or(|d| Instant::now() < d) => {
+                bar.set_message("the server does not answer; still waiting");
+                bar.tick();
+                tokio::time::sleep(LOOK).await;
+                continue;
+            }
+            Err(error) => {
+                bar.finish_and_clear();
+                return Err(error).with_context(|| format!("waiting for deployment set {id}; it goes on without this command"));
+            }
+        };
+        answered = Instant::now();
         let done = status.rows.iter().filter(|r| ended(r.state)).count();
         bar.set_length(status.rows.len() as u64);
         bar.set_position(done as u64);
         bar.set_message(status.rows.iter().find(|r| !ended(r.state)).map(waiting_for).unwrap_or_default());
         bar.tick();
-        match status.summary.state {
-            SetState::Succeeded => {
-                bar.finish_and_clear();
-                return Ok(status);
+        let fault = match status.summary.state {
+            SetState::Succeeded => None,
+            SetState::Failed => Some("the deployment set failed".to_owned()),
+            SetState::Queued | SetState::InTransit if deadline.is_some_and(|d| Instant::now() >= d) => {
+                Some(format!("not at its end after {} s; it goes on without this command", timeout.unwrap_or_default()))
             }
-            SetState::Failed => {
-                bar.finish_and_clear();
-                bail!("the deployment set failed\n\n{}", describe(&status));
+            SetState::Queued | SetState::InTransit => {
+                tokio::time::sleep(LOOK).await;
+                continue;
             }
-            SetState::Queued | SetState::InTransit => {}
-        }
-        if deadline.is_some_and(|d| Instant::now() >= d) {
-            bar.finish_and_clear();
-            bail!("not at its end after {} s; it goes on without this command\n\n{}", timeout.unwrap_or_default(), describe(&status));
-        }
-        tokio::time::sleep(LOOK).await;
+        };
+        bar.finish_and_clear();
+        return Ok((status, fault));
     }
 }
 

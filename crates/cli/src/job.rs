@@ -112,8 +112,13 @@ async fn submit(config: &Config, client: &Client, args: RunArgs, json: bool) -> 
         output::note(&format!("Follow it with: skerry deployment status {}", reply.set.short()));
         return Ok(());
     }
-    let status = deployment::wait(client, &reply.set, args.timeout).await?;
-    if json { output::json(&json!({ "submit": reply, "set": status })) } else { output::print(&deployment::describe(&status)) }
+    let (status, fault) = deployment::wait(client, &reply.set, args.timeout).await?;
+    if json {
+        output::json(&json!({ "submit": reply, "set": status }))?;
+    } else {
+        output::print(&deployment::describe(&status))?;
+    }
+    fault.map_or(Ok(()), |fault| Err(anyhow!(fault)))
 }
 
 /// The job with every image's id, after checking that a release key vouches for each: the server proposes, the root decides.

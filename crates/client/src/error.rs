@@ -72,6 +72,17 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// May the same request succeed a little later, with nothing changed here?
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Transport { .. } | Self::TimedOut { .. } => true,
+            Self::Refused { status, .. } => {
+                matches!(*status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
+            }
+            Self::Address { .. } | Self::Ca { .. } | Self::Token | Self::TooLong { .. } | Self::Decode { .. } => false,
+        }
+    }
+
     /// The server's stable word for a refusal.
     pub fn code(&self) -> Option<&str> {
         match self {
@@ -93,4 +104,20 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_pass() {
+        let refused = |status| ClientError::Refused { status, error: ApiError { code: String::new(), message: String::new(), hint: None } };
+        let method = http::Method::GET;
+        assert!(ClientError::TimedOut { method: method.clone(), url: String::new(), seconds: 1 }.is_transient());
+        assert!(ClientError::Transport { method: method.clone(), url: String::new(), reason: String::new() }.is_transient());
+        assert!(refused(StatusCode::SERVICE_UNAVAILABLE).is_transient());
+        assert!(!refused(StatusCode::NOT_FOUND).is_transient() && !refused(StatusCode::UNAUTHORIZED).is_transient());
+        assert!(!ClientError::Decode { method, url: String::new(), reason: String::new() }.is_transient());
+    }
 }
