@@ -32,7 +32,7 @@ pub(crate) enum Command {
     /// Images: publish, list, inspect
     #[command(subcommand)]
     Image(ImageCommand),
-    /// Jobs: validate, plan, run, status, stop
+    /// Jobs: init, validate, plan, run, status, stop
     #[command(subcommand)]
     Job(JobCommand),
     /// Deployment sets: which images go to which nodes, and how far they are
@@ -47,10 +47,10 @@ pub(crate) enum Command {
     /// Enrolment tokens: create, list, delete
     #[command(subcommand)]
     Token(TokenCommand),
-    /// Bundles and their builds
+    /// Bundles and their builds: list
     #[command(subcommand)]
     Bundle(BundleCommand),
-    /// Release keys
+    /// Release keys: generate, show
     #[command(subcommand)]
     Key(KeyCommand),
     /// What the server is and has
