@@ -30,7 +30,7 @@ use skerry_wire::limits;
 pub use diagnostic::{Diagnostic, Severity, render};
 pub use diff::{Change, FieldDiff, JobDiff, PartDiff, diff, diff_new};
 pub use rules::{ATTEMPTS, COUNT, Images, LONGEST_ID, LONGEST_NAME, MOST_ITEMS, PORT, PRIORITY, Problem, validate};
-pub use task_rules::{CPU, MEMORY};
+pub use task_rules::{CPU, MEMORY, bad_image};
 pub use variables::Variables;
 
 use diagnostic::{Fault, Sink};

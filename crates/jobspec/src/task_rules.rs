@@ -163,8 +163,8 @@ impl Rules {
 
 type Finding = Option<(String, &'static str)>;
 
-/// What is wrong with a reference to an image.
-fn bad_image(image: &str) -> Finding {
+/// What is wrong with a reference to an image, and what to do; nothing when a jobspec may name an image so.
+pub fn bad_image(image: &str) -> Option<(String, &'static str)> {
     const FORM: &str = "write \"name:tag\" or \"sha256:<image id>\"";
     if image.is_empty() || image.len() > LONGEST_TEXT {
         return Some(("an image must be named in 1 to 1024 bytes".to_owned(), FORM));
@@ -192,11 +192,13 @@ fn bad_image(image: &str) -> Finding {
     };
     let word = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let tag_good = !tag.is_empty() && tag.len() <= 128 && !tag.starts_with(['-', '.']) && tag.chars().all(word);
-    let part_good =
-        |part: &str| !part.is_empty() && part.chars().all(|c| word(c) || c == ':') && part.starts_with(|c: char| c.is_ascii_alphanumeric());
-    // Only the first part can be the address of a registry, and only that may have capitals.
+    let part_good = |part: &str| !part.is_empty() && part.chars().all(word) && part.starts_with(|c: char| c.is_ascii_alphanumeric());
+    // Only the first part can be the address of a registry, and only that may have a port or capitals.
     let lower = |part: &str| !part.contains(|c: char| c.is_ascii_uppercase());
-    let name_good = name.split('/').enumerate().all(|(i, part)| part_good(part) && (lower(part) || (i == 0 && slash > 0)));
+    let name_good = name.split('/').enumerate().all(|(i, part)| match part.split_once(':') {
+        Some((host, port)) => i == 0 && slash > 0 && part_good(host) && port.parse::<u16>().is_ok(),
+        None => part_good(part) && (lower(part) || (i == 0 && slash > 0)),
+    });
     (!tag_good || !name_good).then(|| (format!("{image:?} is not the name of an image"), FORM))
 }
 
@@ -232,9 +234,23 @@ mod tests {
             assert_eq!(bad_image(good), None, "{good}");
         }
         let upper = format!("sha256:{}", "A1".repeat(32));
-        for bad in
-            ["", "web:", "Web:1", "a//b", "web:1:2", "web 1", "https://x/y", "web@sha256:00", "sha256:12", "${x}", "/web", "a/Web", &upper]
-        {
+        for bad in [
+            "",
+            "web:",
+            "Web:1",
+            "a//b",
+            "web:1:2",
+            "web 1",
+            "https://x/y",
+            "web@sha256:00",
+            "sha256:12",
+            "${x}",
+            "/web",
+            "a/Web",
+            "a/b:c/d",
+            "a:b/c",
+            &upper,
+        ] {
             assert!(bad_image(bad).is_some(), "{bad}");
         }
     }
