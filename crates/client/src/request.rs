@@ -22,6 +22,8 @@ pub type UploadBody = BoxBody<Bytes, std::io::Error>;
 const DEADLINE: Duration = Duration::from_secs(60);
 /// From the first byte of an upload to its answer: a layer of many GB over a slow line.
 const UPLOAD_DEADLINE: Duration = Duration::from_secs(24 * 3600);
+/// What to look at when there is no connection.
+const NO_CONNECTION: &str = "\n  Is the server running, is this its address, and is `ca` in the configuration its CA?";
 /// The longest answer.
 const MAX_ANSWER: usize = 256 * 1024 * 1024;
 
@@ -66,7 +68,10 @@ impl Client {
         }
         let request = request.body(body).map_err(|e| transport(e.to_string()))?;
         let exchange = async {
-            let response = self.pool.request(request).await.map_err(|e| transport(chain(&e)))?;
+            let response = self.pool.request(request).await.map_err(|e| {
+                let hint = if e.is_connect() { NO_CONNECTION } else { "" };
+                transport(chain(&e) + hint)
+            })?;
             let status = response.status();
             let bytes = collect(response, MAX_ANSWER).await.map_err(|e| match e {
                 Collect::TooLong => ClientError::TooLong { method: method.clone(), url: url.clone(), limit: MAX_ANSWER },
@@ -135,6 +140,17 @@ mod tests {
     fn references_are_escaped() {
         assert_eq!(query_escape("shop/till:2.1"), "shop%2Ftill%3A2.1");
         assert_eq!(query_escape("a-b_c.~"), "a-b_c.~");
+    }
+
+    #[tokio::test]
+    async fn nobody_listens() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let ca_pem = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap().cert.pem().into_bytes();
+        let connection = crate::Connection { server: format!("https://127.0.0.1:{port}"), ca_pem, token: "t".to_owned() };
+        let error = Client::new(&connection).unwrap().status().await.unwrap_err();
+        assert!(error.is_transient());
+        let text = error.to_string();
+        assert!(text.contains("/v1/status") && text.contains("refused") && text.ends_with(NO_CONNECTION), "{text}");
     }
 
     #[test]
