@@ -10,7 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 use skerry_client::{Client, Connection};
-use skerry_trust::{SigningKey, TrustedRoot};
+use skerry_trust::{Role, SigningKey, TrustedRoot};
 use skerry_wire::api::Submitter;
 
 /// `cli.toml`.
@@ -82,6 +82,18 @@ impl Config {
         read_key(&path)
     }
 
+    /// May this key sign releases? Asked before much work is done for a release; with no root document only the server can say.
+    pub(crate) fn check_release_key(&self, key: &SigningKey) -> Result<()> {
+        let id = key.public().id();
+        match (self.root()?, &self.root) {
+            (Some(root), Some(path)) if root.keys(Role::Release).get(&id).is_none() => bail!(
+                "key {id} is no release key by the root document {}\n  Sign with a key that it names, or bring it up to date.",
+                self.path(path).display()
+            ),
+            _ => Ok(()),
+        }
+    }
+
     /// The trusted root, where one is configured.
     pub(crate) fn root(&self) -> Result<Option<TrustedRoot>> {
         let Some(path) = self.root.as_deref().map(|p| self.path(p)) else { return Ok(None) };
@@ -125,6 +137,8 @@ fn git(key: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use skerry_trust::{RoleKeys, Root, sign_root};
+
     use super::*;
 
     #[test]
@@ -142,6 +156,25 @@ mod tests {
         let error = format!("{:#}", config.client().unwrap_err());
         assert!(error.contains("ca.pem"), "{error}");
         assert!(config.release_key(None).is_err());
+    }
+
+    #[test]
+    fn a_key_that_the_root_does_not_name() {
+        let key = || SigningKey::from_pkcs8(&SigningKey::generate(&ring::rand::SystemRandom::new()).unwrap()).unwrap();
+        let (root, release, other) = (key(), key(), key());
+        let role = |key: &SigningKey| RoleKeys { keys: vec![key.public()], threshold: 1 };
+        let roles = [(Role::Root, role(&root)), (Role::Release, role(&release)), (Role::Director, role(&other))].into();
+        let document = Root { version: 1, roles, time_cap: skerry_wire::Timestamp(0) };
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("cli.toml");
+        fs::write(folder.path().join("root.cose"), sign_root(&document, &[&root])).unwrap();
+        fs::write(&file, "server = \"https://h:1\"\nca = \"ca.pem\"\ntoken = \"t\"\n").unwrap();
+        Config::load(Some(&file)).unwrap().check_release_key(&other).unwrap();
+        fs::write(&file, "server = \"https://h:1\"\nca = \"ca.pem\"\ntoken = \"t\"\nroot = \"root.cose\"\n").unwrap();
+        let config = Config::load(Some(&file)).unwrap();
+        config.check_release_key(&release).unwrap();
+        let error = config.check_release_key(&other).unwrap_err().to_string();
+        assert!(error.contains("root.cose") && error.contains(&other.public().id().to_string()), "{error}");
     }
 
     #[test]

@@ -18,14 +18,14 @@ pub(crate) async fn run(config: &Config, client: &Client, command: ImageCommand,
             }
             let i = &published.image;
             output::print(&format!(
-                "Published {}:{} ({})\n  {} in {} layers, {} uploaded in {} layers\n",
+                "Published {}:{} ({})\n  {} in {}, {} uploaded in {}\n",
                 i.name,
                 i.tag,
                 i.image_id,
                 output::bytes(i.size),
-                i.layers,
+                layers(i.layers as usize),
                 output::bytes(published.uploaded),
-                published.layers_uploaded,
+                layers(published.layers_uploaded),
             ))
         }
         ImageCommand::List => {
@@ -47,6 +47,10 @@ pub(crate) async fn run(config: &Config, client: &Client, command: ImageCommand,
             output::print(&text)
         }
     }
+}
+
+fn layers(n: usize) -> String {
+    format!("{n} layer{}", if n == 1 { "" } else { "s" })
 }
 
 fn table(images: &[ImageSummary]) -> String {

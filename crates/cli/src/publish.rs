@@ -48,6 +48,7 @@ pub(crate) struct Published {
 /// Checks, signs, uploads.
 pub(crate) async fn publish(config: &Config, client: &Client, args: PublishArgs) -> Result<Published> {
     let key = config.release_key(args.key.as_deref())?;
+    config.check_release_key(&key)?;
     let path = Path::new(&args.source);
     // An image of the local engine goes through a temporary file, since an archive is read more than once.
     let (archive_path, spool, reference) = if path.exists() {
@@ -136,6 +137,9 @@ fn name_and_tag(args: &PublishArgs, image: &ArchiveImage, reference: Option<&str
         (name, None) => (name.to_owned(), None),
     };
     let tag = args.tag.clone().or(in_name).or_else(|| own_tag.map(str::to_owned)).unwrap_or_else(|| "latest".to_owned());
+    if let Some((fault, _)) = skerry_jobspec::bad_image(&format!("{name}:{tag}")) {
+        bail!("{fault}\n  Give one with --name and --tag: lower-case letters, digits, `.`, `_`, `-` and `/`, as in shop/till:2.1");
+    }
     Ok((name, tag))
 }
 
@@ -292,6 +296,10 @@ mod tests {
             (&["--name", "host:5000/till:7"], &two, None, Some("host:5000/till:7")),
             // As OCI layouts name images.
             (&[], &["2.1"], None, None),
+            // Names that no jobspec can ask for.
+            (&["--name", "Shop till"], &two, None, None),
+            (&["--tag", "a/b"], &two, None, None),
+            (&["--name", "sha256"], &["till:1"], None, None),
             (&["--name", "till"], &["2.1"], None, Some("till:2.1")),
             (&[], &["docker.io/library/till:2"], None, Some("till:2")),
             (&[], &["docker.io/shop/till:2"], None, Some("shop/till:2")),
