@@ -124,6 +124,10 @@ impl<R: Read + Seek> Walk<R> {
 
     fn block(&mut self) -> Result<[u8; BLOCK], TarError> {
         let have = self.end - self.at;
+        // A short text, rather than the rest of an archive.
+        if self.at == 0 && have < BLOCK64 {
+            return Err(TarError::Checksum { at: 0 });
+        }
         if have < BLOCK64 {
             return Err(TarError::Truncated { name: "a header".into(), need: BLOCK64, have });
         }
@@ -323,7 +327,8 @@ mod tests {
         let bytes = [file_header("a", 600).as_slice(), &[7; 600]].concat();
         assert_eq!(names(&bytes).unwrap(), ["a:600"]);
         assert!(matches!(names(&bytes[..700]), Err(TarError::Truncated { need: 600, have: 188, .. })));
-        assert!(matches!(names(&bytes[..100]), Err(TarError::Truncated { .. })));
+        assert!(matches!(names(&[&bytes[..], &[0; 424], &bytes[..100]].concat()), Err(TarError::Truncated { need: 512, .. })));
+        assert!(matches!(names(b"job \"till\" {}"), Err(TarError::Checksum { at: 0 })));
         assert!(matches!(names(&bytes[1..]), Err(TarError::Checksum { at: 0 })));
     }
 
