@@ -1,0 +1,223 @@
+//! Fixed vectors: bundles that are checked in must make the very image for ever, or the version of the format goes up.
+//!
+//! `docs/formats/bundle.md` and `patch.md` name the files. A new version of the format writes them again:
+//! `cargo test -p skerry-reconstruct --test vectors -- --ignored`
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Cursor};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+use ring::digest::{SHA256, digest};
+use skerry_bundle::VerifiedToc;
+use skerry_bundle::make::{Base, Layer, Made, MakeOptions, Target, make};
+use skerry_delta::codec::Codec;
+use skerry_delta::source::{LayerSource, Sources};
+use skerry_delta::{Silent, TarLayer};
+use skerry_reconstruct::{ImageSink, LayerInfo, Limits, reconstruct};
+use skerry_trust::{KeyRing, SigningKey};
+use skerry_wire::{DiffId, Digest, ImageId};
+
+fn file(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vector").join(name)
+}
+
+fn read(name: &str) -> Vec<u8> {
+    fs::read(file(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn sha256(bytes: &[u8]) -> Digest {
+    Digest::new(digest(&SHA256, bytes).as_ref().try_into().unwrap())
+}
+
+fn source(tar: Vec<u8>) -> Box<dyn LayerSource> {
+    Box::new(TarLayer::new(move || Ok(Cursor::new(tar.clone()))).unwrap())
+}
+
+/// A node with the old image, or with nothing.
+struct Node {
+    old: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Sources for Node {
+    fn config(&self, image: &ImageId) -> io::Result<Vec<u8>> {
+        let config = self.old.as_ref().map(|(config, _)| config.clone());
+        config.filter(|config| ImageId(sha256(config)) == *image).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn layer(&self, diff_id: &DiffId) -> io::Result<Box<dyn LayerSource + '_>> {
+        let tar = self.old.as_ref().map(|(_, tar)| tar.clone());
+        tar.filter(|tar| DiffId(sha256(tar)) == *diff_id).map(source).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+#[derive(Default)]
+struct Kept {
+    config: Vec<u8>,
+    layer: Vec<u8>,
+    ended: usize,
+}
+
+impl ImageSink for Kept {
+    fn config(&mut self, _: &ImageId, bytes: &[u8], _: &[LayerInfo]) -> io::Result<()> {
+        self.config = bytes.to_vec();
+        Ok(())
+    }
+
+    fn layer_start(&mut self, _: usize, _: &DiffId, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn layer_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.layer.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn layer_end(&mut self) -> io::Result<()> {
+        self.ended += 1;
+        Ok(())
+    }
+}
+
+#[test]
+fn the_vectors_make_the_image() {
+    let key = SigningKey::from_text(&String::from_utf8(read("key.txt")).unwrap()).unwrap();
+    let old = (read("old.json"), read("old.tar"));
+    for (bundle, node, bases) in [("patch.skb", Node { old: Some(old) }, 1), ("full.skb", Node { old: None }, 0)] {
+        let mut bytes = Cursor::new(read(bundle));
+        let toc = VerifiedToc::read(&mut bytes, &KeyRing::from(key.public())).unwrap();
+        assert_eq!(toc.toc().bases.len(), bases, "{bundle}");
+        assert_eq!(toc.size(), bytes.get_ref().len() as u64, "{bundle}");
+        let mut kept = Kept::default();
+        let done = reconstruct(&mut bytes, &toc, &node, &mut kept, &Limits::default()).unwrap();
+        assert_eq!(done.image_id, ImageId(sha256(&read("new.json"))), "{bundle}");
+        assert!(kept.config == read("new.json") && kept.layer == read("new.tar") && kept.ended == 1, "{bundle} makes another image");
+        for index in 0..toc.chunk_count() {
+            let range = toc.chunk_range(index);
+            let bytes = &bytes.get_ref()[usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()];
+            toc.verify_chunk(index, bytes).unwrap();
+        }
+    }
+}
+
+/// Numbers that look random and never change.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 33
+    }
+
+    fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| self.next().to_le_bytes()[0]).collect()
+    }
+
+    fn lines(&mut self, lines: usize) -> Vec<String> {
+        (0..lines).map(|i| format!("{i:03} {:x} of {:x}\n", self.next(), self.next() % 77)).collect()
+    }
+}
+
+/// A layer with every kind of member that the model knows, and some that it does not.
+fn layer(new: bool) -> Vec<u8> {
+    let mut numbers = Numbers(7);
+    let mut builder = tar::Builder::new(Vec::new());
+    let mtime = if new { 1_700_000_500 } else { 1_700_000_000 };
+    let put = |builder: &mut tar::Builder<Vec<u8>>, path: &str, content: &[u8], gnu: bool| {
+        let mut header = if gnu { tar::Header::new_gnu() } else { tar::Header::new_ustar() };
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        header.set_mtime(mtime);
+        builder.append_data(&mut header, path, content).unwrap();
+    };
+    let long = format!("{}/{}", "folder".repeat(15), "name".repeat(20));
+    let version = if new { "1.10.0" } else { "1.9.2" };
+    let mut text = numbers.lines(120);
+    let mut program = [b"\x7fELF".to_vec(), numbers.bytes(9000)].concat();
+    let mut table = numbers.lines(300);
+    let same = numbers.bytes(700);
+    if new {
+        text.insert(60, "a line between the others\n".to_owned());
+        for at in (0..program.len()).step_by(97).skip(3) {
+            program[at] = program[at].wrapping_add(4);
+        }
+        // In another order: runs of an old content are then of little use.
+        let mut order = Numbers(9);
+        for i in (1..table.len()).rev() {
+            table.swap(i, usize::try_from(order.next()).unwrap() % (i + 1));
+        }
+    }
+    put(&mut builder, "etc/text", text.concat().as_bytes(), false);
+    put(&mut builder, "bin/program", &program, false);
+    put(&mut builder, if new { "moved/same" } else { "same" }, &same, true);
+    put(&mut builder, "table", table.concat().as_bytes(), false);
+    put(&mut builder, &format!("{long}/gnu"), b"long name\n", true);
+    put(&mut builder, &format!("lib/package-{version}.dist-info/RECORD"), version.as_bytes(), false);
+    builder.append_pax_extensions([("path", &b"caf\xc3\xa9"[..]), ("SCHILY.xattr.user.note", version.as_bytes())]).unwrap();
+    put(&mut builder, "caf?", b"a name that is not ASCII\n", false);
+    if new {
+        put(&mut builder, "new", &numbers.lines(900).concat().into_bytes(), false);
+    }
+    let mut link = tar::Header::new_ustar();
+    link.set_entry_type(tar::EntryType::Symlink);
+    link.set_size(0);
+    link.set_mode(0o777);
+    link.set_mtime(mtime);
+    builder.append_link(&mut link, "link", if new { "etc/text" } else { "bin/program" }).unwrap();
+    link.set_entry_type(tar::EntryType::Link);
+    builder.append_link(&mut link, "hard", "etc/text").unwrap();
+    let mut tar = builder.into_inner().unwrap();
+    // After the end, a block that no tar has.
+    tar.extend(numbers.bytes(300));
+    tar.resize(tar.len() + 212, 0);
+    tar
+}
+
+fn config(new: bool, tar: &[u8]) -> Vec<u8> {
+    let day = if new { 2 } else { 1 };
+    format!(
+        "{{\"architecture\":\"amd64\",\"created\":\"2026-01-0{day}T00:00:00Z\",\"os\":\"linux\",\"rootfs\":{{\"type\":\"layers\",\"diff_ids\":[\"{}\"]}}}}",
+        sha256(tar)
+    )
+    .into_bytes()
+}
+
+fn build(new: &(Vec<u8>, Vec<u8>), old: Option<&(Vec<u8>, Vec<u8>)>, key: &SigningKey) -> (Made, Vec<u8>) {
+    let sources: Vec<_> = old.into_iter().chain([new]).map(|(_, tar)| (DiffId(sha256(tar)), source(tar.clone()))).collect();
+    let layer = |index: usize| vec![Layer { diff_id: sources[index].0, source: &*sources[index].1 }];
+    let bases: Vec<_> = old.iter().map(|(config, _)| Base { image_id: ImageId(sha256(config)), config, layers: layer(0) }).collect();
+    let target = Target { config: &new.0, layers: layer(sources.len() - 1) };
+    let mut bytes = Vec::new();
+    let made = make(&target, &bases, &MakeOptions::default(), &Silent, &AtomicBool::new(false), key, &mut bytes).unwrap();
+    (made, bytes)
+}
+
+#[test]
+#[ignore = "writes the vectors again: for a new version of the format only"]
+fn write_vectors() {
+    let key = match fs::read_to_string(file("key.txt")) {
+        Ok(text) => SigningKey::from_text(&text).unwrap(),
+        Err(_) => {
+            let pkcs8 = SigningKey::generate(&ring::rand::SystemRandom::new()).unwrap();
+            fs::write(file("key.txt"), SigningKey::to_text(&pkcs8)).unwrap();
+            SigningKey::from_pkcs8(&pkcs8).unwrap()
+        }
+    };
+    let image = |new: bool| {
+        let tar = layer(new);
+        (config(new, &tar), tar)
+    };
+    let (old, new) = (image(false), image(true));
+    let (made, patch) = build(&new, Some(&old), &key);
+    let used: BTreeSet<_> = made.stats.layers.values().flat_map(|layer| layer.codecs.keys().copied()).collect();
+    assert_eq!(used, BTreeSet::from([Codec::Copy, Codec::New, Codec::Bidiff, Codec::Dictionary]), "a codec has no vector");
+    assert!(made.stats.layers.values().all(|layer| layer.raw > 0), "raw bytes have no vector");
+    let (_, full) = build(&new, None, &key);
+    for (name, bytes) in
+        [("old.json", &old.0), ("old.tar", &old.1), ("new.json", &new.0), ("new.tar", &new.1), ("patch.skb", &patch), ("full.skb", &full)]
+    {
+        fs::write(file(name), bytes).unwrap();
+    }
+}
