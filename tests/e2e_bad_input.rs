@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use skerry_testkit::app::{self, WebApp};
 use skerry_testkit::command::{output, run, until};
+use skerry_testkit::image::without_first_layer;
 use skerry_testkit::{Bed, Process};
 use skerry_tests::stage::{self, DEPLOY};
 
@@ -46,7 +47,9 @@ fn archives_and_jobspecs() -> Result<()> {
     // Deep in busybox, which is the first layer's content.
     flipped[500_000] ^= 0x40;
     publish_must_fail(&bed, &write("flipped.tar", &flipped)?, &["flipped.tar"])?;
-    publish_must_fail(&bed, &without_first_layer(&bed, &good.path)?, &["lacking.tar", "layer"])?;
+    let lacking = bed.folder().join("lacking.tar");
+    without_first_layer(&good.path, &lacking)?;
+    publish_must_fail(&bed, &lacking, &["lacking.tar", "layer"])?;
 
     let jobs = [
         ("broken.hcl", "job \"web\" {\n  group \"g\" {\n", &["broken.hcl", "2"][..]),
@@ -61,16 +64,6 @@ fn archives_and_jobspecs() -> Result<()> {
     ensure!(jobs.as_array().is_some_and(Vec::is_empty), "a bad jobspec became a job: {jobs}");
     says(&bed.refuse(&["job", "status", "nothing"])?, &["nothing"])?;
     stage::deploy(&bed, "web", &good, "1").map(drop)
-}
-
-/// The archive without its first member, which is the first layer.
-fn without_first_layer(bed: &Bed, archive: &Path) -> Result<std::path::PathBuf> {
-    let listing = run(std::process::Command::new("tar").arg("-tf").arg(archive))?;
-    let first = listing.lines().next().context("an empty archive")?;
-    let lacking = bed.folder().join("lacking.tar");
-    fs::copy(archive, &lacking)?;
-    run(std::process::Command::new("tar").arg("--delete").arg("-f").arg(&lacking).arg(first))?;
-    Ok(lacking)
 }
 
 #[test]

@@ -78,8 +78,8 @@ impl WebApp {
 
 /// Two versions of a Python service: Python with its library from this machine's Debian packages, some 60 MB, and a small program.
 ///
-/// Both are complete builds. The second is a day newer, its program edited, and the texts of the licences are added: every layer
-/// of it is another one, as in a pipeline that builds without a cache.
+/// Both are complete builds. The second is a day newer, its program edited, and a busybox is added for work on the node: every layer of
+/// it is another one, as in a pipeline that builds without a cache.
 ///
 /// # Errors
 /// When the machine has no Python of its distribution, or an archive cannot be written.
@@ -115,8 +115,8 @@ pub fn python_pair(folder: &Path) -> Result<(Archive, Archive)> {
     };
     let source = include_str!("app/tide.py");
     let edited = source.replace("VERSION = \"1\"", "VERSION = \"2\"").replace("# v2: ", "");
-    let licences = copy_tree(Path::new("/usr/share/common-licenses"), "app/licences", &|_| true)?;
-    Ok((version("1", BUILT[0], source.to_owned(), Vec::new())?, version("2", BUILT[1], edited, licences)?))
+    let tools = vec![Member::program("app/busybox", Content::Copy(static_busybox()?))];
+    Ok((version("1", BUILT[0], source.to_owned(), Vec::new())?, version("2", BUILT[1], edited, tools)?))
 }
 
 /// A jobspec that runs `reference` on one node and publishes its port.

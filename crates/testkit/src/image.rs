@@ -186,6 +186,21 @@ impl LayerSpec {
     }
 }
 
+/// Copies an archive without its first member, which is its first layer. (`tar --delete` spoils some archives.)
+///
+/// # Errors
+/// When an archive cannot be read or written.
+pub fn without_first_layer(from: &Path, to: &Path) -> Result<()> {
+    let mut archive = tar::Archive::new(File::open(from)?);
+    let mut out = Builder::new(File::create(to)?);
+    for entry in archive.entries()?.skip(1) {
+        let entry = entry?;
+        let header = entry.header().clone();
+        out.append(&header, entry)?;
+    }
+    out.into_inner()?.sync_all().with_context(|| format!("cannot write {}", to.display()))
+}
+
 /// Members for a folder of this machine and all that is in it, sorted, below `to`; `keep` says which paths.
 ///
 /// # Errors

@@ -16,7 +16,7 @@ use skerry_tests::stage;
 /// The link for the first image: a good mobile network.
 const FAST: u32 = 20_000;
 /// The link for the update: a bad radio, in kbit/s.
-const SLOW: u32 = 64;
+const SLOW: u32 = 256;
 /// How long the link is lost.
 const CUT: Duration = Duration::from_secs(10);
 const LONG: Duration = Duration::from_secs(600);
@@ -66,7 +66,7 @@ fn play(mut bed: Bed) -> Result<[Row; 2]> {
     step("version 1 answers; from now on it is asked ten times a second")?;
 
     let probe = Probe::start(Some(&bed.node), bed.app_address()?, VERSION_PATH);
-    step(&format!("publishing {}: every layer rebuilt, the program edited, the texts of the licences added", two.reference))?;
+    step(&format!("publishing {}: every layer rebuilt, the program edited, a busybox added", two.reference))?;
     bed.publish(&two.path, &two.reference)?;
     bed.server_link.limit(SLOW)?;
     step(&format!("skerry job run: {} as a patch, over {SLOW} kbit/s", two.reference))?;
