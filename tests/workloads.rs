@@ -47,23 +47,34 @@ fn pair(scenario: &str, promise: &str) -> Result<()> {
 
     let gzip = new_id.layers_gzip(&old_id)?;
     let zstd = patch_from(&bed, &old, &new)?;
-    let percent = |bytes: u64| format!("{}.{:04} %", bytes * 100 / new_id.size, bytes * 1_000_000 / new_id.size % 10_000);
-    println!("\n{scenario}: {} bytes of layers", new_id.size);
-    println!("| way | bytes | of the image |\n|---|---:|---:|");
     let rows = [
-        ("skerry, first image in full", full),
-        ("skerry, patch", patch),
-        ("gzip of the layers not there", gzip),
+        ("Skerry, first image in full", full),
+        ("Skerry, patch", patch),
+        ("gzip -6 of the layers that the node lacks", gzip),
         ("zstd -3 --patch-from", zstd),
     ];
-    for (way, bytes) in rows {
-        println!("| {way} | {bytes} | {} |", percent(bytes));
-    }
+    let table = table(scenario, new_id.size, &rows, patch, gzip.min(zstd));
+    println!("\n{table}");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../docs/bench/{}.md", scenario.to_lowercase()));
+    fs::write(&page, table).with_context(|| format!("cannot write {}", page.display()))?;
     if scenario == "S3" {
         hold("reconstruct-peak", peak.kib() * 1024)?;
     }
     ensure!(peak.kib() > 0, "no reconstruct process was seen");
     hold(promise, patch)
+}
+
+/// The page of `docs/bench/` for a pair.
+fn table(scenario: &str, image: u64, rows: &[(&str, u64)], patch: u64, best_peer: u64) -> String {
+    let millionths = |part: u64, whole: u64| format!("{}.{:04}", part * 100 / whole, part * 1_000_000 / whole % 10_000);
+    let mut page =
+        format!("# Pair {scenario}\n\nMade by `make bench`, through server and agent, all ways on the same files in one run.\n\n");
+    page.push_str(&format!("The new image has {image} bytes of layers.\n\n| way | bytes | % of the image |\n|---|---:|---:|\n"));
+    for (way, bytes) in rows {
+        page.push_str(&format!("| {way} | {bytes} | {} |\n", millionths(*bytes, image)));
+    }
+    page.push_str(&format!("\nThe patch is {} % of the best other way's bytes.\n", millionths(patch, best_peer)));
+    page
 }
 
 /// Publishes an archive and waits until its image is on the node, whether or not its program goes on running.
