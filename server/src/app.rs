@@ -12,6 +12,7 @@ use crate::agent_api::Agents;
 use crate::builds::Builds;
 use crate::config::{self, Config};
 use crate::director::{Director, NotDirector};
+use crate::indexes::Indexes;
 use crate::metrics::Metrics;
 use crate::objects::Objects;
 use crate::store::Store;
@@ -41,6 +42,8 @@ pub struct App {
     pub agents: Agents,
     /// The way to the workers that build bundles.
     pub builds: Builds,
+    /// The way to the worker that indexes layers.
+    pub indexes: Indexes,
 }
 
 impl App {

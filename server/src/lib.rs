@@ -3,7 +3,7 @@
 //!
 //! - [`config`], [`dev`], [`run`]: how it starts and stops.
 //! - [`http`]: addresses, roles, limits, errors. [`images`]: layers and releases come in.
-//! - [`agent_api`]: what agents speak. [`fleet`]: jobs, plans and what operators look at. [`builds`]: bundles are made.
+//! - [`agent_api`]: what agents speak. [`fleet`]: jobs, plans and what operators look at. [`builds`]: bundles are made. [`indexes`]: layers are indexed.
 //! - [`store`]: the database, the only place with SQL. [`objects`]: the folder.
 //! - [`housekeeping`]: what is done by the clock. [`metrics`]: what is counted.
 //!
@@ -22,6 +22,7 @@ pub mod fleet;
 pub mod housekeeping;
 pub mod http;
 pub mod images;
+pub mod indexes;
 pub mod metrics;
 pub mod objects;
 pub mod run;

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use anyhow::Context;
 use ring::rand::SystemRandom;
 use rustix::fs::{FlockOperation, flock};
-use skerry_plan::base::NoEstimate;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -21,9 +21,10 @@ use crate::app::{App, load_trust};
 use crate::builds::{self, Builds, BundleMaker};
 use crate::config::Config;
 use crate::http::{listen, router};
+use crate::indexes::{self, IndexEstimator, Indexes};
 use crate::metrics::Metrics;
 use crate::objects::Objects;
-use crate::store::{BuildStore, SqliteStore, database_path};
+use crate::store::{BuildStore, SqliteStore, Store, database_path};
 use crate::{housekeeping, secret, tls};
 
 /// A server that listens.
@@ -95,11 +96,13 @@ impl Server {
         let random = SystemRandom::new();
         let agents = Agents::new(&store.object_key(secret::random(&random)?).await?);
         let maker = BundleMaker::new(objects.clone(), Arc::clone(&director), config.builds.workers);
-        let builds = Builds::new(Arc::new(maker), Arc::new(NoEstimate));
+        let store: Arc<dyn Store> = Arc::new(store);
+        let estimator = IndexEstimator::new(Arc::clone(&store), objects.clone(), Handle::current());
+        let builds = Builds::new(Arc::new(maker), Arc::new(estimator));
         let uploads = Arc::new(Semaphore::new(usize::try_from(config.limits.uploads)?));
         let app = Arc::new(App {
             config,
-            store: Arc::new(store),
+            store,
             objects,
             director,
             roots,
@@ -108,12 +111,14 @@ impl Server {
             uploads,
             agents,
             builds,
+            indexes: Indexes::default(),
         });
         let (stop, stopping) = watch::channel(false);
         let mut tasks = JoinSet::new();
         tasks.spawn(listen::serve(listener, TlsAcceptor::from(tls), router(&app), app.config.limits.clone(), stopping.clone()));
         tasks.spawn(housekeeping::run(Arc::clone(&app), stopping.clone()));
         tasks.spawn(agent_api::keep_contacts(Arc::clone(&app), stopping.clone()));
+        tasks.spawn(indexes::run(Arc::clone(&app), stopping.clone()));
         tasks.spawn(builds::run(Arc::clone(&app), stopping));
         Ok(Self { app, address, stop, tasks, _lock: lock })
     }

@@ -18,6 +18,7 @@ pub mod codec;
 mod config;
 mod content;
 mod hashed;
+pub mod index;
 pub mod make;
 mod matching;
 mod old;

@@ -126,13 +126,13 @@ fn nearest(numbers: &[OldRef], next: OldRef) -> Option<OldRef> {
     numbers.iter().copied().min_by_key(|number| number.abs_diff(next))
 }
 
-fn name(path: &[u8]) -> &[u8] {
+pub(crate) fn name(path: &[u8]) -> &[u8] {
     path.rsplit(|&b| b == b'/').next().unwrap_or(path)
 }
 
 /// A path whose versions and digests are all alike: every run of digits becomes `0`, every longer run of hex digits with a digit
 /// among them too.
-fn unversioned(path: &[u8]) -> Vec<u8> {
+pub(crate) fn unversioned(path: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(path.len());
     let mut at = 0;
     while at < path.len() {

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 pub use maker::BundleMaker;
 pub use sources::StoredSources;
+pub(crate) use sources::open_frames;
 
 use crate::app::App;
 use crate::clock;

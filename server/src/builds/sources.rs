@@ -49,7 +49,8 @@ impl Sources for StoredSources {
     }
 }
 
-fn open_frames(objects: &Objects, diff_id: &DiffId, object: &Digest) -> io::Result<FrameReader<File>> {
+/// A layer's object, to be read from the middle.
+pub(crate) fn open_frames(objects: &Objects, diff_id: &DiffId, object: &Digest) -> io::Result<FrameReader<File>> {
     let file = objects.open_object(object)?;
     FrameReader::open(file).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, format!("layer {diff_id}: {e}")))
 }

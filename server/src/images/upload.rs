@@ -61,6 +61,7 @@ pub async fn layer(
     let layer = StoredLayer { diff_id, size: summary.size, stored, object };
     let new = app.store.add_layer(layer, caller.by()).await?;
     drop(pin);
+    app.indexes.wake();
     app.metrics.layer_bytes.inc_by(stored);
     tracing::info!(%diff_id, size = summary.size, stored, new, "layer kept");
     Ok(if new { StatusCode::CREATED } else { StatusCode::OK })

@@ -1,0 +1,126 @@
+//! Indexes come back as they were written, foreign bytes are refused, and predictions put bases in the right order.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::Cursor;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use proptest::prelude::*;
+use skerry_delta::index::{IndexedLayer, LayerIndex, estimate, limit};
+use skerry_delta::{Silent, TarLayer};
+use skerry_wire::{DiffId, Digest};
+
+fn tar(files: &[(String, Vec<u8>)]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (path, content) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, path, &content[..]).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+fn index(tar: &[u8]) -> LayerIndex {
+    let tar = tar.to_vec();
+    let layer = TarLayer::new(move || Ok(Cursor::new(tar.clone()))).unwrap();
+    LayerIndex::build(&layer, &Silent, &AtomicBool::new(false)).unwrap()
+}
+
+fn indexed(id: u8, files: &[(String, Vec<u8>)]) -> IndexedLayer {
+    IndexedLayer { diff_id: DiffId(Digest::new([id; 32])), index: Arc::new(index(&tar(files))) }
+}
+
+fn written(index: &LayerIndex) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    index.write(&mut bytes).unwrap();
+    bytes
+}
+
+fn noise(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state.to_le_bytes()[7]
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// Twenty files, of which the first `changed` are edited and the next `other` are others.
+fn files(version: &str, changed: usize, other: usize) -> Vec<(String, Vec<u8>)> {
+    (0..20)
+        .map(|i| {
+            let mut content = noise(20_000, i as u64);
+            if i < changed {
+                content.splice(5_000..5_040, noise(90, 99));
+            } else if i < changed + other {
+                content = noise(20_000, 1_000 + i as u64);
+            }
+            (format!("lib/{}-{version}.so", (b'a' + u8::try_from(i).unwrap()) as char), content)
+        })
+        .collect()
+}
+
+#[test]
+fn predictions_order_bases() {
+    let target = [indexed(1, &files("1.0.0", 0, 0))];
+    let same = estimate(&target, &[indexed(1, &[])]);
+    let moved = estimate(&target, &[indexed(2, &files("0.9.1", 0, 0))]);
+    let edited = estimate(&target, &[indexed(3, &files("0.9.1", 10, 0))]);
+    let some = estimate(&target, &[indexed(4, &files("0.9.1", 0, 10))]);
+    let both = estimate(&target, &[indexed(4, &files("0.9.1", 0, 10)), indexed(3, &files("0.9.1", 10, 0))]);
+    let full = estimate(&target, &[]);
+    assert!(same < 1_000, "a layer that is there costs next to nothing: {same}");
+    assert!(same < moved && moved < edited && edited < some && some < full, "{same} {moved} {edited} {some} {full}");
+    assert!(both <= edited, "{both} {edited}");
+    assert!(moved < 3_000 && edited < 100_000, "{moved} {edited}");
+    assert!((180_000..220_000).contains(&some) && (380_000..420_000).contains(&full), "{some} {full}");
+}
+
+#[test]
+fn what_is_no_index_is_refused() {
+    let good = written(&index(&tar(&files("1.0.0", 3, 3))));
+    let read = |bytes: &[u8]| LayerIndex::read(bytes, 1 << 20).map_err(|error| error.to_string());
+    assert!(read(b"PK\x03\x04").unwrap_err().contains("another kind of file"));
+    assert!(read(b"SKI\x02....").unwrap_err().contains("version 2"));
+    assert!(read(b"SK").unwrap_err().contains("too short"));
+    assert!(LayerIndex::read(&good[..], 100).unwrap_err().to_string().contains("more than 100 bytes"));
+    for end in (0..good.len()).step_by(7) {
+        assert!(read(&good[..end]).is_err(), "cut at {end}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn comes_back(files in proptest::collection::vec(("[a-z0-9./-]{1,150}", proptest::collection::vec(any::<u8>(), 0..4000)), 0..12)) {
+        let files: Vec<_> = files.into_iter().map(|(path, content)| (format!("x{}", path.replace("..", ".")), content)).collect();
+        let tar = tar(&files);
+        let index = index(&tar);
+        prop_assert_eq!(index.size(), tar.len() as u64);
+        prop_assert_eq!(index.files(), files.iter().filter(|(_, content)| !content.is_empty()).count());
+        let bytes = written(&index);
+        prop_assert_eq!(&LayerIndex::read(&bytes[..], limit(index.size())).unwrap(), &index);
+        prop_assert_eq!(written(&index), bytes);
+    }
+
+    /// Damage below the checksum: columns that lie about each other.
+    #[test]
+    fn lying_columns(damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5)) {
+        let good = written(&index(&tar(&files("1.0.0", 3, 3))));
+        let mut plain = zstd::decode_all(&good[4..]).unwrap();
+        for (at, byte) in damage {
+            let at = at.index(plain.len());
+            plain[at] = byte;
+        }
+        let mut bytes = good[..4].to_vec();
+        bytes.extend(zstd::encode_all(&plain[..], 1).unwrap());
+        // An error or some index, but no panic; and what is read can be compared.
+        if let Ok(index) = LayerIndex::read(&bytes[..], 1 << 20) {
+            let layer = IndexedLayer { diff_id: DiffId(Digest::new([1; 32])), index: Arc::new(index) };
+            estimate(&[indexed(2, &files("1.0.0", 0, 0))], std::slice::from_ref(&layer));
+            estimate(&[layer], &[indexed(2, &files("1.0.0", 0, 0))]);
+        }
+    }
+}
