@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::delta_args::{DeltaCommand, RankArgs};
+
 /// Runs jobs on fleets of edge nodes over slow, intermittent links.
 #[derive(Debug, Parser)]
 #[command(name = "skerry", version, propagate_version = true)]
@@ -32,6 +34,9 @@ pub(crate) enum Command {
     /// Images: publish, list, inspect
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Patches between images on this machine: make, apply, inspect. Asks no server
+    #[command(subcommand)]
+    Delta(DeltaCommand),
     /// Jobs: init, validate, plan, run, status, stop
     #[command(subcommand)]
     Job(JobCommand),
@@ -63,6 +68,8 @@ pub(crate) enum ImageCommand {
     Publish(PublishArgs),
     /// All images
     List,
+    /// Which image is the best base of another one, by their indexes. Asks no server
+    Rank(RankArgs),
     /// One image, by NAME[:TAG] or id
     Inspect {
         /// NAME[:TAG] or sha256:...

@@ -28,6 +28,7 @@ pub(crate) async fn run(config: &Config, client: &Client, command: ImageCommand,
                 layers(published.layers_uploaded),
             ))
         }
+        ImageCommand::Rank(_) => unreachable!("done without a server"),
         ImageCommand::List => {
             let images = client.images().await?;
             if json { output::json(&images) } else { output::print(&table(&images)) }

@@ -8,6 +8,12 @@
 
 mod args;
 mod config;
+mod delta;
+mod delta_apply;
+mod delta_args;
+mod delta_image;
+mod delta_inspect;
+mod delta_rank;
 mod deployment;
 mod engine_source;
 mod image;
@@ -22,7 +28,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, ImageCommand};
 use crate::config::Config;
 
 fn main() -> ExitCode {
@@ -42,6 +48,8 @@ async fn run(cli: Cli) -> Result<()> {
     let json = cli.global.json;
     let command = match cli.command {
         Command::Key(command) => return key::run(command, json),
+        Command::Delta(command) => return delta::run(command, json).await,
+        Command::Image(ImageCommand::Rank(args)) => return delta_rank::rank(args, json).await,
         Command::Job(command) => match job::offline(command, json)? {
             Some(command) => Command::Job(command),
             None => return Ok(()),
@@ -59,6 +67,6 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Token(command) => node::token(&client, command, json).await,
         Command::Bundle(command) => node::bundle(&client, command, json).await,
         Command::Status => node::status(&client, json).await,
-        Command::Key(_) => unreachable!("done without a server"),
+        Command::Key(_) | Command::Delta(_) => unreachable!("done without a server"),
     }
 }

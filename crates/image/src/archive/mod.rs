@@ -9,6 +9,7 @@
 
 mod layer;
 mod meta;
+mod plain;
 mod store;
 
 use std::fs::File;
@@ -20,6 +21,7 @@ use skerry_wire::{DiffId, Digest, ImageId};
 use crate::config::{ConfigError, ImageConfig};
 
 pub use layer::LayerReader;
+pub use plain::PlainLayer;
 use store::Store;
 
 /// Why an archive cannot be used. Each message names the archive.

@@ -145,7 +145,7 @@ impl<R: Read + Seek> Store<R> {
 }
 
 /// Where a file is, through links.
-fn place(members: &BTreeMap<String, Place>, name: &str) -> Option<(u64, u64)> {
+pub(super) fn place(members: &BTreeMap<String, Place>, name: &str) -> Option<(u64, u64)> {
     let mut name = clean(name)?;
     for _ in 0..LINKS {
         match members.get(&name)? {

@@ -1,0 +1,183 @@
+//! `skerry delta`: patches between images on this machine, without a server.
+
+use std::collections::BTreeMap;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result, bail};
+use indicatif::ProgressBar;
+use serde_json::{Value, json};
+use skerry_bundle::make::{Base, Layer, Made, MakeOptions, Target, make};
+use skerry_delta::Progress;
+use skerry_delta::source::LayerSource;
+use skerry_trust::{KeyRing, PublicKey, Role, TrustedRoot};
+use skerry_wire::ImageId;
+use tempfile::NamedTempFile;
+
+use crate::delta_args::{DeltaCommand, MakeArgs, TrustArgs};
+use crate::delta_image::{Check, LocalImage, find};
+use crate::publish::bar;
+use crate::{config, delta_apply, delta_inspect, output};
+
+/// `skerry delta ...`
+pub(crate) async fn run(command: DeltaCommand, json: bool) -> Result<()> {
+    match command {
+        DeltaCommand::Make(args) => run_make(args, json).await,
+        DeltaCommand::Apply(args) => delta_apply::run(args, json).await,
+        DeltaCommand::Inspect(args) => delta_inspect::run(&args, json),
+    }
+}
+
+/// Runs blocking work that an interrupt stops cleanly: its temporary files are gone when it has ended.
+pub(crate) async fn interruptible<T: Send + 'static>(work: impl FnOnce(&AtomicBool) -> Result<T> + Send + 'static) -> Result<T> {
+    let cancel = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&cancel);
+    let mut work = tokio::task::spawn_blocking(move || work(&told));
+    tokio::select! {
+        done = &mut work => return done.context("the work panicked")?,
+        interrupt = tokio::signal::ctrl_c() => interrupt.context("waiting for an interrupt")?,
+    }
+    cancel.store(true, Ordering::Relaxed);
+    output::note("Interrupted: cleaning up.");
+    work.await.context("the work panicked")?
+}
+
+/// A temporary file beside `path`, which is put in its place when all of it is written.
+pub(crate) fn beside(path: &Path) -> Result<NamedTempFile> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    NamedTempFile::new_in(folder).with_context(|| format!("writing into {}", folder.display()))
+}
+
+/// Puts the file in its place, on the disk.
+pub(crate) fn keep(file: NamedTempFile, path: &Path) -> Result<()> {
+    file.as_file().sync_all().with_context(|| format!("writing {}", path.display()))?;
+    file.persist(path).map_err(|error| error.error).with_context(|| format!("writing {}", path.display()))?;
+    Ok(())
+}
+
+impl TrustArgs {
+    /// The keys; `None` when none was named.
+    pub(crate) fn ring(&self) -> Result<Option<KeyRing>> {
+        if let Some(path) = &self.root {
+            if !self.keys.is_empty() {
+                bail!("either --root or --trust-key, not both");
+            }
+            let bytes = std::fs::read(path).with_context(|| format!("root document {}", path.display()))?;
+            let root = TrustedRoot::first(&bytes).with_context(|| format!("root document {}", path.display()))?;
+            return Ok(Some(root.keys(Role::Director)));
+        }
+        let keys = self.keys.iter().map(|key| key.parse::<PublicKey>()).collect::<Result<Vec<_>, _>>().context("--trust-key")?;
+        Ok((!keys.is_empty()).then(|| KeyRing::new(keys)))
+    }
+}
+
+/// Shows how far making has come.
+struct Bar(ProgressBar);
+
+impl Progress for Bar {
+    fn stage(&self, name: &'static str, total: u64) {
+        self.0.set_message(match name {
+            "reading layers" => "Hashing",
+            "comparing files" => "Comparing",
+            _ => "Packing",
+        });
+        self.0.set_position(0);
+        self.0.set_length(total);
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.0.inc(bytes);
+        // The first stage learns its length on the way.
+        if self.0.length().is_none_or(|length| length < self.0.position()) {
+            self.0.set_length(self.0.position());
+        }
+    }
+}
+
+async fn run_make(args: MakeArgs, json: bool) -> Result<()> {
+    let key = config::read_key(&args.key)?;
+    let target = find(&args.target, &args.engine.docker).await?;
+    let mut bases = Vec::new();
+    for base in &args.bases {
+        bases.push(find(base, &args.engine.docker).await?);
+    }
+    let (out, memory) = (args.out.clone(), args.memory);
+    let begun = std::time::Instant::now();
+    let (made, id) = interruptible(move |cancel| {
+        let bases = bases.into_iter().map(|base| LocalImage::open(base, Check::Layers, cancel)).collect::<Result<Vec<_>>>()?;
+        let target = LocalImage::open(target, Check::Layers, cancel)?;
+        write_bundle(&target, &bases, &key, memory, &out, cancel).map(|made| (made, target.id))
+    })
+    .await?;
+    if json {
+        return output::json(&told(&made, &id));
+    }
+    let mut text = output::table(
+        &["STREAM", "BYTES", "CODED"],
+        &["BYTES", "CODED"],
+        made.stats.streams.iter().map(|s| vec![format!("{:?}", s.stream), s.raw.to_string(), s.coded.to_string()]),
+    );
+    text.push('\n');
+    let rows = made.stats.layers.iter().flat_map(|(id, layer)| {
+        layer
+            .codecs
+            .iter()
+            .map(|(codec, (contents, bytes))| vec![id.digest().short(), format!("{codec:?}"), contents.to_string(), output::bytes(*bytes)])
+    });
+    text.push_str(&output::table(&["LAYER", "CODEC", "CONTENTS", "SIZE"], &["CONTENTS", "SIZE"], rows));
+    output::print(&format!(
+        "{text}\nWrote {}: {} for {id}, {} of its layers are in a base, in {:.1} s\n",
+        args.out.display(),
+        output::bytes(made.size),
+        made.stats.known,
+        begun.elapsed().as_secs_f64(),
+    ))
+}
+
+fn write_bundle(
+    target: &LocalImage,
+    bases: &[LocalImage],
+    key: &skerry_trust::SigningKey,
+    memory: u64,
+    out: &Path,
+    cancel: &AtomicBool,
+) -> Result<Made> {
+    let bases: Vec<_> = bases.iter().map(|base| Base { image_id: base.id, config: &base.config, layers: layer_list(base) }).collect();
+    let target = Target { config: &target.config, layers: layer_list(target) };
+    let mut file = BufWriter::new(beside(out)?);
+    let bar = bar("Hashing", 0);
+    let options = MakeOptions { memory: memory << 20, ..MakeOptions::default() };
+    let made = make(&target, &bases, &options, &Bar(bar.clone()), cancel, key, &mut file)?;
+    bar.finish_and_clear();
+    file.flush().with_context(|| format!("writing {}", out.display()))?;
+    keep(file.into_inner().map_err(|e| e.into_error())?, out)?;
+    Ok(made)
+}
+
+fn layer_list(image: &LocalImage) -> Vec<Layer<'_>> {
+    image.layers.iter().map(|(diff_id, layer)| Layer { diff_id: *diff_id, source: layer as &dyn LayerSource }).collect()
+}
+
+fn told(made: &Made, target: &ImageId) -> Value {
+    let streams: BTreeMap<_, _> =
+        made.stats.streams.iter().map(|s| (format!("{:?}", s.stream), json!({ "bytes": s.raw, "coded": s.coded }))).collect();
+    let layers: BTreeMap<_, _> = made
+        .stats
+        .layers
+        .iter()
+        .map(|(id, layer)| {
+            let codecs: BTreeMap<_, _> = layer
+                .codecs
+                .iter()
+                .map(|(codec, (contents, bytes))| (format!("{codec:?}"), json!({ "contents": contents, "bytes": bytes })))
+                .collect();
+            (id.to_string(), json!({ "size": layer.size, "raw": layer.raw, "codecs": codecs }))
+        })
+        .collect();
+    json!({
+        "target": target.to_string(), "size": made.size, "digest": made.digest.to_string(), "table_of_contents": made.stats.toc,
+        "layers_known": made.stats.known, "streams": streams, "layers": layers,
+    })
+}

@@ -1,0 +1,97 @@
+//! `skerry delta inspect`: where every byte of a bundle goes.
+
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+use skerry_bundle::{TargetLayer, VerifiedToc};
+use skerry_delta::stream::{Stream, StreamsReader};
+
+use crate::delta_args::InspectArgs;
+use crate::output;
+
+/// A part of the bundle.
+struct Part {
+    name: String,
+    /// Bytes before coding.
+    raw: u64,
+    /// Bytes in the file.
+    coded: u64,
+    /// Its bytes are among those of the pack; the share goes by length.
+    packed: bool,
+}
+
+/// `skerry delta inspect`
+pub(crate) fn run(args: &InspectArgs, json: bool) -> Result<()> {
+    let Some(keys) = args.trust.ring()? else {
+        bail!(
+            "whose bundles are trusted?\n  Name a root document with --root, or a public key with --trust-key: nothing of a bundle is read before its signature holds."
+        );
+    };
+    let named = || format!("bundle {}", args.bundle.display());
+    let mut bundle = BufReader::new(File::open(&args.bundle).with_context(named)?);
+    let toc = VerifiedToc::read(&mut bundle, &keys).with_context(named)?;
+    let parts = parts(&mut bundle, &toc).with_context(named)?;
+    let table = toc.toc();
+    let layers = table.layers.iter().map(|layer| match layer {
+        TargetLayer::Known(place) => (format!("layer {} of base {}", place.layer + 1, place.base + 1), None),
+        TargetLayer::New { diff_id, size } => (diff_id.to_string(), Some(*size)),
+    });
+    if json {
+        let layers: Vec<_> = layers.map(|(layer, size)| json!({ "layer": layer, "made": size.is_some(), "size": size })).collect();
+        let parts: Vec<_> = parts.iter().map(|p| json!({ "part": p.name, "bytes": p.raw, "coded": p.coded, "packed": p.packed })).collect();
+        return output::json(&json!({
+            "target": table.target.to_string(), "bases": table.bases.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "size": toc.size(), "signed_by": toc.key_id().to_string(), "chunks": toc.chunk_count(),
+            "memory": table.memory, "disk": table.disk, "layers": layers, "parts": parts,
+        }));
+    }
+    let mut text = format!("Target     {}\n", table.target);
+    for base in &table.bases {
+        text.push_str(&format!("Base       {base}\n"));
+    }
+    text.push_str(&format!(
+        "Signed by  {}\nSize       {} in {} chunks\nNeeds      {} of memory, {} of disk\n\n",
+        toc.key_id(),
+        output::bytes(toc.size()),
+        toc.chunk_count(),
+        output::bytes(table.memory),
+        output::bytes(table.disk)
+    ));
+    let size = |size: Option<u64>| size.map_or_else(|| "in a base".to_owned(), output::bytes);
+    text.push_str(&output::table(&["LAYER", "MADE"], &["MADE"], layers.map(|(layer, made)| vec![layer, size(made)])));
+    text.push('\n');
+    let rows =
+        parts.iter().map(|p| vec![p.name.clone(), p.raw.to_string(), p.coded.to_string(), if p.packed { "pack" } else { "" }.to_owned()]);
+    text.push_str(&output::table(&["PART", "BYTES", "CODED", "IN"], &["BYTES", "CODED"], rows));
+    output::print(&text)
+}
+
+/// Every byte of the file once: the table of contents, the streams that are sections, and those in the pack by their share.
+fn parts(bundle: &mut BufReader<File>, toc: &VerifiedToc) -> Result<Vec<Part>> {
+    let sections = &toc.toc().sections;
+    let start = toc.payload_start();
+    let mut parts = vec![Part { name: "head, signature, table of contents".to_owned(), raw: start, coded: start, packed: false }];
+    if let Some(index) = sections.iter().position(|section| section.stream == Stream::Pack) {
+        let section = sections[index];
+        let range = toc.section_range(index);
+        bundle.seek(SeekFrom::Start(range.start))?;
+        let mut coded = Vec::new();
+        bundle.take(range.end - range.start).read_to_end(&mut coded)?;
+        let mut streams = StreamsReader::open(&[section], |_| Ok(Box::new(&coded[..])))?;
+        let mut rest = section.len;
+        for stream in Stream::ALL {
+            let raw = streams.get(stream).left();
+            if raw > 0 {
+                let share = raw.saturating_mul(section.len) / section.raw_len.max(1);
+                rest = rest.saturating_sub(share);
+                parts.push(Part { name: format!("{stream:?}"), raw, coded: share, packed: true });
+            }
+        }
+        parts.push(Part { name: "the pack's own head".to_owned(), raw: 0, coded: rest, packed: true });
+    }
+    let alone = sections.iter().filter(|section| section.stream != Stream::Pack);
+    parts.extend(alone.map(|s| Part { name: format!("{:?}", s.stream), raw: s.raw_len, coded: s.len, packed: false }));
+    Ok(parts)
+}
