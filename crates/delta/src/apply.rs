@@ -198,6 +198,7 @@ impl<'a> Applier<'a> {
         let mut old = self.layers[layer].open(file)?;
         match codec {
             Codec::Bidiff => bidiff::apply(&mut self.streams, kind, &mut *old, size, &mut self.buffers, out),
+            Codec::Bytecode | Codec::Archive => Err(invalid("an unknown codec")),
             _ => dictionary::apply(&mut self.streams, &mut old.take(old_size), size, out),
         }
     }

@@ -65,11 +65,25 @@ pub enum Stream {
     FrameLen = 23,
     /// Digests in the image's configuration.
     Digests = 24,
+    /// A byte of flags per entry of an archive.
+    Entries = 25,
+    /// Which old entries headers and contents of entries come from.
+    EntrySource = 26,
+    /// Counts, sizes and levels of entries.
+    EntryNumber = 27,
+    /// Headers of entries.
+    EntryText = 28,
+    /// A codec per entry whose content is not that of its base.
+    EntryCodec = 29,
+    /// Times of entries, as differences.
+    EntryTime = 30,
+    /// Times in Python bytecode, as differences.
+    CodeTime = 31,
 }
 
 impl Stream {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 32] = [
         Self::Pack,
         Self::Flags,
         Self::Base,
@@ -95,6 +109,13 @@ impl Stream {
         Self::Frame,
         Self::FrameLen,
         Self::Digests,
+        Self::Entries,
+        Self::EntrySource,
+        Self::EntryNumber,
+        Self::EntryText,
+        Self::EntryCodec,
+        Self::EntryTime,
+        Self::CodeTime,
     ];
 
     /// The stream with this number.
