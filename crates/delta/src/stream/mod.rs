@@ -1,13 +1,18 @@
 //! The streams of a patch: what belongs together statistically is kept together, coded by the best coder for it, and read at its own
 //! pace by whoever applies.
 //!
-//! Long streams are sections of their own; short ones share one section, the pack, which is held in memory.
+//! Long streams are sections of their own, very long ones several, one after the other; short ones share one section, the pack, which
+//! is held in memory.
 
 mod coder;
+mod lzma;
+mod mix;
 mod reader;
+mod trial;
 mod writer;
 
 pub use coder::{Coder, MAX_WINDOW_LOG};
+pub use lzma::Filter;
 pub use reader::{StreamReader, StreamsReader};
 pub use writer::{StreamSize, StreamsWriter, Written};
 
@@ -124,7 +129,7 @@ impl Stream {
     }
 }
 
-/// One stream as it stands in a bundle.
+/// One stream, or a part of a very long one, as it stands in a bundle.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Section {
     /// Which one.
