@@ -14,6 +14,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use skerry_bundle::VerifiedToc;
 use skerry_bundle::make::{Base, Layer, MakeOptions, Target, make};
+use skerry_delta::archive::{Scratch, ScratchFile};
 use skerry_delta::source::{LayerSource, Sources};
 use skerry_delta::{Silent, TarLayer};
 use skerry_image::config::ImageConfig;
@@ -104,6 +105,19 @@ impl Sources for Old<'_> {
     fn layer(&self, diff_id: &DiffId) -> io::Result<Box<dyn LayerSource + '_>> {
         let layer = self.0.iter().flat_map(|i| &i.layers).find(|(id, _)| id == diff_id).ok_or(io::ErrorKind::NotFound)?;
         Ok(Box::new(Borrowed(&*layer.1)))
+    }
+
+    fn scratch(&self) -> Option<&dyn Scratch> {
+        Some(&Temporary)
+    }
+}
+
+/// Scratch files without a name in the folder for temporary files.
+struct Temporary;
+
+impl Scratch for Temporary {
+    fn file(&self) -> io::Result<Box<dyn ScratchFile>> {
+        Ok(Box::new(tempfile::tempfile()?))
     }
 }
 

@@ -154,7 +154,7 @@ pub fn make(
         patch.used.iter().filter_map(|&index| places.get(&old[index].0).copied()).collect(),
         layers.collect(),
         patch.written.sections,
-        patch.table,
+        [patch.table, patch.scratch],
         &patch.written.bytes,
     );
     let toc = envelope::sign(sign, PURPOSE, &toc.encode()?);
@@ -185,13 +185,13 @@ impl Toc {
         used: Vec<LayerPlace>,
         layers: Vec<TargetLayer>,
         sections: Vec<skerry_delta::stream::Section>,
-        table: u64,
+        [table, scratch]: [u64; 2],
         payload: &[Vec<u8>],
     ) -> Self {
         let memory = StreamsReader::memory(&sections).saturating_add(table).saturating_add(skerry_delta::apply::FIXED_MEMORY);
         // An engine stages what it loads once before it keeps it.
         let made: u64 = layers.iter().map(|layer| if let TargetLayer::New { size, .. } = layer { *size } else { 0 }).sum();
-        Self::new(Self { target, bases, used, layers, sections, memory, disk: made.saturating_mul(2), chunks: Vec::new() }, payload)
+        Self::new(Self { target, bases, used, layers, sections, memory, disk: made.saturating_mul(2).saturating_add(scratch), chunks: Vec::new() }, payload)
     }
 }
 

@@ -282,8 +282,9 @@ fn sections_of(numbers: &[u64]) -> Result<Vec<Section>, TocError> {
         let (Some(stream), Some(coder)) = (stream, coder) else {
             return Err(TocError::Malformed("an unknown stream or coder"));
         };
-        if sections.iter().any(|section| section.stream == stream) {
-            return Err(TocError::Malformed("a stream twice"));
+        // A very long stream has several sections, one after the other; the pack has one.
+        if sections.iter().any(|section| section.stream > stream || (stream == Stream::Pack && section.stream == stream)) {
+            return Err(TocError::Malformed("sections out of order"));
         }
         sections.push(Section { stream, coder, raw_len: four[2], len: four[3] });
     }

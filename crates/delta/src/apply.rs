@@ -4,8 +4,9 @@ use std::io::{self, Read};
 
 use skerry_wire::limits;
 
+use crate::archive::{self, Scratch};
 use crate::codec::bidiff::{Buffers, steps};
-use crate::codec::{Codec, Kind, bidiff, dictionary};
+use crate::codec::{Codec, Kind, bidiff, bytecode, dictionary, elf};
 use crate::config;
 use crate::old::{OldMembers, OldRef};
 use crate::predict::{Predictor, base, codec, flag};
@@ -17,8 +18,10 @@ use crate::varint::unzigzag;
 /// Bytes are read and handed on in steps of this many.
 const STEP: usize = 64 * 1024;
 
-/// Bytes of memory that applying needs beside streams and tables: its buffers, and an old content used as a dictionary.
+/// Bytes of memory that applying needs beside streams and tables: its buffers, and what one content needs, such as an old one used
+/// as a dictionary.
 pub const FIXED_MEMORY: u64 = 4 * STEP as u64 + dictionary::MEMORY;
+const _: () = assert!(elf::MEMORY <= dictionary::MEMORY, "no codec needs more");
 
 /// Takes the bytes of a layer, in order.
 pub type Sink<'s> = dyn FnMut(&[u8]) -> io::Result<()> + 's;
@@ -30,6 +33,7 @@ pub struct Applier<'a> {
     table: OldMembers,
     state: Predictor,
     buffers: Buffers,
+    archives: archive::apply::State<'a>,
 }
 
 impl<'a> Applier<'a> {
@@ -40,7 +44,16 @@ impl<'a> Applier<'a> {
         for layer in layers {
             table.load(&**layer, limit)?;
         }
-        Ok(Self { streams, layers, table, state: Predictor::default(), buffers: Buffers::new(STEP) })
+        let archives = archive::apply::State::new(layers.iter().map(|layer| &**layer as &dyn LayerSource).collect(), None);
+        Ok(Self { streams, layers, table, state: Predictor::default(), buffers: Buffers::new(STEP), archives })
+    }
+
+    /// Gives it scratch files: what of archives is too long for memory goes there, and stays in memory without them.
+    #[must_use]
+    pub fn with_scratch(mut self, scratch: &'a dyn Scratch) -> Self {
+        let layers = self.layers.iter().map(|layer| &**layer as &dyn LayerSource).collect();
+        self.archives = archive::apply::State::new(layers, Some(scratch));
+        self
     }
 
     /// The target's configuration; comes first. `known` are the digests known to both sides.
@@ -194,19 +207,38 @@ impl<'a> Applier<'a> {
         if codec == Codec::Copy {
             return self.copy(source, size, out);
         }
+        if codec == Codec::Archive {
+            return self.archive(source, size, out);
+        }
         let (layer, file, old_size) = self.file(source)?;
         let mut old = self.layers[layer].open(file)?;
         match codec {
             Codec::Bidiff => bidiff::apply(&mut self.streams, kind, &mut *old, size, &mut self.buffers, out),
+            Codec::Elf => elf::apply(&mut self.streams, kind, &mut *old, [old_size, size], &mut self.buffers, out),
+            Codec::Bytecode => {
+                bytecode::apply(&mut self.streams, &mut self.state, kind, &mut *old, old_size, size, &mut self.buffers, out)
+            }
             _ => dictionary::apply(&mut self.streams, &mut old.take(old_size), size, out),
         }
     }
 
+    /// Makes an archive of `size` bytes.
+    fn archive(&mut self, source: OldRef, size: u64, out: &mut Sink<'_>) -> io::Result<()> {
+        let mut left = size;
+        let mut out = |bytes: &[u8]| {
+            left = left.checked_sub(bytes.len() as u64).ok_or_else(|| invalid("an archive with more bytes than its member"))?;
+            out(bytes)
+        };
+        let table = &self.table;
+        let file = |number: OldRef| find(table, number).map(|(layer, file, _)| (layer, file));
+        let (streams, buffers, state) = (&mut self.streams, &mut self.buffers, &mut self.archives);
+        archive::apply::Maker { streams, buffers, state, file: &file, limit: size }.member(source, &mut out)?;
+        if left > 0 { Err(invalid("an archive with fewer bytes than its member")) } else { Ok(()) }
+    }
+
     /// Layer, file and size of an old member's content.
     fn file(&self, number: OldRef) -> io::Result<(usize, u32, u64)> {
-        let old = self.table.get(number).ok_or_else(|| invalid("a source that is not in its layers"))?;
-        let file = old.file.ok_or_else(|| invalid("a source without content"))?;
-        Ok((usize::from(old.layer), file, old.size))
+        find(&self.table, number)
     }
 
     fn copy(&mut self, number: OldRef, size: u64, out: &mut Sink<'_>) -> io::Result<()> {
@@ -231,6 +263,12 @@ impl<'a> Applier<'a> {
             out(&self.buffers.new[..len])
         })
     }
+}
+
+fn find(table: &OldMembers, number: OldRef) -> io::Result<(usize, u32, u64)> {
+    let old = table.get(number).ok_or_else(|| invalid("a source that is not in its layers"))?;
+    let file = old.file.ok_or_else(|| invalid("a source without content"))?;
+    Ok((usize::from(old.layer), file, old.size))
 }
 
 fn text(streams: &mut StreamsReader<'_>, stream: Stream) -> io::Result<Vec<u8>> {

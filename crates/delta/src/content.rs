@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rayon::prelude::*;
 
 use crate::codec::bidiff::{self, Difference};
-use crate::codec::{Kind, dictionary};
+use crate::codec::bytecode::{self, Bytecode};
+use crate::codec::{Kind, dictionary, elf};
 use crate::hashed::cancelled;
 use crate::progress::Progress;
 use crate::source::LayerSource;
@@ -31,6 +32,8 @@ pub(crate) enum Outcome {
     New,
     Bidiff(Kind, Difference),
     Dictionary(Vec<u8>),
+    Bytecode(Bytecode),
+    Elf(Kind, Difference),
 }
 
 /// Results are worked out ahead of their use for about this many bytes of new content.
@@ -39,6 +42,8 @@ const AHEAD: u64 = 96 << 20;
 /// The results of all jobs, in order, worked out in batches.
 pub(crate) struct Contents<'a> {
     jobs: Vec<Job>,
+    /// Jobs that are worked out only when they are asked for.
+    late: BTreeMap<u32, Job>,
     next: usize,
     ready: BTreeMap<u32, Outcome>,
     new: &'a [&'a dyn LayerSource],
@@ -50,18 +55,27 @@ pub(crate) struct Contents<'a> {
 
 impl<'a> Contents<'a> {
     pub(crate) fn new(
-        jobs: Vec<Job>,
+        (jobs, late): (Vec<Job>, BTreeMap<u32, Job>),
         new: &'a [&'a dyn LayerSource],
         old: &'a [&'a dyn LayerSource],
         memory: u64,
         progress: &'a dyn Progress,
         cancel: &'a AtomicBool,
     ) -> Self {
-        Self { jobs, next: 0, ready: BTreeMap::new(), new, old, memory, progress, cancel }
+        Self { jobs, late, next: 0, ready: BTreeMap::new(), new, old, memory, progress, cancel }
+    }
+
+    /// True for a member that may be an archive.
+    pub(crate) fn is_late(&self, number: u32) -> bool {
+        self.late.contains_key(&number)
     }
 
     /// The result for this member.
     pub(crate) fn take(&mut self, number: u32) -> io::Result<Outcome> {
+        if let Some(job) = self.late.remove(&number) {
+            let fits = bidiff::memory(job.old_size, job.new_size) <= self.memory;
+            return if fits { self.work(&job) } else { Ok(Outcome::New) };
+        }
         if !self.ready.contains_key(&number) {
             self.batch()?;
         }
@@ -81,7 +95,7 @@ impl<'a> Contents<'a> {
         batch.sort_by_key(|job| (std::cmp::Reverse(job.new_size), job.number));
         let threads = rayon::current_num_threads() as u64;
         let need = |job: &Job| bidiff::memory(job.old_size, job.new_size);
-        let (shared, alone): (Vec<_>, Vec<_>) = batch.into_iter().partition(|job| need(job) <= self.memory / 2 / threads);
+        let (shared, alone): (Vec<_>, Vec<_>) = batch.into_iter().partition(|job| elf::memory(job.old_size, job.new_size) <= self.memory / 2 / threads);
         for job in alone {
             let outcome = if need(&job) <= self.memory { self.work(&job)? } else { Outcome::New };
             self.ready.insert(job.number, outcome);
@@ -102,30 +116,64 @@ impl<'a> Contents<'a> {
         }
         let old = read(self.old[job.old_layer], job.old_file, job.old_size)?;
         let new = read(self.new[job.new_layer], job.new_file, job.new_size)?;
-        let outcome = best(&old, &new)?;
+        let outcome = best(&old, &new, self.memory)?;
         self.progress.advance(job.new_size);
         Ok(outcome)
     }
 }
 
-/// The smallest of what the codecs give.
-fn best(old: &[u8], new: &[u8]) -> io::Result<Outcome> {
+/// The smallest of what the codecs give, made with at most about `memory` bytes.
+fn best(old: &[u8], new: &[u8], memory: u64) -> io::Result<Outcome> {
     let kind = Kind::of(new);
-    let difference = bidiff::difference(old, new);
-    let as_new = cost(new)?;
-    let mut as_bidiff = 0;
-    for part in difference.parts() {
-        as_bidiff += cost(part)?;
+    if let Some(same) = bytecode::separate(old, new, false) {
+        return Ok(Outcome::Bytecode(same));
     }
-    let mut best = (as_new, Outcome::New);
-    if as_bidiff <= best.0 {
-        best = (as_bidiff, Outcome::Bidiff(kind, difference));
+    let mut best = (cost(new)?, Outcome::New);
+    // A program's runs are found better among marks than among addresses: plain differences are not tried as well.
+    let program = if elf::memory(old.len() as u64, new.len() as u64) <= memory { elf::difference(old, new)? } else { None };
+    let (difference, wrap): (_, fn(Kind, Difference) -> Outcome) = match program {
+        Some(difference) => (difference, Outcome::Elf),
+        None => (bidiff::difference(old, new), Outcome::Bidiff),
+    };
+    let mut as_difference = 0;
+    for part in difference.parts() {
+        as_difference += cost(part)?;
+    }
+    if as_difference <= best.0 {
+        best = (as_difference, wrap(kind, difference));
+    }
+    if let Some(code) = bytecode::separate(old, new, true) {
+        let mut as_code = 0;
+        for part in code.difference().iter().flat_map(|difference| difference.parts()) {
+            as_code += cost(part)?;
+        }
+        if as_code <= best.0 {
+            best = (as_code, Outcome::Bytecode(code));
+        }
     }
     // A frame of its own cannot share statistics with other members: it must be clearly smaller.
     if let Some(frame) = dictionary::compress(old, new)?.filter(|frame| frame.len() + frame.len() / 8 + 16 < best.0) {
         best = (frame.len(), Outcome::Dictionary(frame));
     }
     Ok(best.1)
+}
+
+/// The smallest of the codecs for an entry of an archive, and about how many bytes it takes.
+pub(crate) fn of_entry(old: Option<&[u8]>, new: &[u8]) -> io::Result<(usize, Outcome)> {
+    let mut best = (cost(new)?, Outcome::New);
+    let Some(old) = old else { return Ok(best) };
+    let difference = bidiff::difference(old, new);
+    let mut as_difference = 0;
+    for part in difference.parts() {
+        as_difference += cost(part)?;
+    }
+    if as_difference <= best.0 {
+        best = (as_difference, Outcome::Bidiff(Kind::of(new), difference));
+    }
+    if let Some(frame) = dictionary::compress(old, new)?.filter(|frame| frame.len() + frame.len() / 8 + 16 < best.0) {
+        best = (frame.len(), Outcome::Dictionary(frame));
+    }
+    Ok(best)
 }
 
 /// About how many bytes these add to a stream.

@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::archive;
+use crate::archive::make::Planner;
+use crate::archive::old::{Archives, Origin};
+use crate::archive::write::ArchiveWriter;
 use crate::codec::{Codec, Kind};
 use crate::config;
 use crate::content::{Contents, Job, Outcome};
@@ -49,8 +53,10 @@ pub struct Patch {
     pub used: Vec<usize>,
     /// For each new layer what became of its contents.
     pub layers: Vec<LayerStats>,
-    /// Bytes that the old members need in memory.
+    /// Bytes that the old members need in memory, and what archives need when there are any.
     pub table: u64,
+    /// Bytes of scratch files that applying needs at most.
+    pub scratch: u64,
 }
 
 /// What became of the contents of a layer.
@@ -85,19 +91,22 @@ pub fn make(input: &Input<'_>, budget: Budget, progress: &dyn Progress, cancel: 
     drop(old);
 
     let jobs = jobs(&new, &choices, &table);
-    progress.stage("comparing files", jobs.iter().map(|job| job.new_size).sum());
+    progress.stage("comparing files", jobs.0.iter().chain(jobs.1.values()).map(|job| job.new_size).sum());
+    let archives = ArchiveWriter::new(Planner::new(Archives::new(layers.clone(), None), archives(&table)));
     let contents = Contents::new(jobs, input.new, &layers, budget.make, progress, cancel);
     let mut maker =
-        Maker { streams: StreamsWriter::default(), table, state: Predictor::default(), choices: &choices, contents, item: 0, cancel };
+        Maker { streams: StreamsWriter::within(budget.apply), table, state: Predictor::default(), choices: &choices, contents, archives, item: 0, progress, cancel };
     maker.config(input)?;
     let mut stats = Vec::new();
     for layer in input.new {
         stats.push(maker.layer(*layer)?);
     }
-    let table = maker.table.bytes();
+    let archives = if maker.archives.is_empty() { 0 } else { archive::MEMORY };
+    let table = maker.table.bytes() + archives;
+    let scratch = maker.archives.scratch();
     progress.stage("compressing", 0);
-    let written = maker.streams.finish(budget.apply)?;
-    Ok(Patch { written, used, layers: stats, table })
+    let written = maker.streams.finish_for(budget.apply, stats.iter().map(|layer| layer.size).sum())?;
+    Ok(Patch { written, used, layers: stats, table, scratch })
 }
 
 fn used_layers(choices: &[Choice], layer_of: impl Fn(OldRef) -> Option<usize>) -> Vec<usize> {
@@ -111,13 +120,14 @@ fn used_layers(choices: &[Choice], layer_of: impl Fn(OldRef) -> Option<usize>) -
     used.into_iter().collect()
 }
 
-fn jobs(new: &Hashed, choices: &[Choice], table: &OldMembers) -> Vec<Job> {
-    let mut jobs = Vec::new();
+/// The changed contents, and apart from them those that may be archives.
+fn jobs(new: &Hashed, choices: &[Choice], table: &OldMembers) -> (Vec<Job>, BTreeMap<u32, Job>) {
+    let (mut jobs, mut late) = (Vec::new(), BTreeMap::new());
     for ((number, member), choice) in new.members.iter().zip(choices) {
         let Content::Like(source) = choice.content else { continue };
         let (Some(old), Some(new_file)) = (table.get(source), member.file) else { continue };
         let Some(old_file) = old.file else { continue };
-        jobs.push(Job {
+        let job = Job {
             number,
             new_layer: usize::from(member.layer),
             new_file,
@@ -125,9 +135,27 @@ fn jobs(new: &Hashed, choices: &[Choice], table: &OldMembers) -> Vec<Job> {
             old_layer: usize::from(old.layer),
             old_file,
             old_size: old.size,
-        });
+        };
+        if archive::make::is_named(member.path) {
+            late.insert(number, job);
+        } else {
+            jobs.push(job);
+        }
     }
-    jobs
+    (jobs, late)
+}
+
+/// Old members that may be archives, as long as they are not too many bytes together.
+fn archives(table: &OldMembers) -> Vec<Origin> {
+    let mut room = archive::make::LIMIT;
+    let named = table.iter().filter(|(_, old)| archive::make::is_named(old.path));
+    let mut found = Vec::new();
+    for (number, old) in named {
+        let (Some(file), Some(left)) = (old.file, room.checked_sub(old.size)) else { continue };
+        room = left;
+        found.push(Origin::Member { number, layer: usize::from(old.layer), file });
+    }
+    found
 }
 
 impl Choice {
@@ -147,6 +175,8 @@ struct Maker<'a> {
     state: Predictor,
     choices: &'a [Choice],
     contents: Contents<'a>,
+    archives: ArchiveWriter<'a>,
+    progress: &'a dyn Progress,
     /// The number of the next new member.
     item: u32,
     cancel: &'a AtomicBool,
@@ -318,6 +348,9 @@ impl Maker<'_> {
         let outcome = match content {
             Content::Same(source) => Some((source, None)),
             Content::Like(source) => {
+                if self.archive(layer, file, size, source, base, stats)? {
+                    return Ok(());
+                }
                 let outcome = self.contents.take(self.item)?;
                 (outcome != Outcome::New).then_some((source, Some(outcome)))
             }
@@ -326,24 +359,63 @@ impl Maker<'_> {
         let Some((source, outcome)) = outcome else {
             return self.new_content(layer, file, size, stats);
         };
-        let named = base != Some(source);
         let (number, kind) = match &outcome {
             None | Some(Outcome::New) => (Codec::Copy, Kind::Text),
             Some(Outcome::Bidiff(kind, _)) => (Codec::Bidiff, *kind),
+            Some(Outcome::Elf(kind, _)) => (Codec::Elf, *kind),
             Some(Outcome::Dictionary(_)) => (Codec::Dictionary, Kind::Text),
+            Some(Outcome::Bytecode(code)) => (Codec::Bytecode, code.kind()),
         };
         count(stats, number, size);
-        let byte = number as u8 | if named { codec::NAMED } else { 0 } | (kind as u8) << codec::KIND;
+        self.codec(number, kind, source, base)?;
+        match outcome {
+            None | Some(Outcome::New) => Ok(()),
+            Some(Outcome::Bidiff(kind, difference) | Outcome::Elf(kind, difference)) => difference.write(&mut self.streams, kind),
+            Some(Outcome::Dictionary(frame)) => crate::codec::dictionary::write(&mut self.streams, &frame),
+            Some(Outcome::Bytecode(code)) => code.write(&mut self.streams, &mut self.state),
+        }
+    }
+
+    /// Writes a content as an archive; false when it is none.
+    fn archive(
+        &mut self,
+        layer: &dyn LayerSource,
+        file: u32,
+        size: u64,
+        source: OldRef,
+        base: Option<OldRef>,
+        stats: &mut LayerStats,
+    ) -> io::Result<bool> {
+        let old = self.table.get(source).and_then(|old| old.file.map(|file| (usize::from(old.layer), file)));
+        let Some((old_layer, old_file)) = old.filter(|_| self.contents.is_late(self.item) && size <= archive::make::LIMIT) else {
+            return Ok(false);
+        };
+        let mut new = Vec::new();
+        layer.open(file)?.take(size).read_to_end(&mut new)?;
+        if new.len() as u64 != size || !archive::make::is_zip(&new) {
+            return Ok(false);
+        }
+        let Some(ready) = self.archives.plan(&new, Origin::Member { number: source, layer: old_layer, file: old_file })? else {
+            return Ok(false);
+        };
+        drop(new);
+        self.progress.advance(size);
+        count(stats, Codec::Archive, size);
+        self.codec(Codec::Archive, Kind::Text, source, base)?;
+        self.archives.write(&mut self.streams, ready)?;
+        Ok(true)
+    }
+
+    /// Writes a codec and its source.
+    fn codec(&mut self, codec: Codec, kind: Kind, source: OldRef, base: Option<OldRef>) -> io::Result<()> {
+        let named = base != Some(source);
+        let byte = codec as u8 | if named { codec::NAMED } else { 0 } | (kind as u8) << codec::KIND;
         self.streams.put(Stream::Codec, &[byte])?;
         if named {
             self.streams.signed(Stream::Source, i64::from(source) - i64::from(self.state.next_source))?;
         }
         self.state.next_source = source.saturating_add(1);
-        match outcome {
-            None | Some(Outcome::New) => Ok(()),
-            Some(Outcome::Bidiff(kind, difference)) => difference.write(&mut self.streams, kind),
-            Some(Outcome::Dictionary(frame)) => crate::codec::dictionary::write(&mut self.streams, &frame),
-        }
+        Ok(())
     }
 
     fn new_content(&mut self, layer: &dyn LayerSource, file: u32, size: u64, stats: &mut LayerStats) -> io::Result<()> {

@@ -63,6 +63,8 @@ pub(crate) struct Predictor {
     /// What old times became.
     times: BTreeMap<u64, u64>,
     shift: u64,
+    /// By how much the last time in bytecode moved.
+    code_shift: u64,
 }
 
 impl Predictor {
@@ -81,5 +83,18 @@ impl Predictor {
             self.shift = mtime.wrapping_sub(old);
         }
         self.mtime = mtime;
+    }
+
+    /// The time expected in bytecode whose old time is this. Bytecode has the time of its source, which is another member.
+    pub(crate) fn code_time(&self, old: u32) -> u32 {
+        let old = u64::from(old);
+        let expected = self.times.get(&old).copied().unwrap_or_else(|| old.wrapping_add(self.code_shift));
+        u32::try_from(expected & u64::from(u32::MAX)).expect("masked to 32 bits")
+    }
+
+    /// Takes note of a time in bytecode.
+    pub(crate) fn saw_code_time(&mut self, old: u32, time: u32) {
+        self.times.insert(u64::from(old), u64::from(time));
+        self.code_shift = u64::from(time).wrapping_sub(u64::from(old));
     }
 }

@@ -9,6 +9,8 @@ use std::io::{self, Read, Seek};
 
 use skerry_wire::{DiffId, ImageId};
 
+use crate::archive::Scratch;
+
 /// Content that can be read from the middle.
 pub trait ReadSeek: Read + Seek + Send {}
 
@@ -43,4 +45,9 @@ pub trait Sources: Send + Sync {
 
     /// The layer with this diff_id; `NotFound` when there is none.
     fn layer(&self, diff_id: &DiffId) -> io::Result<Box<dyn LayerSource + '_>>;
+
+    /// Where long parts of archives go while they are made; in memory when there is none.
+    fn scratch(&self) -> Option<&dyn Scratch> {
+        None
+    }
 }

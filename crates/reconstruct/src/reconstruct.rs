@@ -142,6 +142,9 @@ pub fn reconstruct(
     let streams = StreamsReader::open(&table.sections, |index| Ok(Box::new(shared.section(toc.section_range(index)))));
     let mut applier = streams.and_then(|streams| Applier::new(streams, &layers, limits.memory)).map_err(ReconstructError::Patch)?;
 
+    if let Some(scratch) = sources.scratch() {
+        applier = applier.with_scratch(scratch);
+    }
     let known: Vec<_> = infos.iter().map(|info| *info.diff_id.digest().as_bytes()).collect();
     let config = applier.config(bases.first().map(|base| &base.bytes[..]), &known).map_err(ReconstructError::Patch)?;
     if digest::digest(&SHA256, &config).as_ref() != table.target.digest().as_bytes() {

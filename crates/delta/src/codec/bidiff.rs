@@ -24,17 +24,19 @@ const GAIN: usize = 8;
 /// The difference of two contents.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Difference {
-    add: Vec<u8>,
-    insert: Vec<u8>,
-    seek: Vec<u8>,
-    differences: Vec<u8>,
-    new: Vec<u8>,
+    pub(super) add: Vec<u8>,
+    pub(super) insert: Vec<u8>,
+    pub(super) seek: Vec<u8>,
+    pub(super) differences: Vec<u8>,
+    /// The old bytes that they are differences to.
+    pub(super) beside: Vec<u8>,
+    pub(super) new: Vec<u8>,
 }
 
 /// Bytes of memory that [`difference`] needs at most, about.
 pub fn memory(old: u64, new: u64) -> u64 {
     let part = old.min((PART + 2 * REACH) as u64);
-    old + new + 4 * part + 2 * new
+    old + new + 4 * part + 3 * new
 }
 
 /// Compares two contents.
@@ -84,6 +86,7 @@ impl Writer<'_> {
         varint::put(&mut self.out.insert, insert as u64);
         let pairs = self.old[self.old_at..].iter().zip(&self.new[new_start..]);
         self.out.differences.extend(pairs.take(add).map(|(old, new)| new.wrapping_sub(*old)));
+        self.out.beside.extend_from_slice(&self.old[self.old_at..self.old_at + add]);
         self.out.new.extend_from_slice(&self.new[new_start + add..new_start + add + insert]);
         self.old_at += add;
     }
@@ -183,7 +186,7 @@ impl Difference {
         streams.put(Stream::Add, &self.add)?;
         streams.put(Stream::Insert, &self.insert)?;
         streams.put(Stream::Seek, &self.seek)?;
-        streams.put(Stream::Difference, &self.differences)?;
+        streams.put_beside(&self.differences, &self.beside)?;
         streams.put(kind.stream(), &self.new)
     }
 
@@ -223,7 +226,7 @@ pub fn apply(
         at += add;
         steps(add, buffers.new.len(), |len| {
             old.read_exact(&mut buffers.old[..len]).map_err(short)?;
-            streams.get(Stream::Difference).read_exact(&mut buffers.new[..len])?;
+            streams.get(Stream::Difference).read_beside(&mut buffers.new[..len], &buffers.old[..len])?;
             for (new, old) in buffers.new[..len].iter_mut().zip(&buffers.old) {
                 *new = new.wrapping_add(*old);
             }

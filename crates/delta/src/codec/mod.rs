@@ -1,7 +1,9 @@
 //! The codecs of a member's content, one file each. Their numbers are part of the format.
 
 pub mod bidiff;
+pub mod bytecode;
 pub mod dictionary;
+pub mod elf;
 mod suffixes;
 
 use crate::stream::Stream;
@@ -17,12 +19,18 @@ pub enum Codec {
     Bidiff,
     /// As a zstd frame with an old content as its dictionary.
     Dictionary,
+    /// As differences to an old program, whose addresses are expected.
+    Elf = 4,
+    /// As Python bytecode: a time, and an old content or differences to one.
+    Bytecode = 5,
+    /// As the entries of a zip archive.
+    Archive = 6,
 }
 
 impl Codec {
     /// The codec with this number.
     pub fn from_number(number: u8) -> Option<Self> {
-        [Self::Copy, Self::New, Self::Bidiff, Self::Dictionary].get(usize::from(number)).copied()
+        [Self::Copy, Self::New, Self::Bidiff, Self::Dictionary, Self::Elf, Self::Bytecode, Self::Archive].into_iter().find(|codec| *codec as u8 == number)
     }
 }
 

@@ -2,35 +2,60 @@
 
 use std::io::{self, BufRead, Cursor, Read, Write};
 
+use super::lzma::{self, Filter};
+use super::mix::{bytes, sparse};
+
 /// The largest window that a reader may need, as a power of two: 8 MiB.
 pub const MAX_WINDOW_LOG: u32 = 23;
+/// The smallest.
+const MIN_WINDOW_LOG: u32 = 10;
 
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// How the bytes of a stream are coded. The number in a bundle is 0 for raw and the window's logarithm for zstd.
+/// How the bytes of a stream are coded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Coder {
     /// As they are.
     Raw,
     /// One zstd frame without its magic number, whose window is at most two to this power.
     Zstd(u8),
+    /// LZMA behind a filter, with such a window.
+    Lzma(Filter, u8),
+    /// Context mixing, of short streams.
+    Mix,
+    /// Context mixing of differences beside old bytes.
+    Sparse,
 }
+
+/// Numbers of LZMA coders begin here, by filter; the window's logarithm is added.
+const LZMA: [(u8, Filter); 3] = [(32, Filter::None), (64, Filter::X86), (96, Filter::Arm64)];
+const MIX: u8 = 128;
+const SPARSE: u8 = 129;
 
 impl Coder {
     /// The coder with this number.
     pub fn from_number(number: u8) -> Option<Self> {
+        let windows = MIN_WINDOW_LOG..=MAX_WINDOW_LOG;
         match number {
             0 => Some(Self::Raw),
-            10.. if u32::from(number) <= MAX_WINDOW_LOG => Some(Self::Zstd(number)),
-            _ => None,
+            MIX => Some(Self::Mix),
+            SPARSE => Some(Self::Sparse),
+            _ if windows.contains(&u32::from(number)) => Some(Self::Zstd(number)),
+            _ => LZMA.iter().find_map(|&(first, filter)| {
+                let window = number.checked_sub(first).filter(|window| windows.contains(&u32::from(*window)))?;
+                Some(Self::Lzma(filter, window))
+            }),
         }
     }
 
-    /// Its number.
+    /// Its number: 0 for raw, the window's logarithm for zstd, that plus 32, 64 or 96 for LZMA by filter, 128 and 129 for mixing.
     pub fn number(self) -> u8 {
         match self {
             Self::Raw => 0,
             Self::Zstd(window) => window,
+            Self::Lzma(filter, window) => window + LZMA.iter().find(|(_, known)| *known == filter).map_or(0, |(first, _)| *first),
+            Self::Mix => MIX,
+            Self::Sparse => SPARSE,
         }
     }
 
@@ -40,11 +65,14 @@ impl Coder {
             Self::Raw => 0,
             // The window, a block on either side, and the decoder's tables.
             Self::Zstd(window) => (1u64 << window).min(raw_len) + (2 * (128 << 10)).min(2 * raw_len) + (160 << 10),
+            Self::Lzma(_, window) => lzma::memory(window, raw_len),
+            Self::Mix => bytes::memory(raw_len),
+            Self::Sparse => sparse::MEMORY,
         }
     }
 
-    /// A reader of the decoded bytes.
-    pub fn decode<'a>(self, coded: impl BufRead + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
+    /// A reader of the `raw_len` decoded bytes. Differences are not read like this: [`Coder::Sparse`] is refused.
+    pub(super) fn decode<'a>(self, coded: impl BufRead + Send + 'a, raw_len: u64) -> io::Result<Box<dyn Read + Send + 'a>> {
         Ok(match self {
             Self::Raw => Box::new(coded),
             Self::Zstd(window) => {
@@ -52,12 +80,15 @@ impl Coder {
                 decoder.window_log_max(u32::from(window))?;
                 Box::new(decoder)
             }
+            Self::Lzma(filter, window) => lzma::decode(coded, raw_len, window, filter)?,
+            Self::Mix => Box::new(bytes::Reader::new(coded, raw_len)?),
+            Self::Sparse => return Err(io::Error::new(io::ErrorKind::InvalidData, "a stream is coded as differences that has none")),
         })
     }
 }
 
-/// Codes all of `bytes` by the coder that makes them shortest, with a window of at most two to `window_log`.
-pub(super) fn encode(bytes: &[u8], window_log: u32) -> io::Result<(Coder, Vec<u8>)> {
+/// Codes all of `bytes` by zstd, or keeps them as they are when that is no longer.
+pub(super) fn plain(bytes: &[u8], window_log: u32) -> io::Result<(Coder, Vec<u8>)> {
     let mut best = (Coder::Raw, bytes.to_vec());
     // The strongest levels cost the most time per byte; beyond this length they gain nothing that is worth it.
     let levels: &[i32] = if bytes.len() <= 1 << 20 { &[19, 22] } else { &[19] };
@@ -89,7 +120,7 @@ pub(super) fn zstd<W: Write>(
 }
 
 pub(super) fn window_number(window_log: u32) -> u8 {
-    u8::try_from(window_log.clamp(10, MAX_WINDOW_LOG)).expect("clamped to two digits")
+    u8::try_from(window_log.clamp(MIN_WINDOW_LOG, MAX_WINDOW_LOG)).expect("clamped to two digits")
 }
 
 /// Leaves out the magic number at the start of a frame.
@@ -114,5 +145,17 @@ impl<W: Write> Write for Strip<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_come_back() {
+        let known: Vec<_> = (0..=u8::MAX).filter_map(|number| Coder::from_number(number).map(|coder| (number, coder))).collect();
+        assert_eq!(known.len(), 1 + 14 * 4 + 2);
+        assert!(known.iter().all(|(number, coder)| coder.number() == *number));
     }
 }

@@ -1,13 +1,18 @@
 //! The streams of a patch: what belongs together statistically is kept together, coded by the best coder for it, and read at its own
 //! pace by whoever applies.
 //!
-//! Long streams are sections of their own; short ones share one section, the pack, which is held in memory.
+//! Long streams are sections of their own, very long ones several, one after the other; short ones share one section, the pack, which
+//! is held in memory.
 
 mod coder;
+mod lzma;
+mod mix;
 mod reader;
+mod trial;
 mod writer;
 
 pub use coder::{Coder, MAX_WINDOW_LOG};
+pub use lzma::Filter;
 pub use reader::{StreamReader, StreamsReader};
 pub use writer::{StreamSize, StreamsWriter, Written};
 
@@ -65,11 +70,25 @@ pub enum Stream {
     FrameLen = 23,
     /// Digests in the image's configuration.
     Digests = 24,
+    /// A byte of flags per entry of an archive.
+    Entries = 25,
+    /// Which old entries headers and contents of entries come from.
+    EntrySource = 26,
+    /// Counts, sizes and levels of entries.
+    EntryNumber = 27,
+    /// Headers of entries.
+    EntryText = 28,
+    /// A codec per entry whose content is not that of its base.
+    EntryCodec = 29,
+    /// Times of entries, as differences.
+    EntryTime = 30,
+    /// Times in Python bytecode, as differences.
+    CodeTime = 31,
 }
 
 impl Stream {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 32] = [
         Self::Pack,
         Self::Flags,
         Self::Base,
@@ -95,6 +114,13 @@ impl Stream {
         Self::Frame,
         Self::FrameLen,
         Self::Digests,
+        Self::Entries,
+        Self::EntrySource,
+        Self::EntryNumber,
+        Self::EntryText,
+        Self::EntryCodec,
+        Self::EntryTime,
+        Self::CodeTime,
     ];
 
     /// The stream with this number.
@@ -103,7 +129,7 @@ impl Stream {
     }
 }
 
-/// One stream as it stands in a bundle.
+/// One stream, or a part of a very long one, as it stands in a bundle.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Section {
     /// Which one.

@@ -2,7 +2,8 @@
 
 use std::io::{self, BufReader, Cursor, Read};
 
-use super::{Section, Stream};
+use super::mix::sparse;
+use super::{Coder, Section, Stream};
 use crate::varint;
 
 /// Coded bytes are read in steps of this many.
@@ -11,32 +12,93 @@ const STEP: usize = 8 * 1024;
 /// The longest pack, decoded.
 pub(super) const MAX_PACK: u64 = 1 << 20;
 
+/// Coded bytes of a section that is not yet opened.
+struct Part<'a> {
+    section: Section,
+    coded: Box<dyn Read + Send + 'a>,
+}
+
+/// A section that is read.
+enum Inner<'a> {
+    Bytes(BufReader<Box<dyn Read + Send + 'a>>),
+    Sparse(Box<sparse::Reader<BufReader<io::Take<Box<dyn Read + Send + 'a>>>>>),
+}
+
 /// One stream.
 pub struct StreamReader<'a> {
     stream: Stream,
-    inner: BufReader<Box<dyn Read + Send + 'a>>,
+    inner: Inner<'a>,
+    /// What follows, the next one last.
+    parts: Vec<Part<'a>>,
+    /// Bytes not yet read of the section that is open.
+    here: u64,
     left: u64,
 }
 
-impl StreamReader<'_> {
+impl<'a> StreamReader<'a> {
+    fn of(stream: Stream, bytes: Vec<u8>) -> Self {
+        let len = bytes.len() as u64;
+        let inner = Inner::Bytes(BufReader::with_capacity(0, Box::new(Cursor::new(bytes))));
+        Self { stream, inner, parts: Vec::new(), here: len, left: len }
+    }
+
     /// Bytes not yet read.
     pub fn left(&self) -> u64 {
         self.left
+    }
+
+    /// Fills `buf` with differences to the bytes in `old`, of the same length. Bytes that were written beside old ones must be read so.
+    pub fn read_beside(&mut self, buf: &mut [u8], old: &[u8]) -> io::Result<()> {
+        let mut done = 0;
+        while done < buf.len() {
+            let read = self.step(&mut buf[done..], old.get(done..).unwrap_or_default())?;
+            if read == 0 {
+                return Err(name(io::ErrorKind::UnexpectedEof.into(), self.stream));
+            }
+            done += read;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, buf: &mut [u8], old: &[u8]) -> io::Result<usize> {
+        while self.here == 0 {
+            let Some(part) = self.parts.pop() else { return Ok(0) };
+            // The memory of the last one is free before the next one is taken.
+            self.inner = Inner::Bytes(BufReader::with_capacity(0, Box::new(io::empty())));
+            self.here = part.section.raw_len;
+            self.inner = part.open()?;
+        }
+        let wanted = buf.len().min(usize::try_from(self.here).unwrap_or(usize::MAX));
+        if wanted == 0 {
+            return Ok(0);
+        }
+        let read = match &mut self.inner {
+            Inner::Bytes(inner) => inner.read(&mut buf[..wanted])?,
+            Inner::Sparse(inner) => inner.read(&mut buf[..wanted], old)?,
+        };
+        if read == 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("stream {:?} is shorter than it says", self.stream)));
+        }
+        self.here -= read as u64;
+        self.left -= read as u64;
+        Ok(read)
     }
 }
 
 impl Read for StreamReader<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let wanted = buf.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        if wanted == 0 {
-            return Ok(0);
-        }
-        let read = self.inner.read(&mut buf[..wanted])?;
-        if read == 0 {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("stream {:?} is shorter than it says", self.stream)));
-        }
-        self.left -= read as u64;
-        Ok(read)
+        self.step(buf, &[])
+    }
+}
+
+impl<'a> Part<'a> {
+    fn open(self) -> io::Result<Inner<'a>> {
+        let Section { coder, raw_len, len, .. } = self.section;
+        let coded = BufReader::with_capacity(STEP, self.coded.take(len));
+        Ok(match coder {
+            Coder::Sparse => Inner::Sparse(Box::new(sparse::Reader::new(coded, raw_len))),
+            _ => Inner::Bytes(BufReader::with_capacity(STEP, coder.decode(coded, raw_len)?)),
+        })
     }
 }
 
@@ -48,24 +110,33 @@ pub struct StreamsReader<'a> {
 impl<'a> StreamsReader<'a> {
     /// Opens all streams; `open` gives the coded bytes of the section with this index. Needs the memory of [`memory`](Self::memory).
     pub fn open(sections: &[Section], mut open: impl FnMut(usize) -> io::Result<Box<dyn Read + Send + 'a>>) -> io::Result<Self> {
-        let mut readers: Vec<_> = Stream::ALL.iter().map(|&stream| empty(stream)).collect();
-        for (index, section) in sections.iter().enumerate() {
-            let coded = BufReader::with_capacity(STEP, open(index)?.take(section.len));
-            let decoded = section.coder.decode(coded)?;
+        let mut readers: Vec<_> = Stream::ALL.iter().map(|&stream| StreamReader::of(stream, Vec::new())).collect();
+        for (index, &section) in sections.iter().enumerate() {
+            let coded = open(index)?;
             if section.stream == Stream::Pack {
-                unpack(decoded, section.raw_len, &mut readers)?;
+                let coded = BufReader::with_capacity(STEP, coded.take(section.len));
+                unpack(section.coder.decode(coded, section.raw_len)?, section.raw_len, &mut readers)?;
             } else {
-                let inner = BufReader::with_capacity(STEP, decoded);
-                readers[section.stream as usize] = StreamReader { stream: section.stream, inner, left: section.raw_len };
+                let reader = &mut readers[section.stream as usize];
+                reader.left = reader.left.checked_add(section.raw_len).ok_or_else(|| io::Error::other("a stream beyond 64 bits"))?;
+                reader.parts.push(Part { section, coded });
             }
+        }
+        for reader in &mut readers {
+            reader.parts.reverse();
         }
         Ok(Self { readers })
     }
 
-    /// Bytes of memory that reading these sections needs, about.
+    /// Bytes of memory that reading these sections needs, about. Of several sections of a stream one is read at a time.
     pub fn memory(sections: &[Section]) -> u64 {
         let of = |s: &Section| s.coder.memory(s.raw_len).saturating_add(if s.stream == Stream::Pack { s.raw_len } else { 2 * STEP as u64 });
-        sections.iter().map(of).fold(0, u64::saturating_add)
+        let mut most = [0u64; Stream::ALL.len()];
+        for section in sections {
+            let most = &mut most[section.stream as usize];
+            *most = of(section).max(*most);
+        }
+        most.into_iter().fold(0, u64::saturating_add)
     }
 
     /// The reader of a stream; an absent stream is empty.
@@ -113,12 +184,8 @@ fn name(error: io::Error, stream: Stream) -> io::Error {
     }
 }
 
-fn empty<'a>(stream: Stream) -> StreamReader<'a> {
-    StreamReader { stream, inner: BufReader::with_capacity(0, Box::new(io::empty())), left: 0 }
-}
-
 /// Splits the pack: for each stream its number and length, then 0, then the streams.
-fn unpack<'a>(decoded: impl Read, raw_len: u64, readers: &mut [StreamReader<'a>]) -> io::Result<()> {
+fn unpack(decoded: impl Read, raw_len: u64, readers: &mut [StreamReader<'_>]) -> io::Result<()> {
     let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("the pack of the patch has {what}"));
     if raw_len > MAX_PACK {
         return Err(bad("more bytes than a pack may have"));
@@ -142,8 +209,7 @@ fn unpack<'a>(decoded: impl Read, raw_len: u64, readers: &mut [StreamReader<'a>]
         let len = usize::try_from(len).ok().filter(|len| *len <= head.len()).ok_or_else(|| bad("a stream beyond its end"))?;
         let (bytes, rest) = head.split_at(len);
         head = rest;
-        let inner = BufReader::with_capacity(0, Box::new(Cursor::new(bytes.to_vec())) as Box<dyn Read + Send>);
-        readers[stream as usize] = StreamReader { stream, inner, left: len as u64 };
+        readers[stream as usize] = StreamReader::of(stream, bytes.to_vec());
     }
     Ok(())
 }

@@ -2,7 +2,11 @@
 
 use std::io::{self, Write};
 
+use rayon::prelude::*;
+
 use super::coder::{self, Coder, MAX_WINDOW_LOG, Strip};
+use super::mix::sparse;
+use super::trial::{self, Coded};
 use super::{Section, Stream};
 use crate::varint;
 
@@ -10,8 +14,13 @@ use crate::varint;
 const PACKED: usize = 16 * 1024;
 /// The pack's own bound, below what readers accept.
 const PACK: usize = 512 * 1024;
-/// A stream is kept as it is up to this many bytes, to choose its coder when all of it is known; beyond, it is coded as it comes.
-const HELD: usize = 48 << 20;
+/// Longer streams are coded in parts of this many bytes, as they come.
+const PART: usize = 32 << 20;
+/// The window of such parts, at most; the memory for all windows over their number of bytes.
+const PART_WINDOW_LOG: u32 = 22;
+const PART_SHARE: u64 = 3;
+/// Whoever reads may always take this long, in nanoseconds.
+const TIME: u64 = 250_000_000;
 
 /// Where the bytes of one stream went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,38 +44,101 @@ pub struct Written {
     pub sizes: Vec<StreamSize>,
 }
 
-enum Buffer {
-    Held(Vec<u8>),
-    Coding { encoder: Box<zstd::stream::write::Encoder<'static, Strip<Vec<u8>>>>, raw: u64 },
+/// Differences, by mixing and, in case they are not sparse at all, by zstd.
+struct Differences {
+    mix: sparse::Writer,
+    zstd: zstd::stream::write::Encoder<'static, Strip<Vec<u8>>>,
+    raw: u64,
+}
+
+/// One stream while it is made.
+#[derive(Default)]
+struct Buffer {
+    held: Vec<u8>,
+    /// Old bytes beside the differences that are held.
+    beside: Vec<u8>,
+    /// Differences that are no longer held.
+    differences: Option<Box<Differences>>,
+    /// Parts that are full, and those of them that are coded.
+    full: Vec<Vec<u8>>,
+    coded: Vec<Coded>,
 }
 
 /// The streams of a patch while it is made.
 pub struct StreamsWriter {
     buffers: Vec<Buffer>,
+    part_window_log: u32,
 }
 
 impl Default for StreamsWriter {
     fn default() -> Self {
-        Self { buffers: Stream::ALL.iter().map(|_| Buffer::Held(Vec::new())).collect() }
+        Self::within(u64::MAX)
     }
 }
 
 impl StreamsWriter {
+    /// For streams that will be finished with this much memory.
+    pub fn within(memory: u64) -> Self {
+        let share = (memory / PART_SHARE).max(1 << 10).ilog2();
+        let buffers = Stream::ALL.iter().map(|_| Buffer::default()).collect();
+        Self { buffers, part_window_log: share.min(PART_WINDOW_LOG) }
+    }
+
     /// Appends bytes to a stream.
     pub fn put(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
-        let buffer = &mut self.buffers[stream as usize];
-        if let Buffer::Held(held) = buffer {
-            if held.len() + bytes.len() <= HELD {
-                held.extend_from_slice(bytes);
+        if stream == Stream::Difference {
+            return self.put_beside(bytes, &[]);
+        }
+        let mut bytes = bytes;
+        while !bytes.is_empty() {
+            let buffer = &mut self.buffers[stream as usize];
+            let (now, later) = bytes.split_at(bytes.len().min(PART - buffer.held.len()));
+            buffer.held.extend_from_slice(now);
+            bytes = later;
+            if buffer.held.len() == PART {
+                buffer.full.push(std::mem::take(&mut buffer.held));
+                self.code_parts(rayon::current_num_threads())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends differences to the bytes in `old`, of the same length, which whoever reads them will have too.
+    pub fn put_beside(&mut self, differences: &[u8], old: &[u8]) -> io::Result<()> {
+        let buffer = &mut self.buffers[Stream::Difference as usize];
+        if buffer.differences.is_none() {
+            buffer.held.extend_from_slice(differences);
+            buffer.beside.extend_from_slice(old);
+            buffer.beside.resize(buffer.held.len(), 0);
+            if buffer.held.len() <= PACKED {
                 return Ok(());
             }
-            let mut encoder = coder::zstd(Strip::new(Vec::new()), 19, MAX_WINDOW_LOG - 1, None)?;
-            encoder.write_all(held)?;
-            *buffer = Buffer::Coding { raw: held.len() as u64, encoder: Box::new(encoder) };
+            let zstd = coder::zstd(Strip::new(Vec::new()), 9, self.part_window_log.min(20), None)?;
+            buffer.differences = Some(Box::new(Differences { mix: sparse::Writer::new(), zstd, raw: 0 }));
+            let (held, beside) = (std::mem::take(&mut buffer.held), std::mem::take(&mut buffer.beside));
+            return self.put_beside(&held, &beside);
         }
-        if let Buffer::Coding { encoder, raw } = buffer {
-            encoder.write_all(bytes)?;
-            *raw += bytes.len() as u64;
+        if let Some(coding) = &mut buffer.differences {
+            coding.mix.put(differences, old)?;
+            coding.zstd.write_all(differences)?;
+            coding.raw += differences.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Codes the parts that are full, once there are `enough`.
+    fn code_parts(&mut self, enough: usize) -> io::Result<()> {
+        if self.buffers.iter().map(|buffer| buffer.full.len()).sum::<usize>() < enough {
+            return Ok(());
+        }
+        let window = self.part_window_log;
+        let streams = self.buffers.iter_mut().zip(&Stream::ALL);
+        let full: Vec<_> =
+            streams.flat_map(|(buffer, &stream)| std::mem::take(&mut buffer.full).into_iter().map(move |part| (stream, part))).collect();
+        let code = |(stream, part): (Stream, Vec<u8>)| trial::best(stream, &part, window).map(|coded| (stream, coded));
+        let coded = full.into_par_iter().with_max_len(1).map(code).collect::<io::Result<Vec<_>>>()?;
+        for (stream, coded) in coded {
+            self.buffers[stream as usize].coded.push(coded);
         }
         Ok(())
     }
@@ -85,46 +157,117 @@ impl StreamsWriter {
 
     /// Codes all streams. Their windows together stay within `memory` bytes for whoever reads them.
     pub fn finish(self, memory: u64) -> io::Result<Written> {
+        self.finish_for(memory, u64::MAX)
+    }
+
+    /// Codes all streams, for whoever makes `new` bytes of them: the slow coders are used only as far as they do not hold it up.
+    pub fn finish_for(mut self, memory: u64, new: u64) -> io::Result<Written> {
+        // Of the 25 nanoseconds that a new byte may take, most; the rest is for digests and copies.
+        let mut time = new.saturating_mul(18).saturating_add(TIME);
+        self.code_parts(1)?;
         let mut written = Written { sections: Vec::new(), bytes: Vec::new(), sizes: Vec::new() };
         let mut packed = Vec::new();
         let mut alone = Vec::new();
+        let mut parts: Vec<(Stream, Coded)> = Vec::new();
         let mut room = PACK;
-        for (buffer, &stream) in self.buffers.into_iter().zip(&Stream::ALL) {
-            match buffer {
-                Buffer::Held(bytes) if bytes.is_empty() => {}
-                Buffer::Held(bytes) if bytes.len() <= PACKED.min(room) => {
-                    room -= bytes.len();
-                    packed.push((stream, bytes));
-                }
-                buffer => alone.push((stream, buffer)),
+        for (mut buffer, &stream) in self.buffers.into_iter().zip(&Stream::ALL) {
+            let whole = buffer.coded.is_empty();
+            parts.extend(buffer.coded.drain(..).map(|coded| (stream, coded)));
+            if let Some(differences) = buffer.differences {
+                parts.push((stream, differences.finish(&mut time)?));
+            } else if whole && !buffer.held.is_empty() && buffer.held.len() <= PACKED.min(room) {
+                room -= buffer.held.len();
+                packed.push((stream, buffer.held));
+            } else if !buffer.held.is_empty() {
+                alone.push((stream, buffer.held));
             }
         }
+        for (_, coded) in &parts {
+            time = time.saturating_sub(coded.time());
+        }
+        let sections = |parts: &[(Stream, Coded)]| -> Vec<Section> { parts.iter().map(|(stream, coded)| coded.section(*stream)).collect() };
+        let taken = super::StreamsReader::memory(&sections(&parts));
+        let windows = windows(&alone, memory.saturating_sub(taken));
+        // The longest first, so that no core waits for one at the end.
+        let mut jobs: Vec<_> = alone.into_iter().zip(windows).collect();
+        jobs.sort_by_key(|((_, raw), _)| std::cmp::Reverse(raw.len()));
         if !packed.is_empty() {
             let pack = pack(&packed);
-            let (coder, bytes) = coder::encode(&pack, window_for(pack.len() as u64))?;
-            let share = |len: usize| (len as u64 * bytes.len() as u64) / pack.len() as u64;
-            written.sizes.extend(packed.iter().map(|(stream, raw)| StreamSize {
-                stream: *stream,
-                raw: raw.len() as u64,
-                coded: share(raw.len()),
-            }));
-            written.sections.push(Section { stream: Stream::Pack, coder, raw_len: pack.len() as u64, len: bytes.len() as u64 });
-            written.bytes.push(bytes);
+            jobs.push(((Stream::Pack, pack), window_for(PACK as u64)));
         }
-        let windows = windows(&alone, memory);
-        for ((stream, buffer), window) in alone.into_iter().zip(windows) {
-            let (raw_len, coder, bytes) = match buffer {
-                Buffer::Held(raw) => {
-                    let (coder, bytes) = coder::encode(&raw, window)?;
-                    (raw.len() as u64, coder, bytes)
-                }
-                Buffer::Coding { encoder, raw } => (raw, Coder::Zstd(coder::window_number(MAX_WINDOW_LOG - 1)), encoder.finish()?.inner),
-            };
-            written.sizes.push(StreamSize { stream, raw: raw_len, coded: bytes.len() as u64 });
-            written.sections.push(Section { stream, coder, raw_len, len: bytes.len() as u64 });
-            written.bytes.push(bytes);
+        let code = |((stream, raw), window): ((Stream, Vec<u8>), u32)| -> io::Result<(Stream, Coded, Option<Coded>)> {
+            let coded = trial::best(stream, &raw, window)?;
+            let mixed = trial::mixed(&raw)?.filter(|mixed| mixed.bytes.len() < coded.bytes.len());
+            Ok((stream, coded, mixed))
+        };
+        let mut coded = jobs.into_par_iter().with_max_len(1).map(code).collect::<io::Result<Vec<_>>>()?;
+        time = coded.iter().fold(time, |time, (_, coded, _)| time.saturating_sub(coded.time()));
+        // Mixing where it saves most for the time it takes, while time and memory last.
+        coded.sort_by_key(|(stream, coded, mixed)| {
+            let gain = mixed.as_ref().map_or(0, |mixed| (coded.bytes.len() - mixed.bytes.len()) as u64 * 4096 / mixed.raw_len.max(1));
+            (std::cmp::Reverse(gain), *stream)
+        });
+        let all = |coded: &[(Stream, Coded, Option<Coded>)]| -> Vec<Section> {
+            coded.iter().map(|(stream, coded, _)| coded.section(*stream)).chain(sections(&parts)).collect()
+        };
+        let mut sections_now = all(&coded);
+        let known = coded.len();
+        for (index, (stream, coded, mixed)) in coded.iter_mut().enumerate() {
+            let Some(mixed) = mixed.take() else { continue };
+            let before = std::mem::replace(&mut sections_now[index], mixed.section(*stream));
+            let fits = super::StreamsReader::memory(&sections_now) <= memory
+                || *stream == Stream::Pack
+                || before.coder.memory(before.raw_len) >= mixed.coder.memory(mixed.raw_len);
+            if fits && mixed.time() <= time {
+                time -= mixed.time();
+                *coded = mixed;
+            } else {
+                sections_now[index] = before;
+            }
+        }
+        debug_assert!(known <= sections_now.len());
+        parts.extend(coded.into_iter().map(|(stream, coded, _)| (stream, coded)));
+        // Sorting keeps the order of a stream's parts; what was held of it came last.
+        parts.sort_by_key(|(stream, _)| *stream);
+        for (stream, coded) in parts {
+            if stream == Stream::Pack {
+                let share = |len: usize| (len as u64 * coded.bytes.len() as u64) / coded.raw_len.max(1);
+                let size =
+                    |(stream, raw): &(Stream, Vec<u8>)| StreamSize { stream: *stream, raw: raw.len() as u64, coded: share(raw.len()) };
+                written.sizes.extend(packed.iter().map(size));
+            } else if let Some(size) = written.sizes.iter_mut().find(|size| size.stream == stream) {
+                size.raw += coded.raw_len;
+                size.coded += coded.bytes.len() as u64;
+            } else {
+                written.sizes.push(StreamSize { stream, raw: coded.raw_len, coded: coded.bytes.len() as u64 });
+            }
+            written.sections.push(coded.section(stream));
+            written.bytes.push(coded.bytes);
         }
         Ok(written)
+    }
+}
+
+impl Differences {
+    /// By mixing if that is shorter and not too slow to read; `time` becomes less by what it takes.
+    fn finish(self, time: &mut u64) -> io::Result<Coded> {
+        const BIT: u64 = 100;
+        const BYTE: u64 = 3;
+        let needed = self.mix.work() * BIT + self.raw * BYTE;
+        let (mixed, frame) = (self.mix.finish()?, self.zstd.finish()?.inner);
+        let (coder, bytes) = if mixed.len() < frame.len() && needed <= *time {
+            *time -= needed;
+            (Coder::Sparse, mixed)
+        } else {
+            (Coder::Zstd(coder::window_number(20)), frame)
+        };
+        Ok(Coded { coder, raw_len: self.raw, bytes })
+    }
+}
+
+impl Coded {
+    fn section(&self, stream: Stream) -> Section {
+        Section { stream, coder: self.coder, raw_len: self.raw_len, len: self.bytes.len() as u64 }
     }
 }
 
@@ -134,24 +277,21 @@ fn window_for(len: u64) -> u32 {
 }
 
 /// A window for each stream: as large as it can use, the longest streams first, while memory lasts.
-fn windows(streams: &[(Stream, Buffer)], memory: u64) -> Vec<u32> {
-    let len = |buffer: &Buffer| match buffer {
-        Buffer::Held(raw) => raw.len() as u64,
-        Buffer::Coding { .. } => u64::MAX,
-    };
+fn windows(streams: &[(Stream, Vec<u8>)], memory: u64) -> Vec<u32> {
+    let len = |i: usize| streams[i].1.len() as u64;
     let mut order: Vec<_> = (0..streams.len()).collect();
-    order.sort_by_key(|&i| std::cmp::Reverse(len(&streams[i].1)));
-    let mut windows: Vec<u32> =
-        streams.iter().map(|(_, buffer)| if matches!(buffer, Buffer::Coding { .. }) { MAX_WINDOW_LOG - 1 } else { 17 }).collect();
+    order.sort_by_key(|&i| std::cmp::Reverse(len(i)));
+    let mut windows = vec![17; streams.len()];
     let used = |windows: &[u32]| -> u64 {
-        windows.iter().zip(streams).map(|(&w, (_, buffer))| Coder::Zstd(coder::window_number(w)).memory(len(buffer))).sum()
+        let of = |(i, window): (usize, &u32)| Coder::Zstd(coder::window_number(*window)).memory(len(i));
+        windows.iter().enumerate().map(of).sum()
     };
     // Everyone grows by one step in turn, so that a few long streams do not starve the others.
     let mut grown = true;
     while grown {
         grown = false;
         for &i in &order {
-            if matches!(streams[i].1, Buffer::Held(_)) && windows[i] < window_for(len(&streams[i].1)) {
+            if windows[i] < window_for(len(i)) {
                 windows[i] += 1;
                 if used(&windows) <= memory {
                     grown = true;

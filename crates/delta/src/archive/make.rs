@@ -1,0 +1,283 @@
+//! The plan of an archive: for each entry where it comes from, found over the entries of all old archives.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::old::{ArchiveRef, Archives, MAX_PLAIN, Origin};
+use super::zip::{self, DEFLATED, Entry, STORED};
+use super::{MAX_DEPTH, zlib};
+use crate::content::{Outcome, of_entry};
+
+/// A new archive, or old archives together, longer than this are not opened.
+pub(crate) const LIMIT: u64 = 512 << 20;
+/// Contents are compared in batches of about this many bytes.
+const BATCH: usize = 48 << 20;
+
+/// An archive as its entries.
+pub(super) struct Plan {
+    pub(super) base: ArchiveRef,
+    pub(super) entries: Vec<Planned>,
+    pub(super) prefix: Vec<u8>,
+    pub(super) comment: Vec<u8>,
+}
+
+/// An entry.
+pub(super) struct Planned {
+    pub(super) entry: Entry,
+    /// Number and values of the entry of the base that its headers come from.
+    pub(super) base: Option<(u32, Entry)>,
+    pub(super) source: Option<(ArchiveRef, u32)>,
+    pub(super) content: Content,
+    pub(super) level: u8,
+}
+
+/// Where its content comes from; all but `Same` from its source, if there is one.
+pub(super) enum Content {
+    /// The bytes are the base's.
+    Same,
+    Raw,
+    Plain,
+    /// By a codec; with the size of the old content, the size of the new one, and its bytes when the codec carries them.
+    Made {
+        old: u64,
+        new: u64,
+        outcome: Outcome,
+        bytes: Vec<u8>,
+    },
+    Archive(Box<Plan>),
+    Carried(Vec<u8>),
+}
+
+/// Old entries by what they are found by.
+#[derive(Default)]
+struct Index {
+    sums: HashMap<(u32, u32), Vec<(ArchiveRef, u32)>>,
+    names: HashMap<Arc<[u8]>, Vec<(ArchiveRef, u32)>>,
+    known: BTreeSet<ArchiveRef>,
+}
+
+/// Plans archives.
+pub(crate) struct Planner<'a> {
+    pub(super) archives: Archives<'a>,
+    /// All old members that look like archives.
+    candidates: Vec<Origin>,
+    index: Index,
+    /// The longest old content that is read, and the longest new one that is made.
+    longest: (u64, u64),
+}
+
+/// True for a name that archives have.
+pub(crate) fn is_named(path: &[u8]) -> bool {
+    [".jar", ".war", ".ear", ".zip", ".whl", ".egg", ".aar", ".apk"].iter().any(|end| path.ends_with(end.as_bytes()))
+}
+
+/// True for a content that starts like a zip archive.
+pub(crate) fn is_zip(start: &[u8]) -> bool {
+    start.starts_with(b"PK\x03\x04")
+}
+
+struct Work {
+    at: usize,
+    old: Option<Vec<u8>>,
+    new: Vec<u8>,
+}
+
+impl<'a> Planner<'a> {
+    pub(crate) fn new(archives: Archives<'a>, candidates: Vec<Origin>) -> Self {
+        Self { archives, candidates, index: Index::default(), longest: (0, 0) }
+    }
+
+    /// Bytes of scratch files that applying needs at most: old contents that are open, and new ones at each depth.
+    pub(super) fn scratch(&self) -> u64 {
+        let beyond = |len: u64| if len > super::HELD { len } else { 0 };
+        let (old, new) = self.longest;
+        (super::old::OPEN as u64 + 1) * beyond(old) + 2 * (u64::from(MAX_DEPTH) + 1) * beyond(new)
+    }
+
+    /// The plan for a content whose old version is probably this; `None` when it has no model or would not become smaller.
+    pub(super) fn plan(&mut self, new: &[u8], old: Origin) -> io::Result<Option<Plan>> {
+        for origin in std::mem::take(&mut self.candidates) {
+            self.add(origin)?;
+        }
+        let Some(base) = self.add(old)? else { return Ok(None) };
+        let plan = self.archive(new, base, 0)?;
+        Ok(plan.filter(|(_, cost)| *cost < new.len()).map(|(plan, _)| plan))
+    }
+
+    /// Takes an old archive and those in it into the index; `None` when it is none.
+    fn add(&mut self, origin: Origin) -> io::Result<Option<ArchiveRef>> {
+        let archive = self.archives.find(origin).map_or_else(|| self.archives.add(origin), Ok)?;
+        if self.index.known.contains(&archive) {
+            return Ok(Some(archive));
+        }
+        let Ok(count) = self.archives.entries(archive) else { return Ok(None) };
+        self.index.known.insert(archive);
+        for number in 0..count {
+            let Ok(entry) = self.archives.entry(archive, number) else { continue };
+            if matches!(entry.meta.method(), STORED | DEFLATED) {
+                self.index.sums.entry((entry.sums.crc, entry.sums.plain)).or_default().push((archive, number));
+            }
+            let nested = is_named(&entry.name) && u64::from(entry.sums.plain) <= LIMIT && self.archives.depth(archive) < MAX_DEPTH;
+            self.index.names.entry(entry.name.into()).or_default().push((archive, number));
+            if nested {
+                self.add(Origin::Entry { archive, entry: number })?;
+            }
+        }
+        Ok(Some(archive))
+    }
+
+    fn archive(&mut self, new: &[u8], base: ArchiveRef, depth: u8) -> io::Result<Option<(Plan, usize)>> {
+        let Some((entries, prefix, comment)) = zip::model(new) else { return Ok(None) };
+        let mut plan = Plan { base, entries: Vec::with_capacity(entries.len()), prefix, comment };
+        let mut work: Vec<Work> = Vec::new();
+        let mut held = 0;
+        let mut cost = plan.prefix.len() + plan.comment.len() + 16;
+        let mut level = 6;
+        let mut next = (base, 0);
+        for (entry, data) in entries {
+            let end = data + usize::try_from(entry.sums.coded).map_err(io::Error::other)?;
+            let coded = &new[data..end];
+            let same: Vec<_> = self.index.sums.get(&(entry.sums.crc, entry.sums.plain)).into_iter().flatten().copied().collect();
+            let named = self.index.names.get(&entry.name[..]).into_iter().flatten().copied().collect::<Vec<_>>();
+            let head = named.iter().find(|(archive, _)| *archive == base).or_else(|| same.iter().find(|(archive, _)| *archive == base));
+            let head = head.map(|&(_, number)| self.archives.entry(base, number).map(|entry| (number, entry))).transpose()?;
+            // Of several with the same content the base's own, then the one after the last.
+            let mut same = same;
+            let own = head.as_ref().map(|(number, _)| (base, *number));
+            same.sort_by_key(|&place| (Some(place) != own, place != next, place.0 != next.0, place));
+            let mut planned = Planned { entry, base: head, source: None, content: Content::Same, level };
+            if let Some(place) = self.same_raw(&same, &planned.entry, coded)? {
+                next = (place.0, place.1 + 1);
+                if Some(place) != own {
+                    planned.content = Content::Raw;
+                    planned.source = Some(place);
+                    cost += 2;
+                }
+                plan.entries.push(planned);
+                continue;
+            }
+            let plain = plain(&planned.entry, coded);
+            let found = plain.as_ref().and_then(|plain| match planned.entry.meta.method() {
+                STORED => Some(level),
+                _ => zlib::level(plain, coded, level),
+            });
+            self.longest.1 = self.longest.1.max(coded.len() as u64);
+            let (Some(plain), Some(found)) = (plain, found) else {
+                cost += coded.len();
+                planned.content = Content::Carried(coded.to_vec());
+                plan.entries.push(planned);
+                continue;
+            };
+            (level, planned.level) = (found, found);
+            if let Some(place) = self.same_plain(&same, &plain)? {
+                next = (place.0, place.1 + 1);
+                (planned.source, planned.content) = (Some(place), Content::Plain);
+                cost += 2;
+                plan.entries.push(planned);
+                continue;
+            }
+            planned.source = own.or_else(|| named.first().copied());
+            if is_zip(&plain) && depth < MAX_DEPTH {
+                if let Some((archive, number)) = planned.source {
+                    let origin = Origin::Entry { archive, entry: number };
+                    if let Some(old) = self.add(origin)? {
+                        let size = self.archives.entry(archive, number)?.sums.plain;
+                        self.longest.0 = self.longest.0.max(u64::from(size));
+                        if let Some((nested, inner)) = self.archive(&plain, old, depth + 1)?.filter(|(_, inner)| *inner < coded.len()) {
+                            cost += inner;
+                            planned.content = Content::Archive(Box::new(nested));
+                            plan.entries.push(planned);
+                            continue;
+                        }
+                    }
+                }
+            }
+            let old = match planned.source {
+                Some((archive, number)) => self.old_plain(archive, number)?,
+                None => None,
+            };
+            if old.is_none() {
+                planned.source = None;
+            }
+            held += plain.len() + old.as_ref().map_or(0, Vec::len);
+            work.push(Work { at: plan.entries.len(), old, new: plain });
+            plan.entries.push(planned);
+            if held >= BATCH {
+                cost += finish(&mut plan, std::mem::take(&mut work))?;
+                held = 0;
+            }
+        }
+        cost += finish(&mut plan, work)?;
+        Ok(Some((plan, cost)))
+    }
+
+    /// The first of these places whose bytes in the archive are `coded`.
+    fn same_raw(&mut self, places: &[(ArchiveRef, u32)], entry: &Entry, coded: &[u8]) -> io::Result<Option<(ArchiveRef, u32)>> {
+        for &(archive, number) in places.iter().take(4) {
+            let old = self.archives.entry(archive, number)?;
+            if old.sums != entry.sums || old.meta.method() != entry.meta.method() {
+                continue;
+            }
+            let mut rest = coded;
+            let mut equal = true;
+            self.archives.raw(archive, number, &mut |bytes| {
+                equal = equal && rest.starts_with(bytes);
+                rest = rest.get(bytes.len()..).unwrap_or_default();
+                Ok(())
+            })?;
+            if equal {
+                return Ok(Some((archive, number)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first of these places whose content is `plain`.
+    fn same_plain(&mut self, places: &[(ArchiveRef, u32)], plain: &[u8]) -> io::Result<Option<(ArchiveRef, u32)>> {
+        for &(archive, number) in places.iter().take(2) {
+            if self.old_plain(archive, number)?.is_some_and(|old| old == plain) {
+                return Ok(Some((archive, number)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// An old entry's content; `None` when it cannot be read.
+    fn old_plain(&mut self, archive: ArchiveRef, number: u32) -> io::Result<Option<Vec<u8>>> {
+        let Ok(mut spill) = self.archives.plain(archive, number) else { return Ok(None) };
+        self.longest.0 = self.longest.0.max(spill.len());
+        let mut bytes = Vec::new();
+        spill.read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
+    }
+}
+
+/// An entry's content; `None` when it is not one whole stream of what its headers say.
+fn plain(entry: &Entry, coded: &[u8]) -> Option<Vec<u8>> {
+    let size = u64::from(entry.sums.plain);
+    let mut plain = Vec::new();
+    match entry.meta.method() {
+        STORED => plain.extend_from_slice(coded),
+        DEFLATED if size <= MAX_PLAIN => zlib::inflate(coded, coded.len() as u64, size, &mut plain).ok()?,
+        _ => return None,
+    }
+    let mut crc = flate2::Crc::new();
+    crc.update(&plain);
+    (plain.len() as u64 == size && crc.sum() == entry.sums.crc).then_some(plain)
+}
+
+/// Compares what is waiting; about how many bytes it takes.
+fn finish(plan: &mut Plan, work: Vec<Work>) -> io::Result<usize> {
+    let done = work.into_par_iter().map(|work| of_entry(work.old.as_deref(), &work.new).map(|(cost, outcome)| (work, cost, outcome)));
+    let mut total = 0;
+    for (work, cost, outcome) in done.collect::<io::Result<Vec<_>>>()? {
+        total += cost;
+        let (old, new) = (work.old.as_ref().map_or(0, Vec::len) as u64, work.new.len() as u64);
+        let bytes = if outcome == Outcome::New { work.new } else { Vec::new() };
+        plan.entries[work.at].content = Content::Made { old, new, outcome, bytes };
+    }
+    Ok(total)
+}

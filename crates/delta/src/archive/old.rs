@@ -1,0 +1,164 @@
+//! Old archives and the entries in them, read on demand.
+//!
+//! Archives are counted as they are first mentioned; an archive is a member's content or an entry of another archive. A few are kept
+//! open: of each its directory, and an archive that is an entry in memory or in a scratch file.
+
+use std::io::{self, Read, SeekFrom, Write};
+
+use super::MAX_DEPTH;
+use super::spill::{Scratch, Spill};
+use super::zip::{DEFLATED, Directory, Entry, STORED};
+use super::zlib;
+use crate::old::OldRef;
+use crate::source::{LayerSource, ReadSeek};
+
+/// Archives kept open.
+pub(crate) const OPEN: usize = 4;
+/// The longest plain bytes of an old entry that are read.
+pub(crate) const MAX_PLAIN: u64 = 1 << 30;
+
+/// The number of an archive.
+pub(crate) type ArchiveRef = u32;
+
+/// Where an archive is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The content of an old member: its number, layer, file.
+    Member { number: OldRef, layer: usize, file: u32 },
+    /// An entry of another archive.
+    Entry { archive: ArchiveRef, entry: u32 },
+}
+
+/// Old archives.
+pub(crate) struct Archives<'a> {
+    layers: Vec<&'a dyn LayerSource>,
+    scratch: Option<&'a dyn Scratch>,
+    list: Vec<(Origin, u8)>,
+    open: Vec<Open<'a>>,
+}
+
+struct Open<'a> {
+    archive: ArchiveRef,
+    from: Box<dyn ReadSeek + 'a>,
+    /// A second reader for the directory; an archive in a scratch file has only one.
+    heads: Option<Box<dyn ReadSeek + 'a>>,
+    directory: Directory,
+}
+
+impl<'a> Archives<'a> {
+    pub(crate) fn new(layers: Vec<&'a dyn LayerSource>, scratch: Option<&'a dyn Scratch>) -> Self {
+        Self { layers, scratch, list: Vec::new(), open: Vec::new() }
+    }
+
+    /// How many archives were mentioned.
+    pub(crate) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    pub(crate) fn origin(&self, archive: ArchiveRef) -> Option<Origin> {
+        self.list.get(archive as usize).map(|(origin, _)| *origin)
+    }
+
+    /// How many archives an archive is in.
+    pub(crate) fn depth(&self, archive: ArchiveRef) -> u8 {
+        self.list.get(archive as usize).map_or(u8::MAX, |(_, depth)| *depth)
+    }
+
+    /// The number of an archive that was mentioned.
+    pub(crate) fn find(&self, origin: Origin) -> Option<ArchiveRef> {
+        self.list.iter().position(|(known, _)| *known == origin).and_then(|at| u32::try_from(at).ok())
+    }
+
+    /// Adds an archive that was not mentioned before.
+    pub(crate) fn add(&mut self, origin: Origin) -> io::Result<ArchiveRef> {
+        let depth = match origin {
+            Origin::Member { .. } => 0,
+            Origin::Entry { archive, .. } => self.list.get(archive as usize).map_or(u8::MAX, |(_, depth)| depth.saturating_add(1)),
+        };
+        if depth > MAX_DEPTH || self.list.len() >= 1 << 20 {
+            return Err(bad("archives in archives too deep"));
+        }
+        self.list.push((origin, depth));
+        u32::try_from(self.list.len() - 1).map_err(io::Error::other)
+    }
+
+    fn opened(&mut self, archive: ArchiveRef) -> io::Result<&mut Open<'a>> {
+        if let Some(at) = self.open.iter().position(|open| open.archive == archive) {
+            let open = self.open.remove(at);
+            self.open.push(open);
+        } else {
+            let origin = self.origin(archive).ok_or_else(|| bad("an archive that was not mentioned"))?;
+            let (mut from, heads): (Box<dyn ReadSeek + 'a>, _) = match origin {
+                Origin::Member { layer, file, .. } => {
+                    let layer = *self.layers.get(layer).ok_or_else(|| bad("an archive of no layer"))?;
+                    (layer.open(file)?, Some(layer.open(file)?))
+                }
+                Origin::Entry { archive, entry } => (Box::new(self.plain(archive, entry)?), None),
+            };
+            let directory = Directory::read(&mut *from)?;
+            if self.open.len() >= OPEN {
+                self.open.remove(0);
+            }
+            self.open.push(Open { archive, from, heads, directory });
+        }
+        self.open.last_mut().ok_or_else(|| bad("no archive"))
+    }
+
+    /// How many entries an archive has.
+    pub(crate) fn entries(&mut self, archive: ArchiveRef) -> io::Result<u32> {
+        u32::try_from(self.opened(archive)?.directory.len()).map_err(io::Error::other)
+    }
+
+    /// An entry's headers.
+    pub(crate) fn entry(&mut self, archive: ArchiveRef, entry: u32) -> io::Result<Entry> {
+        Ok(self.opened(archive)?.entry(entry)?.0)
+    }
+
+    /// Hands on an entry's bytes as they are in the archive.
+    pub(crate) fn raw(&mut self, archive: ArchiveRef, entry: u32, out: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        let open = self.opened(archive)?;
+        let (entry, data) = open.entry(entry)?;
+        open.from.seek(SeekFrom::Start(data))?;
+        let mut buffer = [0; 16 * 1024];
+        crate::codec::bidiff::steps(u64::from(entry.sums.coded), buffer.len(), |len| {
+            open.from.read_exact(&mut buffer[..len])?;
+            out(&buffer[..len])
+        })
+    }
+
+    /// An entry's content.
+    pub(crate) fn plain(&mut self, archive: ArchiveRef, entry: u32) -> io::Result<Spill<'a>> {
+        let mut spill = Spill::new(self.scratch, MAX_PLAIN);
+        let open = self.opened(archive)?;
+        let (entry, data) = open.entry(entry)?;
+        open.from.seek(SeekFrom::Start(data))?;
+        let (coded, plain) = (u64::from(entry.sums.coded), u64::from(entry.sums.plain));
+        match entry.meta.method() {
+            STORED if coded == plain => {
+                io::copy(&mut (&mut open.from).take(coded), &mut spill)?;
+            }
+            DEFLATED => zlib::inflate(&mut open.from, coded, plain, &mut spill)?,
+            _ => return Err(bad("an entry of an unknown method")),
+        }
+        if spill.len() != plain {
+            return Err(bad("an entry that ends too early"));
+        }
+        spill.flush()?;
+        io::Seek::seek(&mut spill, SeekFrom::Start(0))?;
+        Ok(spill)
+    }
+}
+
+impl Open<'_> {
+    fn entry(&mut self, entry: u32) -> io::Result<(Entry, u64)> {
+        let index = entry as usize;
+        match &mut self.heads {
+            Some(heads) => self.directory.entry(index, &mut *self.from, &mut **heads),
+            None => self.directory.entry_of_one(index, &mut *self.from),
+        }
+    }
+}
+
+fn bad(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the patch or an old archive has {what}"))
+}

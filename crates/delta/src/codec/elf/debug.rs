@@ -1,0 +1,247 @@
+//! The fields of debugging information (DWARF 2 to 5): where they are, found by walking it once from its start.
+
+use std::io::{self, BufRead, BufReader, Read, SeekFrom};
+
+use crate::source::ReadSeek;
+
+/// Fields of one file; those beyond are not found.
+pub(super) const FIELDS: usize = 1 << 18;
+/// Bytes of abbreviations.
+const ABBREVIATIONS: u64 = 128 << 10;
+const CODES: u64 = 4096;
+
+/// What a field holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(super) enum Item {
+    /// Eight bytes: an address.
+    Address,
+    /// Four bytes: a place in the strings.
+    Text,
+    /// Four bytes: a place in its unit.
+    Entry,
+    /// Four bytes: a place in the lists of locations.
+    Locations,
+    /// Four bytes: a place in the lists of ranges.
+    Ranges,
+    /// Two bytes: a line of the source.
+    Line,
+}
+
+const ITEMS: [Item; 6] = [Item::Address, Item::Text, Item::Entry, Item::Locations, Item::Ranges, Item::Line];
+
+/// Where the sections of debugging information are in the file.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(super) struct Places {
+    pub info: (u64, u64),
+    pub abbreviations: (u64, u64),
+    pub text: u64,
+    pub locations: u64,
+    pub ranges: u64,
+}
+
+/// The fields.
+#[derive(Debug, Default)]
+pub(super) struct Debug {
+    pub places: Places,
+    /// In order: bytes from the start of the section, times eight, plus the item.
+    fields: Vec<u32>,
+    /// Where units begin.
+    units: Vec<u32>,
+}
+
+type Attributes = Vec<(u64, u64)>;
+
+impl Debug {
+    /// Walks the information until its end, or until something unknown.
+    pub(super) fn read(file: &mut dyn ReadSeek, places: Places) -> io::Result<Self> {
+        let mut debug = Self { places, fields: Vec::new(), units: Vec::new() };
+        let (start, size) = places.info;
+        if size == 0 || size >= 1 << 29 {
+            return Ok(debug);
+        }
+        file.seek(SeekFrom::Start(places.abbreviations.0))?;
+        let mut abbreviations = Vec::new();
+        file.take(places.abbreviations.1.min(ABBREVIATIONS)).read_to_end(&mut abbreviations)?;
+        file.seek(SeekFrom::Start(start))?;
+        let mut walk = Walk { bytes: BufReader::with_capacity(8192, file.take(size)), at: 0 };
+        // What cannot be walked has no fields known.
+        while debug.fields.len() < FIELDS && walk.unit(&abbreviations, &mut debug).is_some() {}
+        Ok(debug)
+    }
+
+    /// The field that begins so many bytes into the information, and where its unit begins.
+    pub(super) fn field(&self, within: u64) -> Option<(Item, u64)> {
+        let within = u32::try_from(within).ok()?;
+        let field = *self.fields.get(self.fields.partition_point(|field| field >> 3 < within))?;
+        let unit = self.units.get(self.units.partition_point(|unit| *unit <= within).checked_sub(1)?)?;
+        (field >> 3 == within).then(|| (ITEMS[(field & 7) as usize], u64::from(*unit)))
+    }
+}
+
+struct Walk<R> {
+    bytes: R,
+    at: u64,
+}
+
+impl<R: BufRead> Walk<R> {
+    fn unit(&mut self, abbreviations: &[u8], debug: &mut Debug) -> Option<()> {
+        let start = self.at;
+        let end = self.at.checked_add(4)?.checked_add(self.fixed(4)?).filter(|end| *end < 1 << 29)?;
+        let version = self.fixed(2)?;
+        let (table, plain) = match version {
+            2..=4 => (self.fixed(4)?, self.fixed(1)? == 8),
+            5 => {
+                let plain = matches!(self.fixed(1)?, 1 | 3);
+                let plain = self.fixed(1)? == 8 && plain;
+                (self.fixed(4)?, plain)
+            }
+            _ => return None,
+        };
+        let table = parse(abbreviations.get(usize::try_from(table).ok()?..)?)?;
+        debug.units.push(u32::try_from(start).ok()?);
+        while plain && self.at < end && debug.fields.len() < FIELDS {
+            let code = self.leb()?;
+            if code == 0 {
+                continue;
+            }
+            for &(attribute, form) in table.get(usize::try_from(code).ok()?)? {
+                self.attribute(attribute, form, debug)?;
+            }
+        }
+        self.skip(end.checked_sub(self.at)?)
+    }
+
+    fn attribute(&mut self, attribute: u64, form: u64, debug: &mut Debug) -> Option<()> {
+        let mut note = |item: Item, at: u64| {
+            if debug.fields.len() < FIELDS && at < 1 << 29 {
+                debug.fields.push((at as u32) << 3 | item as u32);
+            }
+        };
+        let len = match form {
+            0x01 => {
+                note(Item::Address, self.at);
+                8
+            }
+            0x0e => {
+                note(Item::Text, self.at);
+                4
+            }
+            0x13 => {
+                note(Item::Entry, self.at);
+                4
+            }
+            0x17 => {
+                match attribute {
+                    0x10 => {}
+                    0x55 => note(Item::Ranges, self.at),
+                    _ => note(Item::Locations, self.at),
+                }
+                4
+            }
+            0x05 => {
+                if matches!(attribute, 0x3b | 0x59) {
+                    note(Item::Line, self.at);
+                }
+                2
+            }
+            0x03 => self.fixed(2)?,
+            0x04 => self.fixed(4)?,
+            0x0a => self.fixed(1)?,
+            0x09 => self.leb()?,
+            0x18 => {
+                let len = self.leb()?;
+                let first = if len >= 9 { self.fixed(1)? } else { 0 };
+                // An expression that begins with an address.
+                if first == 3 {
+                    note(Item::Address, self.at);
+                }
+                if len >= 9 { len - 1 } else { len }
+            }
+            0x08 => {
+                while self.fixed(1)? != 0 {}
+                0
+            }
+            0x0d | 0x0f | 0x15 | 0x1a | 0x1b | 0x22 | 0x23 => {
+                self.leb()?;
+                0
+            }
+            0x0b | 0x0c | 0x11 | 0x25 | 0x29 => 1,
+            0x12 | 0x26 | 0x2a => 2,
+            0x27 | 0x2b => 3,
+            0x06 | 0x10 | 0x1c | 0x1d | 0x1f | 0x28 | 0x2c => 4,
+            0x07 | 0x14 | 0x20 => 8,
+            0x1e => 16,
+            0x19 | 0x21 => 0,
+            _ => return None,
+        };
+        self.skip(len)
+    }
+
+    fn fixed(&mut self, len: usize) -> Option<u64> {
+        let mut bytes = [0; 8];
+        self.bytes.read_exact(&mut bytes[..len]).ok()?;
+        self.at += len as u64;
+        Some(u64::from_le_bytes(bytes))
+    }
+
+    fn leb(&mut self) -> Option<u64> {
+        let mut value = 0;
+        for shift in (0..63).step_by(7) {
+            let byte = self.fixed(1)?;
+            value |= (byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    fn skip(&mut self, len: u64) -> Option<()> {
+        let mut left = len;
+        while left > 0 {
+            let held = self.bytes.fill_buf().ok()?.len();
+            let step = usize::try_from(left).unwrap_or(usize::MAX).min(held);
+            if step == 0 {
+                return None;
+            }
+            self.bytes.consume(step);
+            left -= step as u64;
+        }
+        self.at += len;
+        Some(())
+    }
+}
+
+/// The abbreviations of a unit, by their codes.
+fn parse(bytes: &[u8]) -> Option<Vec<Attributes>> {
+    let mut walk = Walk { bytes, at: 0 };
+    let mut table = Vec::new();
+    loop {
+        let code = walk.leb()?;
+        if code == 0 {
+            return Some(table);
+        }
+        if code >= CODES {
+            return None;
+        }
+        walk.leb()?;
+        walk.fixed(1)?;
+        let mut attributes = Vec::new();
+        loop {
+            let (attribute, form) = (walk.leb()?, walk.leb()?);
+            if form == 0x21 {
+                walk.leb()?;
+            }
+            if (attribute, form) == (0, 0) {
+                break;
+            }
+            attributes.push((attribute, form));
+        }
+        let code = usize::try_from(code).ok()?;
+        if table.len() <= code {
+            table.resize(code + 1, Vec::new());
+        }
+        table[code] = attributes;
+    }
+}
