@@ -17,6 +17,9 @@ pub(super) async fn state(app: &Arc<App>, node: NodeId, image: ImageId, now: Tim
     let Some(stored) = app.store.image(ImageRef::Id(image)).await? else {
         return Ok(OfferState::Failed { reason: format!("image {image} is not known to the server: publish it again") });
     };
+    if !app.store.needs_image(node, image).await? {
+        return Ok(OfferState::Failed { reason: format!("no allocation of this node needs image {image}") });
+    }
     let offered = match app.store.offered(node, image).await? {
         Some(offered) if offered.state != BuildState::Failed => offered,
         _ => choose(app, node, image, now).await?,
