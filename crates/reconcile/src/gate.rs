@@ -3,9 +3,9 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use skerry_wire::{Digest, ImageId};
 use skerry_wire::job::{Group, Job};
 use skerry_wire::manifest::{Manifest, ManifestAlloc};
+use skerry_wire::{Digest, ImageId};
 
 use crate::container::Making;
 use crate::decision::NeededImage;

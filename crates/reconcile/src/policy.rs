@@ -96,7 +96,9 @@ mod tests {
 
     #[test]
     fn names_of_tasks_stay_within_their_allocation() {
-        for (name, good) in [("web", true), ("a.b", true), ("...", true), ("", false), ("..", false), ("../../etc", false), ("alloc", false)] {
+        for (name, good) in
+            [("web", true), ("a.b", true), ("...", true), ("", false), ("..", false), ("../../etc", false), ("alloc", false)]
+        {
             assert_eq!(names_a_folder(name), good, "{name}");
         }
     }
