@@ -71,6 +71,13 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), FileError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(FileError::at(path))
 }
 
+/// Makes a folder that only the agent may enter, and closes one that is open to others.
+pub(crate) fn make_closed_folder(path: &Path) -> Result<(), FileError> {
+    use std::os::unix::fs::PermissionsExt;
+    make_folder(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(FileError::at(path))
+}
+
 /// The whole file, of at most `limit` bytes; `None` when there is none.
 pub(crate) fn read(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, FileError> {
     let file = match File::open(path) {

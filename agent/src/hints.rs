@@ -23,7 +23,10 @@ pub(crate) async fn follow(engine: impl Engine, ledger: Ledger, hints: mpsc::Sen
                 // When the queue is full a look is due anyway.
                 let _ = hints.try_send(Hint::Look);
             }
-            let _ = hints.try_send(Hint::Interrupted);
+            // This one carries something, and a stream that breaks comes behind many words of containers that end: it waits for room.
+            if hints.send(Hint::Interrupted).await.is_err() {
+                return;
+            }
         }
         tokio::time::sleep(AGAIN).await;
     }

@@ -73,7 +73,6 @@ struct Carried {
     /// The engine went away since the last commit.
     interrupted: bool,
     pinned: BTreeSet<ImageId>,
-    kept: BTreeSet<skerry_wire::Digest>,
     folders: Option<BTreeSet<AllocId>>,
     trouble: u32,
 }
@@ -93,7 +92,9 @@ impl<E: Engine> Allocator<E> {
         let mut carried = self.remembered();
         let mut desired = self.ledger.watch_desired();
         let mut arrivals = self.inventory.subscribe();
+        let mut node = self.ledger.watch_node();
         loop {
+            node.mark_unchanged();
             desired.mark_unchanged();
             arrivals.mark_unchanged();
             let wait = self.rounds(&mut carried).await;
@@ -104,6 +105,7 @@ impl<E: Engine> Allocator<E> {
                     Some(hint) => self.take_hints(hint, &mut carried),
                     None => tokio::time::sleep(wait).await,
                 },
+                changed = node.changed() => if changed.is_err() { return },
                 changed = desired.changed() => if changed.is_err() { return },
                 changed = arrivals.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(wait) => {}
@@ -254,7 +256,7 @@ impl<E: Engine> Allocator<E> {
                 continue;
             }
             let step = action.step();
-            match perform(&self.engine, &self.policy, action).await {
+            match perform(&self.engine, &self.policy, &self.alloc_folder, action).await {
                 Ok(()) => tracing::info!("{}: {step} {}: {}", action.slot, action.container, action.reason),
                 Err(error) => {
                     tracing::warn!("{}: {step} {} failed: {error}", action.slot, action.container);
@@ -272,15 +274,17 @@ impl<E: Engine> Allocator<E> {
 
     /// Lets go of specifications and folders that nobody needs any more.
     async fn tidy(&self, decision: &Decision, carried: &mut Carried) {
-        if decision.specifications != carried.kept {
-            match self.ledger.retain(decision.specifications.clone()).await {
-                Ok(()) => carried.kept = decision.specifications.clone(),
-                Err(error) => tracing::warn!("old specifications could not be dropped: {error}"),
-            }
+        if self.ledger.desired().specifications.keys().any(|held| !decision.specifications.contains(held))
+            && let Err(error) = self.ledger.retain(decision.specifications.clone()).await
+        {
+            tracing::warn!("old specifications could not be dropped: {error}");
         }
         if carried.folders.as_ref() != Some(&decision.folders) {
-            remove_folders(&self.alloc_folder, &decision.folders);
-            carried.folders = Some(decision.folders.clone());
+            let (folder, kept) = (self.alloc_folder.clone(), decision.folders.clone());
+            // There may be many files in them: polls and fetches go on meanwhile.
+            if tokio::task::spawn_blocking(move || remove_folders(&folder, &kept)).await.is_ok() {
+                carried.folders = Some(decision.folders.clone());
+            }
         }
     }
 

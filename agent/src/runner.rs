@@ -24,7 +24,7 @@ pub(crate) enum RunError {
         source: std::io::Error,
     },
     /// Links lead out of what the policy allows.
-    #[error("{path} leads to {real}, which the node's policy does not allow to be mounted", path = path.display(), real = real.display())]
+    #[error("{path} leads to {real}, which may not be mounted: by the node's policy, or because a task put a link there", path = path.display(), real = real.display())]
     Forbidden {
         /// As asked for.
         path: PathBuf,
@@ -40,12 +40,12 @@ impl RunError {
     }
 }
 
-/// Performs one action.
-pub(crate) async fn perform(engine: &impl Engine, policy: &Policy, action: &Action) -> Result<(), RunError> {
+/// Performs one action. The folders of allocations are in `alloc_folder`.
+pub(crate) async fn perform(engine: &impl Engine, policy: &Policy, alloc_folder: &Path, action: &Action) -> Result<(), RunError> {
     let name = &action.container;
     match &action.kind {
         ActionKind::Create(plan) => {
-            let spec = container_spec(plan, policy)?;
+            let spec = container_spec(plan, policy, alloc_folder)?;
             engine.create(&spec).await?;
         }
         ActionKind::Start => engine.start(name).await?,
@@ -77,8 +77,9 @@ pub(crate) fn observe(found: &ContainerState) -> Option<Container> {
 }
 
 /// The engine's words for a plan. Makes the folders that are mounted.
-fn container_spec(plan: &ContainerPlan, policy: &Policy) -> Result<ContainerSpec, RunError> {
-    let mounts: Result<Vec<Mount>, RunError> = plan.binds.iter().map(|b| mount(b, policy)).collect();
+fn container_spec(plan: &ContainerPlan, policy: &Policy, alloc_folder: &Path) -> Result<ContainerSpec, RunError> {
+    let own = alloc_folder.join(plan.labels.alloc.to_string());
+    let mounts: Result<Vec<Mount>, RunError> = plan.binds.iter().map(|b| mount(b, policy, &own)).collect();
     let (network, ports) = match &plan.network {
         NetworkPlan::Host => (NetworkMode::Host, vec![]),
         NetworkPlan::None => (NetworkMode::None, vec![]),
@@ -100,15 +101,18 @@ fn container_spec(plan: &ContainerPlan, policy: &Policy) -> Result<ContainerSpec
     })
 }
 
-fn mount(bind: &Bind, policy: &Policy) -> Result<Mount, RunError> {
+/// The mount of a bind; `own` is the allocation's folder.
+fn mount(bind: &Bind, policy: &Policy, own: &Path) -> Result<Mount, RunError> {
     let path = Path::new(&bind.source);
     let source = match bind.kind {
         BindKind::Alloc | BindKind::Secrets => {
-            make(path)?;
+            make(own)?;
+            // Tasks write in there: a link that one of them left must not lead out of it.
+            let real = host_path(path, &Policy { host_volumes: vec![own.to_string_lossy().into_owned()] })?;
             // Tasks run as any user; the folder above is closed to everybody but root.
-            let open = fs::set_permissions(path, fs::Permissions::from_mode(0o777));
-            open.map_err(|source| RunError::Folder { path: path.to_owned(), source })?;
-            path.to_owned()
+            let open = fs::set_permissions(&real, fs::Permissions::from_mode(0o777));
+            open.map_err(|source| RunError::Folder { path: real.clone(), source })?;
+            real
         }
         BindKind::Host => host_path(path, policy)?,
     };
@@ -176,5 +180,25 @@ mod tests {
         assert!(!outside.join("x").exists());
         assert!(matches!(host_path(&root.join("link/broken/x"), &policy), Err(RunError::Folder { .. })));
         assert!(!root.join("nowhere").exists());
+    }
+
+    #[test]
+    fn a_link_left_by_a_task_is_not_mounted() {
+        let folder = tempfile::tempdir().unwrap();
+        let (own, outside) = (folder.path().join("alloc/1"), folder.path().join("outside"));
+        fs::create_dir(&outside).unwrap();
+        fs::set_permissions(&outside, fs::Permissions::from_mode(0o700)).unwrap();
+        let bind = |below: &str| Bind {
+            source: own.join(below).to_string_lossy().into_owned(),
+            destination: "/x".into(),
+            read_only: false,
+            kind: BindKind::Alloc,
+        };
+        let policy = Policy::default();
+        assert!(mount(&bind("t/local"), &policy, &own).is_ok());
+        symlink(&outside, own.join("t/local/data")).unwrap();
+        assert!(matches!(mount(&bind("t/local/data"), &policy, &own), Err(RunError::Forbidden { .. })));
+        assert!(mount(&bind("../2/t/local"), &policy, &own).is_err(), "another allocation's");
+        assert_eq!(fs::metadata(&outside).unwrap().permissions().mode() & 0o777, 0o700);
     }
 }

@@ -22,7 +22,7 @@ use crate::status::{self, AllocReport, EngineReport, Sources};
 use crate::trust::{RootStore, node_key};
 use crate::uplink::client::Client;
 use crate::uplink::{self, Contact, Uplink, Wires};
-use crate::{fingerprint, hints};
+use crate::{files, fingerprint, hints};
 
 /// No clock of a node is right before this: 2026-01-01, in milliseconds.
 const BUILT: Timestamp = Timestamp(1_767_225_600_000);
@@ -50,6 +50,9 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
     let client = Client::new(&config.server, &ca, window, ledger.watch_time())?;
     let engine = DockerEngine::connect(&config.docker)?;
     let listener = status::listen(&data)?;
+    // Tasks run as any user, so the folders in it are open to all; this one is what closes them.
+    let alloc_folder = data.join("alloc");
+    files::make_closed_folder(&alloc_folder)?;
 
     let facts = fingerprint::collect(&config, features());
     let name = facts.name.clone();
@@ -84,7 +87,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
         clock,
         policy: config.policy.clone(),
         facts,
-        alloc_folder: data.join("alloc"),
+        alloc_folder,
         needed: needed_to,
         inventory: inventory_to.clone(),
         hints,

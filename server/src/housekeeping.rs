@@ -49,15 +49,21 @@ impl Chore {
     }
 }
 
-/// Deletes the objects that nothing names and that are older than `before`: the rows first, then the files. A crash in between leaves
-/// files that the next start sweeps.
+/// Deletes the objects that nothing names and that are older than `before`: the rows first, then the files, and with them the files that
+/// no row knows (a request that ended between the two leaves one). A crash in between leaves files that the next start sweeps.
 pub async fn collect_objects(store: &dyn Store, objects: &Objects, before: Timestamp) -> anyhow::Result<Vec<Digest>> {
     let sole = objects.sole().await;
     let unnamed = store.forget_unnamed_objects(before).await?;
+    // Read after that write, which came after all that were queued while somebody held a pin: every file that counts has its row.
+    let known: BTreeSet<_> = store.objects().await?.into_iter().map(|(digest, _)| digest).collect();
     let objects = objects.clone();
     tokio::task::spawn_blocking(move || {
         for digest in &unnamed {
             objects.delete(digest, &sole).with_context(|| format!("object {digest}"))?;
+        }
+        let swept = objects.sweep(&known, &sole)?;
+        if swept > 0 {
+            tracing::info!(swept, "files that no row knows were deleted");
         }
         Ok(unnamed)
     })
@@ -189,6 +195,21 @@ mod tests {
         assert_eq!(app.store.object(old).await.unwrap(), None);
         assert_eq!(Chore::Objects.run(app, now.after(grace)).await.unwrap(), "1 objects");
         assert!(app.objects.open_object(&young).is_err());
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn files_without_a_row_go_and_those_with_one_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = server(folder.path(), |_| {}).await;
+        let app = server.app();
+        let young = unnamed(app, Timestamp(9_999)).await;
+        let mut object = app.objects.begin().unwrap();
+        object.write_all(b"a request that ended too early").unwrap();
+        let (orphan, _) = object.keep(&app.objects.pin().await).unwrap();
+        collect_objects(app.store.as_ref(), &app.objects, Timestamp(0)).await.unwrap();
+        assert!(app.objects.open_object(&orphan).is_err());
+        assert!(app.objects.open_object(&young).is_ok());
         server.stop().await;
     }
 

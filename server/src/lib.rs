@@ -1,7 +1,7 @@
 //! The server: one process that keeps jobs, manifests and deployment sets in SQLite and images and bundles in a folder, and answers
 //! operators and nodes over HTTPS.
 //!
-//! - [`config`], [`dev`], [`run`]: how it starts and stops.
+//! - [`config`], [`dev`], [`run`]: how it starts and stops. [`admin`]: what is done on its machine.
 //! - [`http`]: addresses, roles, limits, errors. [`images`]: layers and releases come in.
 //! - [`agent_api`]: what agents speak. [`fleet`]: jobs, plans and what operators look at. [`builds`]: bundles are made. [`indexes`]: layers are indexed.
 //! - [`store`]: the database, the only place with SQL. [`objects`]: the folder.
@@ -11,6 +11,7 @@
 //! Every request has a limit in bytes and in time; memory does not grow with images.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod agent_api;
 pub mod app;
 pub mod builds;

@@ -6,8 +6,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use skerry_server::config::Config;
-use skerry_server::dev;
 use skerry_server::run::{DataLock, Server};
+use skerry_server::store::Role;
+use skerry_server::{admin, dev};
+use skerry_trust::PublicKey;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -48,6 +50,53 @@ enum Command {
         #[arg(long)]
         advertise: Option<String>,
     },
+    /// Operators' tokens; while the server runs, too.
+    #[command(subcommand)]
+    Operator(OperatorCommand),
+    /// Makes the trust of a new fleet: root.key (keep it offline), director.key (for the server), root.cose (for server and nodes).
+    Trust {
+        /// Folder for the files; none of them may be there.
+        #[arg(long)]
+        out: PathBuf,
+        /// Public half of a release key, as `skerry key generate` shows it; may be given several times.
+        #[arg(long = "release", value_name = "PUBLIC_KEY", required = true)]
+        release: Vec<PublicKey>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum OperatorCommand {
+    /// Makes an operator's token and prints it; it cannot be shown again.
+    Add {
+        /// The server's configuration.
+        #[arg(long)]
+        config: PathBuf,
+        /// Whose it is, for the audit log.
+        #[arg(long)]
+        name: String,
+        /// What it may do: reader, operator (jobs), publisher (images) or admin.
+        #[arg(long, value_parser = role)]
+        role: Role,
+    },
+    /// Lists operators and their roles.
+    List {
+        /// The server's configuration.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Takes an operator's tokens away.
+    Remove {
+        /// The server's configuration.
+        #[arg(long)]
+        config: PathBuf,
+        /// Whose.
+        #[arg(long)]
+        name: String,
+    },
+}
+
+fn role(name: &str) -> Result<Role, String> {
+    Role::from_name(name).ok_or_else(|| "not a role: write reader, operator, publisher or admin".to_owned())
 }
 
 fn main() -> ExitCode {
@@ -85,6 +134,19 @@ fn prepare(command: Command) -> Result<Option<Ready>, Failed> {
             println!("{}: ok", config.display());
             None
         }
+        Command::Operator(command) => {
+            let (OperatorCommand::Add { config, .. } | OperatorCommand::List { config } | OperatorCommand::Remove { config, .. }) =
+                &command;
+            let config = load(config)?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| failed(e.into()))?;
+            runtime.block_on(operator(&config, &command)).map_err(failed)?;
+            None
+        }
+        Command::Trust { out, release } => {
+            admin::make_trust(&out, &release).map_err(failed)?;
+            println!("{}: made; take root.key away from this machine, and keep it safe", out.display());
+            None
+        }
         Command::Run { config } => {
             let config = load(&config)?;
             let lock = DataLock::take(&config.data).map_err(|e| failed(e.into()))?;
@@ -98,6 +160,19 @@ fn prepare(command: Command) -> Result<Option<Ready>, Failed> {
             Some(Ready { config, lock, advertise: Some(advertise) })
         }
     })
+}
+
+async fn operator(config: &Config, command: &OperatorCommand) -> anyhow::Result<()> {
+    match command {
+        OperatorCommand::Add { name, role, .. } => println!("{}", admin::add_operator(config, name, *role).await?),
+        OperatorCommand::List { .. } => {
+            for operator in admin::operators(config).await? {
+                println!("{}  {}", operator.role.name(), operator.name);
+            }
+        }
+        OperatorCommand::Remove { name, .. } => admin::remove_operator(config, name).await?,
+    }
+    Ok(())
 }
 
 fn run(ready: Ready) -> Result<(), Failed> {

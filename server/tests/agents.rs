@@ -6,7 +6,7 @@ mod support;
 use skerry_trust::envelope;
 use skerry_wire::api::TokenRequest;
 use skerry_wire::manifest::Mark;
-use skerry_wire::poll::{AllocStatus, Event, PollRequest};
+use skerry_wire::poll::{AllocStatus, Event, OfferState, PollRequest};
 use skerry_wire::{AllocId, BootId, Millis, NodeId, Timestamp};
 use support::job::{job, submit};
 use support::node::TestNode;
@@ -151,5 +151,64 @@ async fn a_new_node_gets_system_jobs_and_its_mark_only_rises() {
     let lost = client.node(&node.id).await.unwrap();
     assert_eq!((lost.summary.latest_counter, lost.allocs.len()), (node.mark.counter, 1));
     assert!(lost.summary.last_seen > Some(Timestamp(0)));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_lies_harms_itself_alone() {
+    let mut server = TestServer::start().await;
+    let (client, key) = (server.client(), server.release_key());
+    let (asked, other) = (TestImage::new("till:1", &[&noise(1, 50_000)]), TestImage::new("other:1", &[&noise(2, 50_000)]));
+    for image in [&asked, &other] {
+        image.publish(&client, &key).await.unwrap();
+    }
+    let token = token(&server, 2, None).await;
+    let mut liar = TestNode::new(server.folder.path(), "liar");
+    liar.enrol(&server.url, &token).await.unwrap();
+    liar.tell_facts(&server.url).await.unwrap();
+    // Counters at their end would leave no room for the next manifest, and be refused by the database.
+    let high = u64::try_from(i64::MAX).unwrap();
+    let honest = liar.mark;
+    for counter in [high, u64::MAX] {
+        liar.mark = Mark { counter, ..honest };
+        assert_eq!(liar.poll(&server.url).await.unwrap_err(), "400 bad_counter");
+        liar.mark = honest;
+        let mut message = liar.next();
+        message.reports = vec![liar.report(Event::Dropped { count: 1, reason: String::new() })];
+        message.reports[0].seq = counter;
+        assert_eq!(liar.send(&server.url, &message).await.unwrap_err(), "400 bad_counter");
+        let message = PollRequest { seq: counter, ..liar.next() };
+        assert_eq!(liar.send(&server.url, &message).await.unwrap_err(), "400 bad_counter");
+    }
+    // A root that the server does not have.
+    liar.mark = Mark { root: 7, ..honest };
+    assert!(liar.poll(&server.url).await.unwrap().manifest.is_none());
+    liar.mark = honest;
+    // Orders go on.
+    let plan = client.plan_job(&skerry_wire::api::PlanRequest { job: job("shop", "till:1") }).await.unwrap();
+    let submitted = submit(&client, &key, plan.job.unwrap()).await.unwrap();
+    // An image that nobody ordered for it is not built for it.
+    let offer = liar.await_offer(&server.url, other.release.image_id).await;
+    let OfferState::Failed { reason } = offer.bundle else { panic!("{:?}", offer.bundle) };
+    assert!(reason.contains("needs image"), "{reason}");
+    assert!(client.bundles().await.unwrap().is_empty());
+    // A long story is cut.
+    let (image, reason) = (asked.release.image_id, "ü".repeat(100_000));
+    liar.tell(&server.url, vec![Event::ImageFailed { image, reason }]).await.unwrap();
+    assert!(client.set(&submitted.set).await.unwrap().rows[0].reason.as_ref().unwrap().len() <= 1024);
+    // A recorded enrolment of an older boot does not make its polls count again.
+    liar.boot = BootId::new([1; 16]);
+    let recorded = liar.next();
+    liar.send(&server.url, &recorded).await.unwrap();
+    liar.boot = BootId::new([2; 16]);
+    for _ in 0..2 {
+        liar.poll(&server.url).await.unwrap();
+    }
+    let boot = std::mem::replace(&mut liar.boot, BootId::new([1; 16]));
+    liar.enrol(&server.url, &token).await.unwrap();
+    let replayed = liar.send(&server.url, &recorded).await.unwrap();
+    assert_eq!((replayed.send_facts, replayed.next_poll_s), (true, 1), "the old boot must prove itself");
+    liar.boot = boot;
+    server.restart().await;
     server.stop().await;
 }

@@ -1,5 +1,4 @@
 //! From a submit to the bytes on a node: jobs, manifests, offers, bundles, reports, deployment sets.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod support;
@@ -8,11 +7,12 @@ use std::io::Cursor;
 
 use skerry_bundle::VerifiedToc;
 use skerry_reconstruct::Limits;
+use skerry_server::config::Size;
 use skerry_trust::envelope;
-use skerry_wire::api::{DesiredStatus, PlanRequest, SetState, StopRequest, SubmitReply, SubmitRequest, Submitter};
+use skerry_wire::api::{BuildState, DesiredStatus, PlanRequest, SetState, StopRequest, SubmitReply, SubmitRequest, Submitter};
 use skerry_wire::poll::{AllocStatus, Event, OfferState};
 use skerry_wire::release::{Release, Specification};
-use skerry_wire::{Blob, Timestamp, limits};
+use skerry_wire::{Blob, Millis, Timestamp, limits};
 use support::job::{job, submit};
 use support::node::TestNode;
 use support::sink::{Images, Loaded};
@@ -171,5 +171,101 @@ async fn what_must_not_be_submitted_is_refused() {
     assert_eq!(code(client.job("shop").await), "404 unknown_job");
     let SubmitReply { version, .. } = client.submit_job(&request(resolved, &key)).await.unwrap();
     assert_eq!(version, 1);
+    server.stop().await;
+}
+
+/// A layer's file is gone: the build fails, waits, is tried again, and in the end the deployment row says why.
+#[tokio::test]
+async fn a_build_that_fails_is_tried_again_later_and_then_given_up_with_its_reason() {
+    for attempts in [2, 1] {
+        let server = TestServer::start_with(|config| config.builds.attempts = attempts).await;
+        let (client, key) = (server.client(), server.release_key());
+        let image = TestImage::new("till:1", &[&noise(1, 100_000)]);
+        image.publish(&client, &key).await.unwrap();
+        let mut node = TestNode::new(server.folder.path(), "till-1");
+        node.enrol(&server.url, &TestNode::token(server.folder.path())).await.unwrap();
+        node.tell_facts(&server.url).await.unwrap();
+        let plan = client.plan_job(&PlanRequest { job: job("shop", "till:1") }).await.unwrap();
+        let submitted = submit(&client, &key, plan.job.unwrap()).await.unwrap();
+        let app = server.server().app();
+        let kept = app.store.layer(image.layers[0].0).await.unwrap().unwrap();
+        std::fs::remove_file(app.objects.path(&kept.object)).unwrap();
+        let mut message = node.next();
+        message.images = vec![image.release.image_id];
+        assert_eq!(node.send(&server.url, &message).await.unwrap().offers[0].bundle, OfferState::Building);
+        let failed = async {
+            loop {
+                let bundle = client.bundles().await.unwrap().remove(0);
+                if bundle.reason.is_some() {
+                    break bundle;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        let bundle = tokio::time::timeout(std::time::Duration::from_secs(30), failed).await.unwrap();
+        assert!(bundle.reason.as_ref().unwrap().contains("No such file"), "{bundle:?}");
+        let row = client.set(&submitted.set).await.unwrap().rows.remove(0);
+        if attempts == 2 {
+            assert_eq!((bundle.state, row.state), (BuildState::Queued, SetState::Queued));
+            let now = skerry_server::clock::now();
+            assert_eq!(app.store.take_build(now).await.unwrap(), None, "it waits");
+            let due = app.store.take_build(now.after(Millis::from_secs(11))).await.unwrap().unwrap();
+            assert_eq!(due.attempts, 2);
+        } else {
+            assert_eq!((bundle.state, row.state), (BuildState::Failed, SetState::Failed));
+            assert!(row.reason.unwrap().starts_with("its bundle could not be built: "));
+            let OfferState::Failed { reason } = node.await_offer(&server.url, image.release.image_id).await.bundle else { panic!() };
+            assert!(reason.contains("No such file"), "{reason}");
+        }
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_cannot_apply_bundles_of_this_server_is_told_so() {
+    let server = TestServer::start().await;
+    let (client, key) = (server.client(), server.release_key());
+    let image = TestImage::new("till:1", &[&noise(1, 10_000)]);
+    image.publish(&client, &key).await.unwrap();
+    let mut node = TestNode::new(server.folder.path(), "till-1");
+    node.facts.features = vec!["bundle/0".to_owned()];
+    node.enrol(&server.url, &TestNode::token(server.folder.path())).await.unwrap();
+    node.tell_facts(&server.url).await.unwrap();
+    let plan = client.plan_job(&PlanRequest { job: job("shop", "till:1") }).await.unwrap();
+    submit(&client, &key, plan.job.unwrap()).await.unwrap();
+    let offer = node.await_offer(&server.url, image.release.image_id).await;
+    assert!(matches!(&offer.bundle, OfferState::Failed { reason } if reason.contains("bundle/1")), "{offer:?}");
+    assert!(client.bundles().await.unwrap().is_empty());
+    node.facts.features.push("bundle/1".to_owned());
+    node.tell_facts(&server.url).await.unwrap();
+    let offer = node.await_offer(&server.url, image.release.image_id).await;
+    assert!(matches!(offer.bundle, OfferState::Ready { .. }), "{offer:?}");
+    server.stop().await;
+}
+
+/// Too little space for the reserve: no build is begun, and none is lost.
+#[tokio::test]
+async fn a_disk_near_its_end_is_left_to_the_database() {
+    let mut server = TestServer::start().await;
+    let (client, key) = (server.client(), server.release_key());
+    let image = TestImage::new("till:1", &[&noise(1, 10_000)]);
+    image.publish(&client, &key).await.unwrap();
+    server.restart_with(|config| config.limits.disk_reserve = Size(u64::MAX)).await;
+    let client = server.client();
+    let mut node = TestNode::new(server.folder.path(), "till-1");
+    node.enrol(&server.url, &TestNode::token(server.folder.path())).await.unwrap();
+    node.tell_facts(&server.url).await.unwrap();
+    let plan = client.plan_job(&PlanRequest { job: job("shop", "till:1") }).await.unwrap();
+    submit(&client, &key, plan.job.unwrap()).await.unwrap();
+    let mut message = node.next();
+    message.images = vec![image.release.image_id];
+    node.send(&server.url, &message).await.unwrap();
+    let reason = loop {
+        if let Some(reason) = client.bundles().await.unwrap().remove(0).reason {
+            break reason;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    };
+    assert!(reason.contains("kept in reserve"), "{reason}");
     server.stop().await;
 }

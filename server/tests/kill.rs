@@ -10,6 +10,11 @@ use std::process::{Child, Command, Stdio};
 use bytes::Bytes;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
+use skerry_server::store::{BuildStore, SqliteStore, database_path};
+use skerry_wire::api::{BuildState, PlanRequest};
+use skerry_wire::poll::OfferState;
+use support::job::{job, submit};
+use support::node::TestNode;
 use support::{TestImage, body, client, noise, release_key};
 
 /// A process that is killed when it is dropped.
@@ -69,21 +74,57 @@ async fn killed_in_the_middle_of_an_upload_nothing_acknowledged_is_lost() {
     let upload = first.put_layer(diff_id, StreamBody::new(endless).boxed());
     let temporary = data.join("objects/tmp");
     let killer = async {
-        while std::fs::read_dir(&temporary).unwrap().count() == 0 {
+        // Indexes are made beside it; theirs are small.
+        let half = loop {
+            let files = std::fs::read_dir(&temporary).unwrap().filter_map(Result::ok);
+            let mut large = files.filter(|file| file.metadata().is_ok_and(|file| file.len() >= 1_000_000));
+            if let Some(file) = large.next() {
+                break file.path();
+            }
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
+        };
         process.kill();
+        half
     };
-    let (upload, ()) = tokio::join!(upload, killer);
+    let (upload, half) = tokio::join!(upload, killer);
     assert!(upload.is_err());
+    assert!(half.exists());
     let process = Process::start(&data);
-    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
+    assert!(!half.exists());
     let again = client(&data, &process.url, token.trim());
     assert_eq!(again.images().await.unwrap().iter().map(|i| i.image_id).collect::<Vec<_>>(), [done.release.image_id]);
     let prepared = skerry_wire::api::PrepareRequest { diff_ids: cut.release.diff_ids.clone() };
     assert_eq!(again.prepare_image(&prepared).await.unwrap().missing, [*diff_id]);
     cut.publish(&again, &release_key(&data)).await.unwrap();
     assert_eq!(again.images().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn killed_in_the_middle_of_a_build_it_is_built_after_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let process = Process::start(&data);
+    let token = std::fs::read_to_string(data.join("operator.token")).unwrap();
+    let (first, key) = (client(&data, &process.url, token.trim()), release_key(&data));
+    let image = TestImage::new("till:1", &[&noise(3, 16_000_000)]);
+    image.publish(&first, &key).await.unwrap();
+    let mut node = TestNode::new(&data, "till-1");
+    node.enrol(&process.url, &TestNode::token(&data)).await.unwrap();
+    node.tell_facts(&process.url).await.unwrap();
+    let plan = first.plan_job(&PlanRequest { job: job("shop", "till:1") }).await.unwrap();
+    submit(&first, &key, plan.job.unwrap()).await.unwrap();
+    let mut message = node.next();
+    message.images = vec![image.release.image_id];
+    assert_eq!(node.send(&process.url, &message).await.unwrap().offers[0].bundle, OfferState::Building);
+    while first.bundles().await.unwrap()[0].state != BuildState::Building {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    process.kill();
+    let left = SqliteStore::open(&database_path(&data)).unwrap().bundles().await.unwrap();
+    assert_eq!(left[0].state, BuildState::Building, "the build was over already");
+    let process = Process::start(&data);
+    let offer = node.await_offer(&process.url, image.release.image_id).await;
+    assert!(matches!(offer.bundle, OfferState::Ready { .. }), "{offer:?}");
 }
 
 #[tokio::test]

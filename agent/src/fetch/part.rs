@@ -43,6 +43,8 @@ pub(crate) struct Part {
     unsynced: bool,
     /// Bytes of whole chunks that are on the disk for certain.
     synced: u64,
+    /// The first bytes are from an earlier start: a power cut may have garbled them.
+    inherited: bool,
 }
 
 #[derive(Debug)]
@@ -75,7 +77,8 @@ impl Part {
         let file = file.map_err(FileError::at(path))?;
         // The writer of a fetch that was dropped may still be at it.
         rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).map_err(|e| FileError::at(path)(e.into()))?;
-        let mut part = Self { path: path.to_owned(), file, size, keys, state: State::Head(Vec::new()), unsynced: false, synced: 0 };
+        let (path_of, state) = (path.to_owned(), State::Head(Vec::new()));
+        let mut part = Self { path: path_of, file, size, keys, state, unsynced: false, synced: 0, inherited: false };
         let length = part.file.metadata().map_err(FileError::at(path))?.len().min(size);
         let mut first = part.read_at(0, length.min(FIRST))?;
         if let Head::Needs(needs) = read_head(&first, &part.keys)
@@ -88,7 +91,10 @@ impl Part {
                 part.begin_chunks(table)?;
                 part.find_chunks(length)?;
             }
-            Head::Needs(needs) if needs <= size => part.state = State::Head(first),
+            Head::Needs(needs) if needs <= size => {
+                part.inherited = !first.is_empty();
+                part.state = State::Head(first);
+            }
             Head::Needs(needs) => return Err(part.begin_anew(format!("its table takes {needs} bytes, offered were {size}"))),
             Head::Bad(reason) => {
                 // Garbled here or wrong from the start: fetching it again tells which.
@@ -223,9 +229,9 @@ impl Part {
                 return Ok(Some(bytes.len()));
             }
             Head::Needs(needs) => {
-                return Err(self.begin_anew(format!("its table takes {needs} bytes, offered were {}", self.size)));
+                return self.refuse_head(format!("its table takes {needs} bytes, offered were {}", self.size));
             }
-            Head::Bad(reason) => return Err(self.begin_anew(reason)),
+            Head::Bad(reason) => return self.refuse_head(reason),
         };
         // What follows the table is of the first chunks: it goes in like any other bytes.
         let beyond = usize::try_from(held.saturating_sub(table.payload_start())).unwrap_or(usize::MAX).min(bytes.len());
@@ -234,6 +240,16 @@ impl Part {
         self.sync()?;
         self.begin_chunks(table)?;
         Ok(Some(taken))
+    }
+
+    /// The first bytes make no table. When some of them were here from before, only fetching them all again tells whose fault it is.
+    fn refuse_head(&mut self, reason: String) -> Result<Option<usize>, PartError> {
+        let error = self.begin_anew(reason);
+        if std::mem::take(&mut self.inherited) {
+            tracing::warn!("{}: begun anew: {error}", self.path.display());
+            return Ok(None);
+        }
+        Err(error)
     }
 
     fn begin_anew(&mut self, reason: String) -> PartError {

@@ -215,6 +215,21 @@ async fn a_chunk_that_is_wrong_on_the_way_or_on_the_disk_is_fetched_again_alone(
 }
 
 #[tokio::test]
+async fn a_table_garbled_by_a_power_cut_is_fetched_again_and_is_no_fault_of_the_server() {
+    let (key, dir) = (samples::key(), tempfile::tempdir().unwrap());
+    let file = bundle(&key, 200_000);
+    let server = serve(file.clone(), vec![Answer::Cut(70)]).await;
+    let order = order(dir.path().join("b.part"), &file, &key);
+    attempt(&server, &order).await.unwrap_err();
+    let mut garbled = std::fs::read(&order.path).unwrap();
+    assert_eq!(garbled.len(), 70);
+    garbled[60..].fill(0);
+    std::fs::write(&order.path, garbled).unwrap();
+    attempt(&server, &order).await.unwrap();
+    assert_eq!(std::fs::read(&order.path).unwrap(), file);
+}
+
+#[tokio::test]
 async fn a_server_that_passes_over_the_range_is_understood() {
     let (key, dir) = (samples::key(), tempfile::tempdir().unwrap());
     let file = bundle(&key, 300_000);

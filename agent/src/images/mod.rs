@@ -16,7 +16,6 @@ mod work;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use skerry_engine::Engine;
@@ -35,12 +34,14 @@ use crate::trust::RootStore;
 use crate::uplink::Offers;
 use crate::uplink::backoff::{after_failures, random};
 use crate::uplink::client::Client;
-use work::{Verdict, WorkError};
+use work::{Stage, Verdict, WorkError};
 
 /// The longest wait between two tries of one image.
 const RETRY: Duration = Duration::from_secs(5 * 60);
 /// The longest wait between two tries when only the link failed.
 const RETRY_LINK: Duration = Duration::from_secs(30);
+/// Reasons remembered as told, of one image.
+const TOLD: usize = 16;
 /// Look again without any reason.
 const LOOK: Duration = Duration::from_secs(60);
 
@@ -130,9 +131,9 @@ impl<E: Engine> Images<E> {
     async fn work_on(&mut self, row: BundleRow, needed: &Needed, troubles: &mut BTreeMap<ImageId, Trouble>) -> Result<(), LedgerError> {
         let image = row.image;
         let above: BTreeSet<ImageId> = needed.images.iter().map(|n| n.image).take_while(|i| *i != image).collect();
-        let fetching = AtomicBool::new(true);
+        let stage = Stage::new(troubles.get(&image).is_some_and(|t| t.failures > 0));
         let result = {
-            let work = work::work(self, &row, &fetching);
+            let work = work::work(self, &row, &stage);
             tokio::pin!(work);
             let (mut needed, mut offers) = (self.needed.clone(), self.offers.clone());
             loop {
@@ -144,14 +145,14 @@ impl<E: Engine> Images<E> {
                         let wanted = now.images.iter().any(|n| n.image == image);
                         let overtaken = now.images.iter().map(|n| n.image).take_while(|i| *i != image).any(|i| !above.contains(&i));
                         // What is fetched stays; a reconstruct is let to its end.
-                        if fetching.load(Ordering::Relaxed) && (!wanted || overtaken) {
+                        if stage.is_fetching() && (!wanted || overtaken) {
                             break None;
                         }
                     }
                     _ = offers.changed() => {
                         let offered = offers.borrow_and_update().clone();
                         let ready = |i: &ImageId| matches!(offered.get(i), Some(OfferState::Ready { .. }));
-                        if fetching.load(Ordering::Relaxed) && above.iter().any(ready) {
+                        if stage.is_fetching() && above.iter().any(ready) {
                             break None;
                         }
                     }
@@ -165,7 +166,14 @@ impl<E: Engine> Images<E> {
                 self.show(image, None);
                 Ok(())
             }
-            Some(Err(error)) => self.failed(image, error, troubles.entry(image).or_default()).await,
+            Some(Err(error)) => {
+                let trouble = troubles.entry(image).or_default();
+                if stage.told_transit() {
+                    // The server shows it as on its way again: what stops it is news again.
+                    trouble.told.clear();
+                }
+                self.failed(image, error, trouble).await
+            }
         }
     }
 
@@ -179,6 +187,9 @@ impl<E: Engine> Images<E> {
         let reason = error.to_string();
         tracing::warn!("image {}: {reason}; trying again in {} s", image.digest().short(), wait.as_secs());
         self.show(image, Some(format!("{reason}; tries again")));
+        if trouble.told.len() >= TOLD {
+            trouble.told.clear();
+        }
         let news = verdict != Verdict::Link && verdict != Verdict::Renew && trouble.told.insert(reason.clone());
         let events = if news { vec![Event::ImageFailed { image, reason }] } else { vec![] };
         match verdict {
@@ -203,7 +214,11 @@ impl<E: Engine> Images<E> {
             self.ledger.end_bundle(row.image, vec![]).await?;
         }
         rows.retain(|r| keep(&r.image));
-        let names: BTreeSet<String> = named.iter().chain(needed.images.iter().map(|n| &n.image)).map(|i| i.digest().hex()).collect();
+        // The power may go between the end of a bundle and the end of its file: then the image is here and the file of no use.
+        let present = self.inventory.borrow().clone().unwrap_or_default();
+        let used = |image: &ImageId| rows.iter().any(|r| r.image == *image) || !present.images.contains(image);
+        let wanted = named.iter().chain(needed.images.iter().map(|n| &n.image));
+        let names: BTreeSet<String> = wanted.filter(|i| used(i)).map(|i| i.digest().hex()).collect();
         self.remove_files(|name| name.split_once('-').is_none_or(|(image, _)| !names.contains(image)));
         Ok(())
     }
@@ -241,6 +256,9 @@ impl<E: Engine> Images<E> {
                     match offer::check(&self.roots.current(), image, *digest, *size, capability, release) {
                         Ok(row) => {
                             self.ledger.put_bundle(row.clone()).await?;
+                            // Of another bundle for the same image nothing can be used any more.
+                            let (image, file) = (image.digest().hex(), self.path(&row.image, &row.digest));
+                            self.remove_files(|name| name.starts_with(&image) && file.file_name().is_none_or(|f| f != name));
                             rows.push(row);
                         }
                         Err(reason) => {
@@ -292,3 +310,6 @@ fn show(progress: &watch::Sender<Progress>, image: ImageId, state: Option<String
         true
     });
 }
+
+#[cfg(test)]
+mod tests;

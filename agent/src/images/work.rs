@@ -96,15 +96,40 @@ impl WorkError {
     }
 }
 
-/// Brings the image of `row` into the engine. `fetching` is false once a reconstruct runs.
-pub(super) async fn work<E: Engine>(images: &Images<E>, row: &BundleRow, fetching: &AtomicBool) -> Result<(), WorkError> {
+/// How far one try is, for whoever looks on.
+#[derive(Debug)]
+pub(super) struct Stage {
+    /// An earlier try failed.
+    again: bool,
+    reconstructing: AtomicBool,
+    transit: AtomicBool,
+}
+
+impl Stage {
+    pub(super) fn new(again: bool) -> Self {
+        Self { again, reconstructing: AtomicBool::new(false), transit: AtomicBool::new(false) }
+    }
+
+    /// Nothing is lost when it is dropped now.
+    pub(super) fn is_fetching(&self) -> bool {
+        !self.reconstructing.load(Ordering::Relaxed)
+    }
+
+    /// Was the server told that the image is on its way?
+    pub(super) fn told_transit(&self) -> bool {
+        self.transit.load(Ordering::Relaxed)
+    }
+}
+
+/// Brings the image of `row` into the engine.
+pub(super) async fn work<E: Engine>(images: &Images<E>, row: &BundleRow, stage: &Stage) -> Result<(), WorkError> {
     let image = row.image;
     let facts = images.engine_facts.borrow().clone().ok_or(WorkError::NoEngine)?;
     let present = images.engine.images().await?;
     if !present.contains(&image) {
         files::make_folder(&images.folder)?;
-        let (bundle, table) = get(images, row, &facts, &present).await?;
-        fetching.store(false, Ordering::Relaxed);
+        let (bundle, table) = get(images, row, &facts, &present, stage).await?;
+        stage.reconstructing.store(true, Ordering::Relaxed);
         show(&images.progress, image, Some("is being reconstructed and loaded into the engine".to_owned()));
         tracing::info!("image {}: the bundle of {} bytes is here; reconstructing", image.digest().short(), row.size);
         make(images, row, &facts, bundle, &table).await?;
@@ -118,6 +143,7 @@ async fn get<E: Engine>(
     row: &BundleRow,
     facts: &EngineFacts,
     present: &[ImageId],
+    stage: &Stage,
 ) -> Result<(std::path::PathBuf, Arc<VerifiedToc>), WorkError> {
     let (image, size) = (row.image, row.size);
     let path = images.path(&image, &row.digest);
@@ -132,10 +158,16 @@ async fn get<E: Engine>(
     let progress = images.progress.clone();
     let told = move |have: u64| show(&progress, image, Some(format!("{have} of {size} bytes of its bundle are here")));
     let mut fetch = Fetch::open(&images.client, order, Arc::new(told)).await?;
-    in_transit(images, row, fetch.have()).await?;
-    images.wake.notify_one();
+    // A try that only finds the same obstacle again is no progress: the server goes on showing why the image is not here.
+    if !stage.again {
+        in_transit(images, row, fetch.have(), stage).await?;
+        images.wake.notify_one();
+    }
     let table = fetch.table().await?;
     admit(images, row, facts, present, &table, fetch.have())?;
+    if stage.again && fetch.have() < row.size {
+        in_transit(images, row, fetch.have(), stage).await?;
+    }
     // The bases, and with them the layers that the patch reads, must not be pruned while the bundle is on its way.
     for base in &table.toc().bases {
         images.engine.pin(base, &base.digest().hex()).await?;
@@ -155,7 +187,7 @@ async fn get<E: Engine>(
                 let now = have.load(Ordering::Relaxed);
                 if now != reported {
                     reported = now;
-                    in_transit(images, row, now).await?;
+                    in_transit(images, row, now, stage).await?;
                 }
             }
         }
@@ -163,7 +195,8 @@ async fn get<E: Engine>(
     Ok((path, table))
 }
 
-async fn in_transit<E>(images: &Images<E>, row: &BundleRow, have: u64) -> Result<(), LedgerError> {
+async fn in_transit<E>(images: &Images<E>, row: &BundleRow, have: u64, stage: &Stage) -> Result<(), LedgerError> {
+    stage.transit.store(true, Ordering::Relaxed);
     images.ledger.push_events(vec![Event::ImageInTransit { image: row.image, have, size: row.size }]).await
 }
 

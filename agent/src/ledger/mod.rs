@@ -194,6 +194,11 @@ impl Ledger {
         *self.views.node.borrow()
     }
 
+    /// Changes when the node enrols.
+    pub(crate) fn watch_node(&self) -> watch::Receiver<Option<NodeId>> {
+        self.views.node.clone()
+    }
+
     /// The lower bound of the present time.
     pub(crate) fn time(&self) -> TimeBound {
         *self.views.time.borrow()

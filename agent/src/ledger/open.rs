@@ -1,5 +1,7 @@
 //! Opening: migrations, the check of the file, and the way back from a garbled one.
 
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
@@ -36,6 +38,7 @@ fn is_garbled(error: &rusqlite::Error) -> bool {
 
 fn open(path: &Path) -> Result<Connection, LedgerError> {
     let at = |source| LedgerError::Sqlite { path: path.to_owned(), source };
+    close_to_others(path)?;
     let mut connection = Connection::open(path).map_err(at)?;
     connection
         .execute_batch(
@@ -51,6 +54,12 @@ fn open(path: &Path) -> Result<Connection, LedgerError> {
     check(&connection).map_err(at)?;
     migrate(path, &mut connection)?;
     Ok(connection)
+}
+
+/// Specifications may hold secrets: the file is the agent's alone, and SQLite gives its journal the same mode.
+fn close_to_others(path: &Path) -> Result<(), FileError> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path).map_err(FileError::at(path))?;
+    file.set_permissions(Permissions::from_mode(0o600)).map_err(FileError::at(path))
 }
 
 /// The ledger is small: a full check costs milliseconds and finds what a later query would stumble over.

@@ -14,6 +14,8 @@ use super::{LedgerError, OutboxState};
 pub(super) const ROWS: u64 = 4096;
 /// The longest text of a reason in a report, in bytes; the beginning says what failed.
 const REASON: usize = 2048;
+/// No node ever sends more reports; numbers up to here can be added without leaving SQLite's integers.
+const SEQUENCES: u64 = 1 << 62;
 /// Reports given up at once when there are more.
 const BATCH: u64 = 64;
 
@@ -127,6 +129,10 @@ impl State {
 
     pub(super) fn acknowledged(&mut self, seq: u64) -> Result<(), LedgerError> {
         let at = self.at();
+        if seq > SEQUENCES {
+            tracing::warn!("the server says that it has report {seq}, which no node ever sent: passed over");
+            return Ok(());
+        }
         let next = next_sequence(&self.connection).map_err(&at)?;
         let known = |c: &Connection| c.query_row("SELECT count(*) FROM outbox WHERE seq <= ?1", [seq], |row| row.get::<_, u64>(0));
         // Every reply says it; the disk is written only when it is news.

@@ -249,6 +249,11 @@ impl State {
         if !changed && events.is_empty() {
             return Ok(());
         }
+        if changed {
+            // The copy first: should it fail, nothing was put into the outbox that a second try would put there again. One that is
+            // newer than the row counts only when the row is lost, and then it is what was about to be done.
+            self.copies.put(Copy::Memory, &memory)?;
+        }
         let at = self.now();
         self.transact(|t| {
             if changed {
@@ -257,7 +262,6 @@ impl State {
             super::outbox::push(t, at, events)
         })?;
         if changed {
-            self.copies.put(Copy::Memory, &memory)?;
             self.memory.send_replace(Some(Arc::new(memory)));
         }
         self.refresh_outbox(super::outbox::any_urgent(events))

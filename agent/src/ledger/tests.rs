@@ -276,3 +276,41 @@ fn a_newer_ledger_is_refused() {
     let error = Ledger::open(dir.path(), Timestamp(0)).unwrap_err().to_string();
     assert!(error.contains("version 99"), "{error}");
 }
+
+/// A commit that fails half-way has done nothing: tried again, it reports once.
+#[tokio::test]
+async fn a_commit_whose_copy_cannot_be_written_reports_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let events = vec![Event::ImagePresent { image: ImageId(Digest::new([1; 32])) }];
+    let obstacle = dir.path().join("copies/memory.new");
+    std::fs::create_dir(&obstacle).unwrap();
+    assert!(ledger.commit(b"one".to_vec(), events.clone()).await.is_err());
+    std::fs::remove_dir(&obstacle).unwrap();
+    ledger.commit(b"one".to_vec(), events).await.unwrap();
+    assert_eq!(ledger.oldest_reports(10).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_acknowledgement_of_what_was_never_sent_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    ledger.push_events(vec![Event::ImagePresent { image: ImageId(Digest::new([1; 32])) }]).await.unwrap();
+    for seq in [u64::MAX, i64::MAX as u64] {
+        ledger.acknowledged(seq).await.unwrap();
+        assert_eq!(ledger.oldest_reports(10).await.unwrap()[0].seq, 1);
+    }
+}
+
+#[tokio::test]
+async fn nobody_else_reads_the_ledger() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("ledger.sqlite"), b"").unwrap();
+    std::fs::set_permissions(dir.path().join("ledger.sqlite"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    let ledger = open(dir.path());
+    ledger.accept(accepted(3, &["till"])).await.unwrap();
+    for name in ["ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm"] {
+        assert_eq!(std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o077, 0, "{name}");
+    }
+}

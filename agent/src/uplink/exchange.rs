@@ -21,6 +21,8 @@ const PATH: &str = "/agent/v1/poll";
 const PERSIST_TIME: Duration = Duration::from_secs(15 * 60);
 /// Specifications asked for at once, so that the reply stays within its limit.
 const ASK: usize = 8;
+/// Specifications that may wait for a manifest that names them: twice those of the fullest node.
+const RECEIVED: usize = 2 * limits::ALLOCS_PER_NODE;
 
 /// Why an exchange with the server came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -144,15 +146,19 @@ impl Session {
         }
         self.server_nonce = reply.server_nonce;
         self.saw_time(uplink, &root, reply.time).await?;
+        let waiting = self.received.len();
         let accepted = self.take_manifest(uplink, &root, node, &reply).await?;
         if reply.acknowledged > 0 {
             ledger.acknowledged(reply.acknowledged).await?;
         }
-        self.confirm(uplink, now, &request, reply.send_facts).await?;
+        let facts_wanted = self.confirm(uplink, now, &request, reply.send_facts).await?;
         publish_offers(uplink, &asking, &reply);
 
-        let more_reports = reply.acknowledged > 0 && ledger.watch_outbox().borrow().pending > 0 && !request.reports.is_empty();
-        let at_once = accepted || more_reports || reply.send_facts || !self.lacking.is_empty() && !reply.specifications.is_empty();
+        // At once only after progress: a server that repeats itself is asked at the pace that it names.
+        let reports_went = request.reports.first().is_some_and(|oldest| oldest.seq <= reply.acknowledged);
+        let more_reports = reports_went && ledger.watch_outbox().borrow().pending > 0;
+        let more_specifications = self.received.len() > waiting && !self.lacking.is_empty();
+        let at_once = accepted || more_reports || more_specifications || facts_wanted;
         Ok(Next { after: Duration::from_secs(u64::from(reply.next_poll_s.max(1))), at_once })
     }
 
@@ -168,6 +174,10 @@ impl Session {
     /// Takes specifications and the manifest of a reply; true when a manifest came into force.
     async fn take_manifest(&mut self, uplink: &Uplink, root: &TrustedRoot, node: NodeId, reply: &PollReply) -> Result<bool, ExchangeError> {
         let ledger = &uplink.ledger;
+        if self.received.len() >= RECEIVED {
+            // No manifest came that names them; what one does name is asked for again.
+            self.received.clear();
+        }
         let refused = accept::receive(root, &reply.specifications, &mut self.received);
         for reason in &refused {
             tracing::error!("refused: {reason}");
@@ -223,8 +233,9 @@ impl Session {
         Ok(())
     }
 
-    /// The server has the facts that this request carried.
-    async fn confirm(&mut self, uplink: &Uplink, now: Confirmed, request: &PollRequest, send_facts: bool) -> Result<(), ExchangeError> {
+    /// The server has the facts that this request carried, unless it says otherwise. True when it wants facts that the request did not
+    /// carry and that the node has.
+    async fn confirm(&mut self, uplink: &Uplink, now: Confirmed, request: &PollRequest, send_facts: bool) -> Result<bool, ExchangeError> {
         let mut confirmed = self.confirmed;
         if request.fingerprint.is_some() {
             confirmed.fingerprint = now.fingerprint;
@@ -232,14 +243,15 @@ impl Session {
         if request.inventory.is_some() {
             confirmed.inventory = now.inventory;
         }
-        if send_facts && request.fingerprint.is_none() {
+        if send_facts {
+            // Also when it was just given some: a server that has restarted may have kept nothing of this request.
             confirmed = Confirmed::default();
         }
         if confirmed != self.confirmed {
             uplink.ledger.set_confirmed(confirmed).await?;
             self.confirmed = confirmed;
         }
-        Ok(())
+        Ok(send_facts && (request.fingerprint.is_none() || request.inventory.is_none() && now.inventory.is_some()))
     }
 }
 

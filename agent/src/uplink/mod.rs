@@ -84,3 +84,6 @@ pub(crate) struct Wires {
     /// For `status`.
     pub(crate) contact: watch::Sender<Contact>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,9 +33,13 @@ pub(crate) async fn run(mut uplink: Uplink) {
             Err(error) => {
                 state.failures = state.failures.saturating_add(1);
                 let wait = wait_after(&error, state.failures, uplink.poll_interval);
-                tracing::warn!("{error}; trying again in {} s", wait.as_secs().max(1));
+                let text = error.to_string();
+                // A server may be away for months: the log gets each reason once, `status` shows the count.
+                if uplink.wires.contact.borrow().error.as_ref() != Some(&text) {
+                    tracing::warn!("{text}; tries again until it works, first in {} s", wait.as_secs().max(1));
+                }
                 uplink.wires.contact.send_modify(|c| {
-                    c.error = Some(error.to_string());
+                    c.error = Some(text);
                     c.failures = state.failures;
                 });
                 sleep(wait).await;

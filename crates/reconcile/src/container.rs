@@ -11,7 +11,7 @@ use crate::env::{TaskEnv, task_env};
 use crate::facts::{Node, Slot};
 use crate::hash::stable;
 use crate::memory::Version;
-use crate::policy::{Policy, Refusal, climbs};
+use crate::policy::{Policy, Refusal, climbs, names_a_folder};
 
 /// Names of the labels.
 pub mod label {
@@ -242,6 +242,9 @@ impl Making<'_> {
 
     /// The allocation's own folders, then the jobspec's volumes.
     fn binds(&self, task: &Task, env: &TaskEnv<'_>, nomad: &BTreeMap<String, String>) -> Result<Vec<Bind>, Refusal> {
+        if !names_a_folder(&task.name) {
+            return Err(Refusal::TaskName { task: task.name.clone() });
+        }
         let alloc = format!("{}/{}", self.node.alloc_folder, self.version.born);
         let own = format!("{alloc}/{}", task.name);
         let bind = |source: String, destination: &str, kind| Bind { source, destination: destination.to_owned(), read_only: false, kind };

@@ -3,14 +3,14 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use skerry_wire::ImageId;
 use skerry_wire::job::{Group, Job};
 use skerry_wire::manifest::{Manifest, ManifestAlloc};
+use skerry_wire::{Digest, ImageId};
 
 use crate::container::Making;
 use crate::decision::NeededImage;
 use crate::facts::{Desired, Observed, Slot};
-use crate::memory::{Memory, Version};
+use crate::memory::{Memory, SlotMemory, Version};
 
 /// May an allocation of the manifest be switched to?
 #[derive(Debug, Clone)]
@@ -61,7 +61,7 @@ pub(crate) fn wants<'a>(
     let mut wants = BTreeMap::new();
     for (alloc, gate) in resolved {
         let hold = held.get(&(alloc.job.as_str(), alloc.version));
-        if !matches!(hold, Some(Gate::Refused(_))) {
+        if !matches!(hold, Some(Gate::Refused(_))) && !matches!(gate, Gate::Refused(_)) {
             collect_images(alloc, desired, observed, &mut needed, &mut wanted_images);
         }
         let gate = match (gate, hold) {
@@ -73,8 +73,26 @@ pub(crate) fn wants<'a>(
     (wants, needed, wanted_images)
 }
 
+/// The specification that the allocation was made from, when the manifest now names it with another one. That would need its
+/// containers to be made anew under the same name, and no report could tell the two apart.
+pub(crate) fn made_from_another(alloc: &ManifestAlloc, observed: &Observed<'_>, memory: Option<&SlotMemory>) -> Option<Digest> {
+    let other = |digest: &Digest| *digest != alloc.specification;
+    let current = memory.and_then(|m| m.current.as_ref()).filter(|c| c.alloc == alloc.id).map(|c| c.specification);
+    if current.is_some() {
+        return current.filter(other);
+    }
+    observed.containers.iter().filter(|c| c.labels.alloc == alloc.id).map(|c| c.labels.specification).find(other)
+}
+
 /// Is this one allocation ready, seen by itself?
 fn resolve<'a>(alloc: &ManifestAlloc, desired: &Desired<'a>, observed: &Observed<'_>, memory: &Memory) -> Gate<'a> {
+    if let Some(old) = made_from_another(alloc, observed, memory.slots.get(&Slot::from(alloc))) {
+        return Gate::Refused(format!(
+            "the manifest names this allocation with specification {}, but it was made from {}: submit the job again, as a new version",
+            alloc.specification.short(),
+            old.short()
+        ));
+    }
     let Some(specification) = desired.specifications.get(&alloc.specification) else {
         return Gate::Waiting(format!("waits for its specification {}", alloc.specification.short()));
     };

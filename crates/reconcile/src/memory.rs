@@ -35,7 +35,7 @@ pub struct SlotMemory {
     /// Restarts of the current version, by task.
     #[serde(default)]
     pub tasks: BTreeMap<String, TaskMemory>,
-    /// Why the current version gave up; it is tried again after a reboot.
+    /// Why the current version gave up; it is tried again after a reboot, or when the engine was away.
     #[serde(default)]
     pub failed: Option<String>,
     /// Since when all tasks run.

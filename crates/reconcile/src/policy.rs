@@ -31,6 +31,12 @@ pub enum Refusal {
         /// The path as written.
         path: String,
     },
+    /// The task's name is also the name of its folder.
+    #[error("task `{task}` cannot have a folder: a task's name may not be empty, `.`, `..` or `alloc`, nor contain `/`")]
+    TaskName {
+        /// The task.
+        task: String,
+    },
     /// The path in the container is not absolute.
     #[error("task `{task}` mounts at `{path}` in the container: the path must begin with `/`")]
     Destination {
@@ -57,6 +63,11 @@ fn parts(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').filter(|p| !p.is_empty() && *p != ".")
 }
 
+/// May a task of this name have a folder of that name beside the group's own?
+pub(crate) fn names_a_folder(task: &str) -> bool {
+    !matches!(task, "" | "." | ".." | "alloc") && !task.contains(['/', '\0'])
+}
+
 /// Does the path contain `..`?
 pub(crate) fn climbs(path: &str) -> bool {
     path.split('/').any(|p| p == "..")
@@ -81,5 +92,14 @@ mod tests {
             assert_eq!(policy.allows_mount(path), allowed, "{path}");
         }
         assert!(!Policy::default().allows_mount("/srv"));
+    }
+
+    #[test]
+    fn names_of_tasks_stay_within_their_allocation() {
+        for (name, good) in
+            [("web", true), ("a.b", true), ("...", true), ("", false), ("..", false), ("../../etc", false), ("alloc", false)]
+        {
+            assert_eq!(names_a_folder(name), good, "{name}");
+        }
     }
 }

@@ -57,7 +57,12 @@ impl<'a> Work<'a> {
         self.bury(memory, want, tombstones);
         let held = self.approach(memory, want, taken);
         self.promote(memory);
-        let current = self.supervise(memory, out);
+        let mut current = self.supervise(memory, out);
+        if let (Some((_, reason)), Some(Want { alloc, gate: Gate::Refused(why) })) = (&mut current, want)
+            && memory.current.as_ref().is_some_and(|c| c.alloc == alloc.id && c.specification != alloc.specification)
+        {
+            *reason = format!("{reason}; {why}");
+        }
         self.clear(memory);
         self.report(memory, want, held, current, out);
         for list in [self.creates, self.stops, self.starts, self.removes] {

@@ -16,6 +16,10 @@ impl Work<'_> {
     /// Decides about the current version, and answers its status and why.
     pub(crate) fn supervise(&mut self, memory: &mut SlotMemory, out: &mut Decision) -> Option<(AllocStatus, String)> {
         let current = memory.current.clone()?;
+        if self.cx.interrupted {
+            // An engine that goes down ends its containers first: that was no fault of theirs.
+            memory.failed = None;
+        }
         let tasks = self.tasks_of(&current);
         memory.tasks.retain(|name, _| tasks.contains(name));
         for name in &tasks {

@@ -58,11 +58,6 @@ impl Contacts {
         place
     }
 
-    /// A node has enrolled in this boot: what was known of its polls is over.
-    pub fn enrolled(&self, node: NodeId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&node);
-    }
-
     /// When the node was last heard of since the server started.
     pub fn last_seen(&self, node: &NodeId) -> Option<Timestamp> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(node).map(|c| c.at)

@@ -28,7 +28,6 @@ pub(super) async fn enrol(State(app): State<Arc<App>>, body: Body) -> Result<Res
     let enrolment =
         Enrolment { token: Token::parse(TokenKind::Enrolment, &request.token), key, boot: request.boot, fingerprint: request.fingerprint };
     let node = app.store.enrol(enrolment, Arc::clone(&app.director), now).await.map_err(refused)?;
-    app.agents.contacts.enrolled(node);
     app.metrics.enrolments.inc();
     tracing::info!(%node, name, "enrolled");
     let reply = EnrolReply { node, nonce: request.nonce, time: now, roots: app.roots_after(1) };

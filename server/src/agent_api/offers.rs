@@ -8,6 +8,7 @@ use skerry_wire::poll::OfferState;
 use skerry_wire::{Blob, ImageId, NodeId, Timestamp};
 
 use crate::app::App;
+use crate::builds::FEATURE;
 use crate::http::Failure;
 use crate::store::{BundleId, ImageRef, Offered};
 
@@ -17,9 +18,17 @@ pub(super) async fn state(app: &Arc<App>, node: NodeId, image: ImageId, now: Tim
     let Some(stored) = app.store.image(ImageRef::Id(image)).await? else {
         return Ok(OfferState::Failed { reason: format!("image {image} is not known to the server: publish it again") });
     };
+    if !app.store.needs_image(node, image).await? {
+        return Ok(OfferState::Failed { reason: format!("no allocation of this node needs image {image}") });
+    }
     let offered = match app.store.offered(node, image).await? {
-        Some(offered) if offered.state != BuildState::Failed => offered,
+        Some(offered) if offered.state != BuildState::Failed => Some(offered),
         _ => choose(app, node, image, now).await?,
+    };
+    let Some(offered) = offered else {
+        return Ok(OfferState::Failed {
+            reason: format!("this agent cannot apply bundles of the form {FEATURE}: install one of the server's version"),
+        });
     };
     Ok(match (offered.state, offered.object) {
         (BuildState::Ready, Some((digest, size))) => {
@@ -31,8 +40,13 @@ pub(super) async fn state(app: &Arc<App>, node: NodeId, image: ImageId, now: Tim
     })
 }
 
-async fn choose(app: &Arc<App>, node: NodeId, image: ImageId, now: Timestamp) -> Result<Offered, Failure> {
+async fn choose(app: &Arc<App>, node: NodeId, image: ImageId, now: Timestamp) -> Result<Option<Offered>, Failure> {
     let to_choose = app.store.to_choose(node, image).await?.ok_or_else(|| Failure::internal(format!("node {node} is gone")))?;
+    // Facts without features are an old agent's, or not known yet: what it cannot read it refuses by itself.
+    let features = &to_choose.node.fingerprint.features;
+    if !features.is_empty() && !features.iter().any(|feature| feature == FEATURE) {
+        return Ok(None);
+    }
     let estimator = app.builds.estimator();
     // Reads indexes from the disk.
     let choice = tokio::task::spawn_blocking(move || {
@@ -41,5 +55,5 @@ async fn choose(app: &Arc<App>, node: NodeId, image: ImageId, now: Timestamp) ->
     let choice = choice.await.map_err(Failure::internal)?;
     let offered = app.store.offer(node, BundleId { target: image, bases: choice.bases }, now).await?;
     app.builds.wake();
-    Ok(offered)
+    Ok(Some(offered))
 }

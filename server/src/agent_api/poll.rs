@@ -27,6 +27,9 @@ const IMAGES: usize = 64;
 /// Specifications that one poll is answered for.
 const SPECIFICATIONS: usize = 256;
 
+/// The highest sequence or mark that is believed.
+const HIGHEST: u64 = 1 << 48;
+
 /// Seconds until a node with more to say or to hear is wanted again.
 const AT_ONCE: u32 = 1;
 
@@ -38,6 +41,7 @@ pub(super) async fn poll(State(app): State<Arc<App>>, body: Body) -> Result<Resp
     let known = app.store.known_node(unverified.node).await?.ok_or_else(|| unknown(&unverified))?;
     let keys = KeyRing::from(known.key);
     let (mut request, _) = envelope::open::<PollRequest>(&bytes, PollRequest::PURPOSE, &keys, limits::POLL_REQUEST).map_err(bad)?;
+    check_numbers(&request)?;
     let now = clock::now();
     let server_nonce = secret::random(&app.random).map_err(Failure::internal)?;
     let place = app.agents.contacts.judge(&request, &known, server_nonce, now);
@@ -66,6 +70,19 @@ pub(super) async fn poll(State(app): State<Arc<App>>, body: Body) -> Result<Resp
     Ok(Response::new(Body::from(app.director.seal(PollReply::PURPOSE, &reply))))
 }
 
+/// Numbers that only rise are kept, and counted on from: one at the end of its range would leave no room for the next. No honest node
+/// gets there.
+fn check_numbers(request: &PollRequest) -> Result<(), Failure> {
+    let Mark { root, epoch, counter } = request.mark;
+    let reports = request.reports.iter().map(|report| report.seq);
+    if [root, epoch, counter, request.seq].into_iter().chain(reports).all(|number| number <= HIGHEST) {
+        return Ok(());
+    }
+    let message = format!("a counter of node {} is above {HIGHEST}", request.node);
+    Err(Failure::new(StatusCode::BAD_REQUEST, "bad_counter", message)
+        .hint("the agent's ledger is damaged: stop the agent, and let it enrol anew with an empty data folder"))
+}
+
 fn unknown(request: &PollRequest) -> Failure {
     Failure::new(StatusCode::UNAUTHORIZED, "unknown_node", format!("node {} is not enrolled here", request.node))
         .hint("the agent enrols again by itself, with the token in its configuration; what it runs goes on")
@@ -91,7 +108,7 @@ async fn answer(
             mark: request.mark,
             fingerprint: request.fingerprint.take().map(|f| *f),
             inventory: request.inventory.take(),
-            reports: std::mem::take(&mut request.reports),
+            reports: std::mem::take(&mut request.reports).into_iter().take(limits::REPORTS_PER_POLL).collect(),
         };
         reply.acknowledged = app.store.record_poll(node, told, Arc::clone(&app.director), now).await?;
         if let Some(known) = app.store.known_node(node).await? {

@@ -31,6 +31,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// Wait before the second try; doubles with each further one.
 const RETRY: Millis = Millis::from_secs(10);
 
+/// What a node must be able to apply, as its facts say it, to be offered a bundle of [`BundleMaker`].
+pub const FEATURE: &str = "bundle/1";
+
 /// Why a bundle was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum MakeError {
@@ -139,7 +142,16 @@ async fn one(app: &Arc<App>, build: TakenBuild, cancel: &Arc<AtomicBool>) {
     let made = match order(app, &bundle).await {
         Ok(order) => {
             let (maker, stopping) = (Arc::clone(&app.builds.maker), Arc::clone(cancel));
-            let made = tokio::task::spawn_blocking(move || maker.make(&order, &stopping)).await;
+            let (objects, reserve) = (app.objects.clone(), app.config.limits.disk_reserve);
+            let made = tokio::task::spawn_blocking(move || {
+                // The database needs the rest: what was built must be written down.
+                let free = objects.free().map_err(|e| MakeError::Failed(e.to_string()))?;
+                if free < reserve.0 {
+                    return Err(MakeError::Failed(format!("the server's disk has {free} bytes free, and {reserve} are kept in reserve")));
+                }
+                maker.make(&order, &stopping)
+            });
+            let made = made.await;
             made.unwrap_or_else(|_| Err(MakeError::Impossible("the builder panicked; the server's log has more".to_owned())))
         }
         Err(error) => Err(error),
@@ -165,8 +177,13 @@ async fn one(app: &Arc<App>, build: TakenBuild, cancel: &Arc<AtomicBool>) {
     if !again {
         app.metrics.bundles_failed.inc();
     }
-    if let Err(error) = app.store.build_failed(bundle, failure.to_string(), again.then(|| now.after(wait)), now).await {
-        tracing::error!(%error, "the end of a build could not be kept; it waits again at the next start");
+    // A full disk fails the build and this write alike: the build would stay taken for as long as the server runs.
+    while let Err(error) = app.store.build_failed(bundle.clone(), failure.to_string(), again.then(|| now.after(wait)), now).await {
+        tracing::error!(%error, "the end of a build could not be kept; it is tried again");
+        tokio::time::sleep(LOOK_AGAIN).await;
+        if cancel.load(Ordering::Relaxed) {
+            return;
+        }
     }
 }
 

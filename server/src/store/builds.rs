@@ -59,6 +59,9 @@ pub trait BuildStore {
     /// What the node was offered for the image, while it holds all bases of that bundle still.
     async fn offered(&self, node: NodeId, image: ImageId) -> Result<Option<Offered>, StoreError>;
 
+    /// Was the image ever to be brought to the node, or does an allocation that runs there name it?
+    async fn needs_image(&self, node: NodeId, image: ImageId) -> Result<bool, StoreError>;
+
     /// What a new choice looks at; none when the node is not known.
     async fn to_choose(&self, node: NodeId, image: ImageId) -> Result<Option<ToChoose>, StoreError>;
 
@@ -134,6 +137,27 @@ fn offered(c: &Connection, node: NodeId, image: ImageId) -> Result<Option<Offere
     }))
 }
 
+fn needs_image(c: &Connection, node: NodeId, image: ImageId) -> Result<bool, StoreError> {
+    let ordered = c
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM deployment_rows WHERE node = ?1 AND image = ?2)")?
+        .query_row((node.as_bytes(), image.digest().as_bytes()), |row| row.get(0))?;
+    if ordered {
+        return Ok(true);
+    }
+    // The row of an older version that still runs may be forgotten.
+    let mut query = c.prepare_cached(
+        "SELECT DISTINCT v.specification FROM allocs a JOIN job_versions v ON v.job = a.job AND v.version = a.version
+         WHERE a.node = ?1 AND a.desired = 'run'",
+    )?;
+    let mut rows = query.query([node.as_bytes()])?;
+    while let Some(row) = rows.next()? {
+        if fleet::specification(&row.get::<_, Vec<u8>>(0)?)?.job.images().any(|config| config.image_id == Some(image)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 fn offer(c: &Connection, node: NodeId, bundle: &BundleId, now: Timestamp) -> Result<Offered, StoreError> {
     let bases = join(&bundle.bases);
     let target = bundle.target.digest().as_bytes();
@@ -148,6 +172,13 @@ fn offer(c: &Connection, node: NodeId, bundle: &BundleId, now: Timestamp) -> Res
          ON CONFLICT (node, image) DO UPDATE SET bases = ?3, offered_at = ?4",
     )?
     .execute((node.as_bytes(), target, &bases, now.0))?;
+    // What was offered before and is not begun is not built unless another node waits for it: a node whose inventory changes all the
+    // time does not fill the queue.
+    c.prepare_cached(
+        "DELETE FROM builds AS b WHERE target = ?1 AND state = 'queued'
+         AND NOT EXISTS (SELECT 1 FROM offers o WHERE o.image = b.target AND o.bases = b.bases)",
+    )?
+    .execute([target])?;
     let made = c.prepare_cached("SELECT state, object, size, reason FROM builds WHERE target = ?1 AND bases = ?2")?.query_row(
         (target, &bases),
         |row| {
@@ -202,6 +233,10 @@ fn built(c: &Connection, image: ImageId) -> Result<Vec<Built>, StoreError> {
 impl BuildStore for SqliteStore {
     async fn offered(&self, node: NodeId, image: ImageId) -> Result<Option<Offered>, StoreError> {
         self.read(move |c| offered(c, node, image)).await
+    }
+
+    async fn needs_image(&self, node: NodeId, image: ImageId) -> Result<bool, StoreError> {
+        self.read(move |c| needs_image(c, node, image)).await
     }
 
     async fn to_choose(&self, node: NodeId, image: ImageId) -> Result<Option<ToChoose>, StoreError> {

@@ -59,6 +59,14 @@ mod tests {
         let path = folder.path().join("server.db");
         std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/schema-1.db"), &path).unwrap();
         let mut connection = Connection::open(&path).unwrap();
+        let schema = |c: &Connection| -> Vec<(String, String)> {
+            let mut query = c.prepare("SELECT name, coalesce(sql, '') FROM sqlite_schema ORDER BY name").unwrap();
+            query.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect()
+        };
+        // The file is what the first migration makes: an edit of that migration, or an older file, is noticed.
+        let first = Connection::open_in_memory().unwrap();
+        first.execute_batch(MIGRATIONS[0]).unwrap();
+        assert_eq!(schema(&connection), schema(&first));
         migrate(&mut connection).unwrap();
         let version: usize = connection.query_row("PRAGMA user_version", [], |r| r.get(0)).unwrap();
         assert_eq!(version, MIGRATIONS.len());

@@ -117,6 +117,9 @@ pub trait NodeStore {
     async fn node_count(&self) -> Result<u64, StoreError>;
 }
 
+/// Bytes kept of a reason that a node gives.
+const REASON: usize = 1024;
+
 /// The id of the node with this key: derived, so that a repeated enrolment gives the same.
 fn node_id(key: &PublicKey) -> NodeId {
     let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
@@ -138,11 +141,8 @@ fn enrol(c: &Connection, node: &Enrolment, director: &Director, now: Timestamp) 
         c.prepare_cached("SELECT key FROM nodes WHERE id = ?1")?.query_row([id.as_bytes()], |row| row.get::<_, [u8; 32]>(0)).optional()?;
     let facts = cbor::encode(&node.fingerprint);
     if known.is_some() {
-        // The key proves who it is: no token is asked for, and none is used.
-        c.prepare_cached(
-            "UPDATE nodes SET name = ?2, fingerprint = ?3, boot = ?4, seq = 0, last_seen = ?5 WHERE id = ?1 AND boot IS NOT ?4",
-        )?
-        .execute((id.as_bytes(), &node.fingerprint.name, facts, node.boot.as_bytes(), now.0))?;
+        // The key proves who it is: no token is asked for, and none is used. Nothing is changed either, for the request may be a
+        // recorded one: a boot that is new proves itself with its first polls, and its facts come with them.
         return Ok(id);
     }
     let pool = use_token(c, node.token.ok_or(TokenRefusal::Unknown)?, &node.key.0, now)?;
@@ -240,11 +240,16 @@ fn record_poll(c: &Connection, id: NodeId, told: &Told, director: &Director, now
         fleet::replan(c, director, now)?;
     }
     let latest = fleet::latest_mark(c, id)?;
-    let ahead = told.mark > latest;
+    let ours = director.root().root().version;
+    // Under an older root than the node's no manifest of ours is accepted: that is a matter of the root file, not of the counter.
+    if told.mark.root > ours {
+        tracing::error!(node = %id, mark = %told.mark, root = ours, "the node trusts a newer root than this server has: add it to trust.roots");
+    }
+    let ahead = told.mark > latest && told.mark.root <= ours;
     if ahead {
         tracing::warn!(node = %id, mark = %told.mark, %latest, "the node holds a newer manifest than this server remembers; its counter is raised");
     }
-    if ahead || (latest != Mark::default() && latest.root < director.root().root().version) {
+    if ahead || (latest != Mark::default() && latest.root < ours) {
         let fleet = fleet::load(c)?;
         fleet::write_manifests(c, director, &fleet.allocs, &BTreeSet::from([id]), now)?;
     }
@@ -268,7 +273,7 @@ fn count_report(c: &Connection, node: NodeId, event: &Event, now: Timestamp) -> 
     match event {
         Event::ImageInTransit { image, .. } => sets::tell(c, node, *image, &News::InTransit, now),
         Event::ImagePresent { image } => sets::tell(c, node, *image, &News::Present, now),
-        Event::ImageFailed { image, reason } => sets::tell(c, node, *image, &News::Failed(reason.clone()), now),
+        Event::ImageFailed { image, reason } => sets::tell(c, node, *image, &News::Failed(short(reason).to_owned()), now),
         Event::Alloc { alloc, status, reason, restarts } => count_alloc(c, node, *alloc, *status, reason, *restarts, now),
         Event::ManifestRefused { mark, reason } => {
             tracing::warn!(%node, %mark, reason, "the node refused a manifest");
@@ -282,6 +287,11 @@ fn count_report(c: &Connection, node: NodeId, event: &Event, now: Timestamp) -> 
     }
 }
 
+/// As much of a node's sentence as is kept.
+fn short(reason: &str) -> &str {
+    &reason[..reason.floor_char_boundary(REASON)]
+}
+
 fn count_alloc(
     c: &Connection,
     node: NodeId,
@@ -293,7 +303,7 @@ fn count_alloc(
 ) -> Result<(), StoreError> {
     // A node speaks of its own allocations only.
     c.prepare_cached("UPDATE allocs SET status = ?3, reason = ?4, restarts = ?5, updated_at = ?6 WHERE id = ?1 AND node = ?2")?
-        .execute((alloc.as_bytes(), node.as_bytes(), status.to_string(), reason, restarts, now.0))?;
+        .execute((alloc.as_bytes(), node.as_bytes(), status.to_string(), short(reason), restarts, now.0))?;
     if matches!(status, AllocStatus::Complete | AllocStatus::Failed) {
         c.prepare_cached("UPDATE tombstones SET done_at = ?3 WHERE alloc = ?1 AND node = ?2 AND done_at IS NULL")?.execute((
             alloc.as_bytes(),

@@ -31,7 +31,8 @@ impl Role {
         }
     }
 
-    fn from_name(name: &str) -> Option<Self> {
+    /// The role of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
         [Self::Reader, Self::Operator, Self::Publisher, Self::Admin].into_iter().find(|role| role.name() == name)
     }
 
@@ -62,6 +63,16 @@ pub trait OperatorStore {
 
     /// Adds a token, or puts it in place of the one with its id.
     async fn put_operator(&self, operator: Operator, by: By) -> Result<(), StoreError>;
+
+    /// All tokens, by name.
+    async fn operators(&self) -> Result<Vec<Operator>, StoreError>;
+
+    /// Removes the tokens of this name. `false` when there was none.
+    async fn remove_operator(&self, name: String, by: By) -> Result<bool, StoreError>;
+}
+
+fn role(id: TokenId, name: &str) -> Result<Role, StoreError> {
+    Role::from_name(name).ok_or_else(|| StoreError::Damaged(format!("operator {id} has the role `{name}`")))
 }
 
 #[async_trait]
@@ -72,9 +83,8 @@ impl OperatorStore for SqliteStore {
             let found = query
                 .query_row([id.as_bytes()], |row| Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?)))
                 .optional()?;
-            let Some((secret_hash, role, name)) = found else { return Ok(None) };
-            let role = Role::from_name(&role).ok_or_else(|| StoreError::Damaged(format!("operator {id} has the role `{role}`")))?;
-            Ok(Some(Operator { id, secret_hash, role, name }))
+            let Some((secret_hash, word, name)) = found else { return Ok(None) };
+            Ok(Some(Operator { id, secret_hash, role: role(id, &word)?, name }))
         })
         .await
     }
@@ -87,6 +97,32 @@ impl OperatorStore for SqliteStore {
             )?
             .execute((operator.id.as_bytes(), operator.secret_hash, operator.role.name(), &operator.name, by.at.0))?;
             audit::append(c, &by, &format!("put operator token {} ({}, {})", operator.id, operator.name, operator.role.name()))
+        })
+        .await
+    }
+
+    async fn operators(&self) -> Result<Vec<Operator>, StoreError> {
+        self.read(|c| {
+            let mut query = c.prepare_cached("SELECT id, secret_hash, role, name FROM operators ORDER BY name, id")?;
+            let mut rows = query.query([])?;
+            let mut operators = Vec::new();
+            while let Some(row) = rows.next()? {
+                let id = TokenId::new(row.get(0)?);
+                let role = role(id, &row.get::<_, String>(2)?)?;
+                operators.push(Operator { id, secret_hash: row.get(1)?, role, name: row.get(3)? });
+            }
+            Ok(operators)
+        })
+        .await
+    }
+
+    async fn remove_operator(&self, name: String, by: By) -> Result<bool, StoreError> {
+        self.write(move |c| {
+            let removed = c.prepare_cached("DELETE FROM operators WHERE name = ?1")?.execute([&name])? > 0;
+            if removed {
+                audit::append(c, &by, &format!("removed the operator tokens of {name}"))?;
+            }
+            Ok(removed)
         })
         .await
     }

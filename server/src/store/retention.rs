@@ -8,7 +8,8 @@ use super::{SqliteStore, StoreError};
 /// How long things are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keep {
-    /// Deployment sets after their end; the newest set of a job is always kept.
+    /// Deployment sets after their end; the newest set of a job is always kept. As long, stopped allocations after their node said that
+    /// they are over, and versions of jobs that nothing names any more.
     pub ended_sets: Millis,
     /// Manifests per node, the newest first.
     pub manifests_per_node: u32,
@@ -29,6 +30,10 @@ pub struct Removed {
     pub audit: usize,
     /// Bundles; their objects go with the next collection of objects.
     pub bundles: usize,
+    /// Allocations.
+    pub allocs: usize,
+    /// Versions of jobs.
+    pub versions: usize,
 }
 
 /// Forgetting.
@@ -66,6 +71,19 @@ impl RetentionStore for SqliteStore {
                      (SELECT 1 FROM deployment_rows r WHERE r.image = b.target AND r.state IN ('queued', 'in_transit'))",
                     [cut(keep.bundles)],
                 )?,
+                allocs: c.execute(
+                    "DELETE FROM allocs AS a WHERE desired = 'stop' AND status IN ('complete', 'failed') AND updated_at < ?1
+                     AND NOT EXISTS (SELECT 1 FROM tombstones t WHERE t.alloc = a.id AND t.done_at IS NULL)",
+                    [cut(keep.ended_sets)],
+                )?,
+                // After the sets and allocations that name them.
+                versions: c.execute(
+                    "DELETE FROM job_versions AS v WHERE submitted_at < ?1
+                     AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.id = v.job AND j.version = v.version)
+                     AND NOT EXISTS (SELECT 1 FROM allocs a WHERE a.job = v.job AND a.version = v.version)
+                     AND NOT EXISTS (SELECT 1 FROM deployment_sets s WHERE s.job = v.job AND s.version = v.version)",
+                    [cut(keep.ended_sets)],
+                )?,
             })
         })
         .await
@@ -91,6 +109,14 @@ mod tests {
                      INSERT INTO jobs (id, version) VALUES ('j', 2);
                      INSERT INTO job_versions (job, version, specification, digest, source, name, email, submitted_at)
                        VALUES ('j', 1, x'00', zeroblob(32), '', '', '', 0), ('j', 2, x'00', zeroblob(32), '', '', '', 0);
+                     INSERT INTO allocs (id, job, version, grp, idx, node, desired, status, created_at, updated_at) VALUES
+                       (zeroblob(16), 'j', 1, 'g', 0, zeroblob(16), 'stop', 'complete', 0, 10),
+                       (randomblob(16), 'j', 1, 'g', 1, zeroblob(16), 'stop', 'failed', 0, 60),
+                       (randomblob(16), 'j', 2, 'g', 0, zeroblob(16), 'run', 'failed', 0, 10),
+                       (randomblob(16), 'j', 2, 'g', 1, zeroblob(16), 'stop', 'running', 0, 10),
+                       (x'07070707070707070707070707070707', 'j', 2, 'g', 2, zeroblob(16), 'stop', 'failed', 0, 10);
+                     INSERT INTO tombstones (node, alloc, reason, created_at)
+                       VALUES (zeroblob(16), x'07070707070707070707070707070707', '', 0);
                      INSERT INTO deployment_sets (id, job, version, name, email, state, created_at, finished_at)
                        VALUES (zeroblob(16), 'j', 1, '', '', 'succeeded', 0, 10), (randomblob(16), 'j', 2, '', '', 'succeeded', 0, 10);
                      INSERT INTO tokens (id, secret_hash, pool, uses, created_at, expires_at)
@@ -108,9 +134,13 @@ mod tests {
         rows.unwrap();
         let keep = Keep { ended_sets: Millis(100), manifests_per_node: 2, audit_rows: 0, bundles: Millis(100) };
         let removed = store.forget_old(keep, Timestamp(50)).await.unwrap();
-        assert_eq!(removed, Removed { sets: 0, manifests: 3, audit: 500, bundles: 0 });
+        assert_eq!(removed, Removed { manifests: 3, audit: 500, ..Removed::default() });
+        // Version 1 goes with its last allocation; what runs, or is not said to be over, stays however old it is.
+        let removed = store.forget_old(keep, Timestamp(150)).await.unwrap();
+        assert_eq!(removed, Removed { sets: 1, allocs: 1, ..Removed::default() });
         let removed = store.forget_old(keep, Timestamp(200)).await.unwrap();
-        assert_eq!(removed, Removed { sets: 1, manifests: 0, audit: 0, bundles: 0 });
+        assert_eq!(removed, Removed { allocs: 1, versions: 1, ..Removed::default() });
+        assert_eq!(store.forget_old(keep, Timestamp(10_000)).await.unwrap(), Removed::default());
         assert_eq!(store.remove_expired_tokens(Timestamp(49)).await.unwrap(), 0);
         assert_eq!(store.remove_expired_tokens(Timestamp(50)).await.unwrap(), 1);
         assert_eq!(store.tokens_left().await, 1);

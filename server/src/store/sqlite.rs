@@ -1,5 +1,8 @@
 //! The store in one SQLite file.
 
+use std::fs::{OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -33,6 +36,7 @@ struct Readers {
 impl SqliteStore {
     /// Opens or makes the database and brings it to the newest schema. Blocks.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        keep_private(path).map_err(|e| StoreError::Damaged(format!("{}: {e}", path.display())))?;
         let mut connection = Connection::open(path)?;
         connection.execute_batch(PRAGMAS)?;
         let check: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
@@ -104,7 +108,38 @@ fn reader(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
+/// The database holds the key of the capabilities: its file is the owner's alone, whatever the folder's mode; SQLite gives the files
+/// beside it the same mode.
+fn keep_private(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    if file.metadata()?.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(Permissions::from_mode(0o600))?;
+    }
+    Ok(())
+}
+
 /// The database's file in a data folder.
 pub fn database_path(data: &Path) -> PathBuf {
     data.join("server.db")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_database_is_its_owners_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        let path = database_path(folder.path());
+        for _ in 0..2 {
+            let store = SqliteStore::open(&path).unwrap();
+            for file in std::fs::read_dir(folder.path()).unwrap().map(Result::unwrap) {
+                assert_eq!(file.metadata().unwrap().permissions().mode() & 0o077, 0, "{}", file.path().display());
+            }
+            drop(store);
+            // As an earlier version left it.
+            std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        }
+    }
 }

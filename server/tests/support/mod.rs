@@ -43,8 +43,13 @@ impl TestServer {
 
     /// Stops in order and starts again on the same folder.
     pub(crate) async fn restart(&mut self) {
+        self.restart_with(|_| {}).await;
+    }
+
+    /// Stops in order and starts again with a changed configuration.
+    pub(crate) async fn restart_with(&mut self, change: impl FnOnce(&mut Config)) {
         self.server.take().unwrap().stop().await;
-        let (server, url) = run(self.folder.path(), |_| {}).await;
+        let (server, url) = run(self.folder.path(), change).await;
         (self.server, self.url) = (Some(server), url);
     }
 

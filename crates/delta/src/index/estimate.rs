@@ -88,7 +88,7 @@ impl<'a> Found<'a> {
         // Of pieces that are not in the sketch some are new too.
         let unseen = if new.sketch.whole && old.sketch.whole { 0.0 } else { 0.3 };
         let share = ((float(missing as u64) + unseen) / float(judged as u64)).min(1.0);
-        header + (CHANGE + whole * share * changed(new.kind)).min(whole)
+        header + (CHANGE + whole * share * changed(new)).min(whole)
     }
 }
 
@@ -113,11 +113,16 @@ fn in_common(a: &[u8], b: &[u8]) -> usize {
     start + a.iter().rev().zip(b.iter().rev()).take_while(|(a, b)| a == b).count()
 }
 
+/// Does it not compress, whatever its name says?
+fn is_dense(file: &File) -> bool {
+    file.cost >= file.size / 20 * 19
+}
+
 /// What a file costs in a stream with others, as part of its own cost.
 fn together(file: &File) -> f64 {
     match file.kind {
         // What does not compress alone does not compress beside others.
-        _ if file.cost >= file.size / 20 * 19 => 1.0,
+        _ if is_dense(file) => 1.0,
         Kind::Text => 0.74,
         Kind::Program => 0.72,
         Kind::Binary => 0.74,
@@ -126,8 +131,10 @@ fn together(file: &File) -> f64 {
 }
 
 /// What a changed piece costs as part of what it costs when it is new: programs differ in addresses, which bidiff makes small.
-fn changed(kind: Kind) -> f64 {
-    match kind {
+fn changed(file: &File) -> f64 {
+    match file.kind {
+        // What does not compress has no structure that a changed piece could keep.
+        _ if is_dense(file) => 1.0,
         Kind::Text => 0.45,
         Kind::Program => 0.2,
         Kind::Binary => 0.35,

@@ -155,7 +155,9 @@ mod tests {
             // A quarter is new, the rest has moved.
             let new = [&noise(len / 4, 2)[..], &old[..3 * quarter]].concat();
             let (missing, judged) = sketch(&new).missing(&sketch(&old));
-            assert!(judged >= 12 && (judged * 12..judged * 40).contains(&(missing * 100)), "{len}: {missing} of {judged}");
+            // Three standard deviations of a sample of this size around a quarter.
+            let off = 130 / judged.isqrt();
+            assert!(judged >= 12 && (missing * 100 / judged).abs_diff(25) <= off, "{len}: {missing} of {judged}");
             assert_eq!(sketch(&old).missing(&sketch(&old)).0, 0);
             let (missing, judged) = sketch(&noise(len, 3)).missing(&sketch(&old));
             assert_eq!(missing, judged);
@@ -168,6 +170,6 @@ mod tests {
         let (missing, judged) = sketch(&long[1_000_000..1_400_000]).missing(&sketch(&long));
         assert!(judged > 5 && missing * 10 <= judged, "{missing} of {judged}");
         assert_eq!(sketch(&[]).missing(&sketch(&long)), (0, 0));
-        assert!(sketch(&vec![0; 1 << 20]).len() <= 2, "what repeats counts once");
+        assert!(sketch(&vec![0; 1 << 20]).len() <= 4, "what repeats counts once, but for its start and end");
     }
 }

@@ -5,6 +5,7 @@ mod world;
 
 use proptest::prelude::*;
 use skerry_reconcile::{Slot, State};
+use skerry_wire::poll::{AllocStatus, Event};
 use world::{IMAGES, Op, World, op};
 
 /// Lets everything come to rest: images arrive, nothing fails, time passes.
@@ -97,4 +98,41 @@ proptest! {
             prop_assert_eq!(state, Some(&State::Running), "{} does not run", name);
         }
     }
+}
+
+/// The one container of a job with one.
+fn state_of(world: &World, job: &str) -> State {
+    world.containers.values().find(|c| c.labels.slot.job == job).expect("it has a container").state.clone()
+}
+
+#[test]
+fn an_allocation_named_again_with_another_specification_goes_on_and_says_why() {
+    let mut world = World::new();
+    world.apply(&Op::Submit { job: 1, image: 0 });
+    settle(&mut world);
+    let id = world.manifest.as_ref().unwrap().allocs[0].id;
+    world.apply(&Op::Submit { job: 1, image: 1 });
+    world.manifest.as_mut().unwrap().allocs[0].id = id;
+    world.apply(&Op::ImageVanishes(1));
+    let decision = world.decide();
+    assert!(decision.actions.is_empty() && decision.needed.is_empty(), "{decision:?}");
+    let [Event::Alloc { alloc, status: AllocStatus::Running, reason, .. }] = &decision.events[..] else { panic!("{:?}", decision.events) };
+    assert!(*alloc == id && reason.contains("submit the job again"), "{reason}");
+    world.persist(&decision);
+    assert!(world.decide().events.is_empty(), "told once");
+}
+
+#[test]
+fn a_group_that_gave_up_is_tried_again_when_the_engine_was_away() {
+    let mut world = World::new();
+    world.apply(&Op::Submit { job: 2, image: 0 });
+    settle(&mut world);
+    while world.memory.slots.values().all(|m| m.failed.is_none()) {
+        world.apply(&Op::Crash(0));
+        settle(&mut world);
+    }
+    assert_ne!(state_of(&world, "job2"), State::Running);
+    world.apply(&Op::EngineRestart);
+    settle(&mut world);
+    assert_eq!(state_of(&world, "job2"), State::Running);
 }
