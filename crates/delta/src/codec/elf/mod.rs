@@ -30,9 +30,9 @@ use crate::stream::{Stream, StreamsReader};
 use crate::varint;
 
 /// Runs of one content: whoever applies holds them all.
-const RUNS: usize = 1 << 17;
+const RUNS: usize = 1 << 16;
 /// Bytes of memory that applying needs at most beside buffers.
-pub const MEMORY: u64 = targets::MEMORY + (RUNS * (size_of::<Run>() + size_of::<u32>())) as u64 + (64 << 10);
+pub const MEMORY: u64 = targets::MEMORY + debug::MEMORY + (RUNS * (size_of::<Run>() + size_of::<u32>())) as u64 + (64 << 10);
 /// Buffers must be longer than this.
 const BUFFER: usize = 2 * AHEAD;
 
@@ -83,7 +83,8 @@ pub fn difference(old: &[u8], new: &[u8]) -> io::Result<Option<Difference>> {
 /// Whether applying gives the new content.
 fn proven(old: &[u8], new: &[u8], runs: &[Run], found: &Difference) -> io::Result<bool> {
     let (mut differences, mut fresh) = (&found.differences[..], &found.new[..]);
-    let mut read = |what: What, into: &mut [u8]| io::Read::read_exact(if what == What::Difference { &mut differences } else { &mut fresh }, into);
+    let mut read =
+        |what: What, into: &mut [u8]| io::Read::read_exact(if what == What::Difference { &mut differences } else { &mut fresh }, into);
     let mut at = 0;
     let mut same = true;
     let mut out = |bytes: &[u8]| {
@@ -250,7 +251,10 @@ fn read_runs(numbers: &mut impl Numbers, old_size: u64, size: u64) -> io::Result
         }
         runs.push(Run { old: short(old)?, new: short(new)?, len: short(len)? });
         old = old.checked_add(len).filter(|end| *end <= old_size).ok_or_else(|| invalid("a run beyond the end of the old content"))?;
-        new = new.checked_add(len).and_then(|new| new.checked_add(insert)).filter(|end| *end <= size)
+        new = new
+            .checked_add(len)
+            .and_then(|new| new.checked_add(insert))
+            .filter(|end| *end <= size)
             .ok_or_else(|| invalid("a run beyond the end of the new content"))?;
     }
     Ok(runs)
@@ -259,3 +263,5 @@ fn read_runs(numbers: &mut impl Numbers, old_size: u64, size: u64) -> io::Result
 fn invalid(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the patch has {what}"))
 }
+#[cfg(test)]
+mod tests;
