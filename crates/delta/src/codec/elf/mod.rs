@@ -58,6 +58,7 @@ pub fn difference(old: &[u8], new: &[u8]) -> io::Result<Option<Difference>> {
         return Ok(None);
     };
     found.differences.clear();
+    found.beside.clear();
     found.new.clear();
     let map = Map::new(&runs);
     let mut cursor = Cursor::new(old);
@@ -70,6 +71,7 @@ pub fn difference(old: &[u8], new: &[u8]) -> io::Result<Option<Difference>> {
         found.differences.extend_from_slice(&new[at..at + len]);
         let data = &mut found.differences[start..];
         let old = &old[from..from + len];
+        found.beside.extend_from_slice(old);
         let head = HEAD.saturating_sub(at).min(len);
         plain(Way::Make, &old[..head], &mut data[..head]);
         scan.start();
@@ -107,9 +109,10 @@ pub fn apply(
     out: &mut dyn FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
     let runs = read_runs(streams, old_size, size)?;
-    let mut read = |what: What, into: &mut [u8]| {
-        let stream = if what == What::Difference { Stream::Difference } else { kind.stream() };
-        io::Read::read_exact(streams.get(stream), into)
+    let mut read = |what: What, into: &mut [u8], old: &[u8]| match what {
+        // The old bytes are a part of how differences are coded: both sides must give the same.
+        What::Difference => streams.get(Stream::Difference).read_beside(into, old),
+        What::New => io::Read::read_exact(streams.get(kind.stream()), into),
     };
     rebuild(&runs, old, [old_size, size], &mut read, buffers, out)
 }
@@ -121,7 +124,8 @@ enum What {
     New,
 }
 
-type ReadWhat<'r> = dyn FnMut(What, &mut [u8]) -> io::Result<()> + 'r;
+/// Reads so many bytes; differences stand beside old bytes.
+type ReadWhat<'r> = dyn FnMut(What, &mut [u8], &[u8]) -> io::Result<()> + 'r;
 
 fn rebuild(
     runs: &[Run],
@@ -148,7 +152,7 @@ fn rebuild(
         while at < len {
             let more = usize::try_from(len - at).unwrap_or(usize::MAX).min(buffers.new.len()) - held;
             old.read_exact(&mut buffers.old[held..held + more])?;
-            read(What::Difference, &mut buffers.new[held..held + more])?;
+            read(What::Difference, &mut buffers.new[held..held + more], &buffers.old[held..held + more])?;
             held += more;
             let (old_at, new_at) = (u64::from(run.old) + at, u64::from(run.new) + at);
             let (old, new) = (&buffers.old[..held], &mut buffers.new[..held]);
@@ -170,7 +174,7 @@ fn rebuild(
         }
         let next = runs.get(index + 1).map_or(size, |run| u64::from(run.new));
         steps(next - u64::from(run.new) - len, buffers.new.len(), |len| {
-            read(What::New, &mut buffers.new[..len])?;
+            read(What::New, &mut buffers.new[..len], &[])?;
             if scan.is_none() {
                 head.extend_from_slice(&buffers.new[..len.min(HEAD - head.len())]);
                 scan = known.after(&head, &map, runs)?;
