@@ -16,8 +16,9 @@ use crate::{PURPOSE, head};
 pub const BASE_LAYERS: u32 = 512;
 const _: () = assert!(BASE_LAYERS as usize == limits::LAYERS, "a part of the format");
 
-/// The features that a reader of this version knows. 1: the patch as described in `docs/formats/patch.md`.
-const KNOWN_FEATURES: [u16; 1] = [1];
+/// The features that a reader of this version knows. 1: the patch as described in `docs/formats/patch.md`. 2: streams coded by LZMA.
+/// 3: streams coded by context mixing.
+const KNOWN_FEATURES: [u16; 3] = [1, 2, 3];
 /// Bytes of a chunk's digest: the first of its SHA-256.
 const CHUNK_DIGEST: usize = 16;
 /// Base images of one bundle.
@@ -163,7 +164,7 @@ impl Toc {
         };
         let section = |s: &Section| [s.stream as u64, u64::from(s.coder.number()), s.raw_len, s.len];
         let plain = cbor::encode(&Written(
-            KNOWN_FEATURES.to_vec(),
+            features(&self.sections),
             ByteBuf::from(*self.target.digest().as_bytes()),
             self.bases.iter().map(|id| ByteBuf::from(*id.digest().as_bytes())).collect(),
             self.used.iter().map(place).collect(),
@@ -269,6 +270,17 @@ impl<'de> Deserialize<'de> for FirstField {
 
 fn digest_of(bytes: &[u8]) -> Result<Digest, TocError> {
     bytes.try_into().map(Digest::new).map_err(|_| TocError::Malformed("a digest that is not of 32 bytes"))
+}
+
+/// What a reader must know to read these sections.
+fn features(sections: &[Section]) -> Vec<u16> {
+    let mut features = std::collections::BTreeSet::from([1]);
+    features.extend(sections.iter().filter_map(|section| match section.coder {
+        Coder::Raw | Coder::Zstd(_) => None,
+        Coder::Lzma(..) => Some(2),
+        Coder::Mix | Coder::Sparse => Some(3),
+    }));
+    features.into_iter().collect()
 }
 
 fn sections_of(numbers: &[u64]) -> Result<Vec<Section>, TocError> {

@@ -8,6 +8,8 @@ pub(crate) mod apply;
 pub(crate) mod make;
 pub(crate) mod old;
 mod spill;
+#[cfg(test)]
+mod tests;
 pub(crate) mod write;
 mod zip;
 mod zlib;

@@ -21,6 +21,9 @@ const LONG_RUN: usize = 48;
 /// How many bytes more a match must give than going on in the current run.
 const GAIN: usize = 8;
 
+/// Which of the [`Difference::parts`] are the differences themselves.
+pub const DIFFERENCES: usize = 3;
+
 /// The difference of two contents.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Difference {
@@ -190,7 +193,7 @@ impl Difference {
         streams.put(kind.stream(), &self.new)
     }
 
-    /// The parts, to estimate what they cost.
+    /// The parts, to estimate what they cost; the differences are that with the number [`DIFFERENCES`].
     pub fn parts(&self) -> [&[u8]; 5] {
         [&self.add, &self.insert, &self.seek, &self.differences, &self.new]
     }

@@ -27,7 +27,7 @@ pub(super) struct Coded {
 
 impl Coded {
     /// About how long reading takes, in nanoseconds on a small machine.
-    pub fn time(&self) -> u64 {
+    pub(super) fn time(&self) -> u64 {
         const MIX_BYTE: u64 = 800;
         const LZMA_BYTE: u64 = 80;
         match self.coder {

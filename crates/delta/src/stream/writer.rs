@@ -67,6 +67,8 @@ struct Buffer {
 /// The streams of a patch while it is made.
 pub struct StreamsWriter {
     buffers: Vec<Buffer>,
+    /// Bytes of a part, at most.
+    part: usize,
     part_window_log: u32,
 }
 
@@ -81,7 +83,7 @@ impl StreamsWriter {
     pub fn within(memory: u64) -> Self {
         let share = (memory / PART_SHARE).max(1 << 10).ilog2();
         let buffers = Stream::ALL.iter().map(|_| Buffer::default()).collect();
-        Self { buffers, part_window_log: share.min(PART_WINDOW_LOG) }
+        Self { buffers, part: PART, part_window_log: share.min(PART_WINDOW_LOG) }
     }
 
     /// Appends bytes to a stream.
@@ -92,10 +94,10 @@ impl StreamsWriter {
         let mut bytes = bytes;
         while !bytes.is_empty() {
             let buffer = &mut self.buffers[stream as usize];
-            let (now, later) = bytes.split_at(bytes.len().min(PART - buffer.held.len()));
+            let (now, later) = bytes.split_at(bytes.len().min(self.part - buffer.held.len()));
             buffer.held.extend_from_slice(now);
             bytes = later;
-            if buffer.held.len() == PART {
+            if buffer.held.len() == self.part {
                 buffer.full.push(std::mem::take(&mut buffer.held));
                 self.code_parts(rayon::current_num_threads())?;
             }
@@ -211,7 +213,6 @@ impl StreamsWriter {
             coded.iter().map(|(stream, coded, _)| coded.section(*stream)).chain(sections(&parts)).collect()
         };
         let mut sections_now = all(&coded);
-        let known = coded.len();
         for (index, (stream, coded, mixed)) in coded.iter_mut().enumerate() {
             let Some(mixed) = mixed.take() else { continue };
             let before = std::mem::replace(&mut sections_now[index], mixed.section(*stream));
@@ -225,7 +226,6 @@ impl StreamsWriter {
                 sections_now[index] = before;
             }
         }
-        debug_assert!(known <= sections_now.len());
         parts.extend(coded.into_iter().map(|(stream, coded, _)| (stream, coded)));
         // Sorting keeps the order of a stream's parts; what was held of it came last.
         parts.sort_by_key(|(stream, _)| *stream);
@@ -320,5 +320,92 @@ fn pack(streams: &[(Stream, Vec<u8>)]) -> Vec<u8> {
 impl std::fmt::Debug for StreamsWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StreamsWriter").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::StreamsReader;
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Read;
+
+    fn noise(len: u32, of: u32) -> Vec<u8> {
+        let next = |i: u32| (i.wrapping_mul(0x9e37_79b9) ^ (i >> 3)).wrapping_mul(0x85eb_ca6b) >> 24;
+        (0..len).map(|i| u8::try_from(next(i) % of).unwrap()).collect()
+    }
+
+    fn read(written: &Written, stream: Stream) -> Vec<u8> {
+        let mut reader = StreamsReader::open(&written.sections, |i| Ok(Box::new(&written.bytes[i][..]))).unwrap();
+        let mut bytes = Vec::new();
+        reader.get(stream).read_to_end(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_very_long_stream_comes_in_parts() {
+        let mut writer = StreamsWriter::within(1 << 20);
+        writer.part = 20_000;
+        let (text, program) = (noise(90_000, 5), noise(50_001, 256));
+        for (text, program) in text.chunks(7000).zip(program.chunks(7000)) {
+            writer.put(Stream::Text, text).unwrap();
+            writer.put(Stream::Program, program).unwrap();
+        }
+        for rest in text.chunks(7000).skip(8) {
+            writer.put(Stream::Text, rest).unwrap();
+        }
+        let written = writer.finish(1 << 20).unwrap();
+        assert_eq!(written.sections.iter().filter(|section| section.stream == Stream::Text).count(), 5);
+        assert!(written.sections.is_sorted_by_key(|section| section.stream));
+        assert_eq!(read(&written, Stream::Text), text);
+        assert_eq!(read(&written, Stream::Program), program);
+        assert!(StreamsReader::memory(&written.sections) <= 1 << 20);
+    }
+
+    #[test]
+    fn dense_differences_and_slow_coders_are_left_out_when_time_is_short() {
+        let dense = noise(3_000_000, 256);
+        let mut writer = StreamsWriter::default();
+        writer.put_beside(&dense, &dense).unwrap();
+        writer.put(Stream::Seek, &noise(900_000, 3)).unwrap();
+        let written = writer.finish_for(u64::MAX, 0).unwrap();
+        assert!(written.sections.iter().all(|section| !matches!(section.coder, Coder::Mix | Coder::Sparse)), "{:?}", written.sections);
+        assert_eq!(read(&written, Stream::Difference), dense);
+    }
+
+    #[test]
+    fn program_text_goes_to_lzma() {
+        // Calls of one function from many places.
+        let words = noise(60_000, 256);
+        let program: Vec<u8> = (0..60_000u32)
+            .zip(&words)
+            .flat_map(|(i, &word)| {
+                let to = 0x4000u32.wrapping_sub(i * 8 + 5);
+                [&[0xe8][..], &to.to_le_bytes(), &[word & 7, 0x90, 0xc3]].concat()
+            })
+            .collect();
+        let mut writer = StreamsWriter::default();
+        writer.put(Stream::Program, &program).unwrap();
+        let written = writer.finish_for(8 << 20, 0).unwrap();
+        assert!(matches!(written.sections[0].coder, Coder::Lzma(super::super::Filter::X86, _)), "{:?}", written.sections);
+        assert_eq!(read(&written, Stream::Program), program);
+        // Cut off, it is an error.
+        let cut = Written { bytes: vec![written.bytes[0][..written.bytes[0].len() / 2].to_vec()], ..written };
+        let mut reader = StreamsReader::open(&cut.sections, |i| Ok(Box::new(&cut.bytes[i][..]))).unwrap();
+        assert!(reader.get(Stream::Program).read_to_end(&mut Vec::new()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn foreign_sections_end(number in prop_oneof![Just(44u8), Just(76), Just(108), Just(128), Just(129), Just(17)], coded in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let coder = Coder::from_number(number).unwrap();
+            for stream in [Stream::Difference, Stream::Program, Stream::Pack] {
+                let sections = [Section { stream, coder, raw_len: 3000, len: coded.len() as u64 }];
+                let Ok(mut reader) = StreamsReader::open(&sections, |_| Ok(Box::new(&coded[..]))) else { continue };
+                let mut read = Vec::new();
+                reader.get(stream).read_to_end(&mut read).ok();
+                prop_assert!(read.len() <= 3000);
+            }
+        }
     }
 }

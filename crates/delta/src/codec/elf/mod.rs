@@ -30,9 +30,9 @@ use crate::stream::{Stream, StreamsReader};
 use crate::varint;
 
 /// Runs of one content: whoever applies holds them all.
-const RUNS: usize = 1 << 17;
+const RUNS: usize = 1 << 16;
 /// Bytes of memory that applying needs at most beside buffers.
-pub const MEMORY: u64 = targets::MEMORY + (RUNS * (size_of::<Run>() + size_of::<u32>())) as u64 + (64 << 10);
+pub const MEMORY: u64 = targets::MEMORY + debug::MEMORY + (RUNS * (size_of::<Run>() + size_of::<u32>())) as u64 + (64 << 10);
 /// Buffers must be longer than this.
 const BUFFER: usize = 2 * AHEAD;
 
@@ -58,6 +58,7 @@ pub fn difference(old: &[u8], new: &[u8]) -> io::Result<Option<Difference>> {
         return Ok(None);
     };
     found.differences.clear();
+    found.beside.clear();
     found.new.clear();
     let map = Map::new(&runs);
     let mut cursor = Cursor::new(old);
@@ -70,6 +71,7 @@ pub fn difference(old: &[u8], new: &[u8]) -> io::Result<Option<Difference>> {
         found.differences.extend_from_slice(&new[at..at + len]);
         let data = &mut found.differences[start..];
         let old = &old[from..from + len];
+        found.beside.extend_from_slice(old);
         let head = HEAD.saturating_sub(at).min(len);
         plain(Way::Make, &old[..head], &mut data[..head]);
         scan.start();
@@ -83,7 +85,8 @@ pub fn difference(old: &[u8], new: &[u8]) -> io::Result<Option<Difference>> {
 /// Whether applying gives the new content.
 fn proven(old: &[u8], new: &[u8], runs: &[Run], found: &Difference) -> io::Result<bool> {
     let (mut differences, mut fresh) = (&found.differences[..], &found.new[..]);
-    let mut read = |what: What, into: &mut [u8]| io::Read::read_exact(if what == What::Difference { &mut differences } else { &mut fresh }, into);
+    let mut read =
+        |what: What, into: &mut [u8]| io::Read::read_exact(if what == What::Difference { &mut differences } else { &mut fresh }, into);
     let mut at = 0;
     let mut same = true;
     let mut out = |bytes: &[u8]| {
@@ -106,9 +109,10 @@ pub fn apply(
     out: &mut dyn FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
     let runs = read_runs(streams, old_size, size)?;
-    let mut read = |what: What, into: &mut [u8]| {
-        let stream = if what == What::Difference { Stream::Difference } else { kind.stream() };
-        io::Read::read_exact(streams.get(stream), into)
+    let mut read = |what: What, into: &mut [u8], old: &[u8]| match what {
+        // The old bytes are a part of how differences are coded: both sides must give the same.
+        What::Difference => streams.get(Stream::Difference).read_beside(into, old),
+        What::New => io::Read::read_exact(streams.get(kind.stream()), into),
     };
     rebuild(&runs, old, [old_size, size], &mut read, buffers, out)
 }
@@ -120,7 +124,8 @@ enum What {
     New,
 }
 
-type ReadWhat<'r> = dyn FnMut(What, &mut [u8]) -> io::Result<()> + 'r;
+/// Reads so many bytes; differences stand beside old bytes.
+type ReadWhat<'r> = dyn FnMut(What, &mut [u8], &[u8]) -> io::Result<()> + 'r;
 
 fn rebuild(
     runs: &[Run],
@@ -147,7 +152,7 @@ fn rebuild(
         while at < len {
             let more = usize::try_from(len - at).unwrap_or(usize::MAX).min(buffers.new.len()) - held;
             old.read_exact(&mut buffers.old[held..held + more])?;
-            read(What::Difference, &mut buffers.new[held..held + more])?;
+            read(What::Difference, &mut buffers.new[held..held + more], &buffers.old[held..held + more])?;
             held += more;
             let (old_at, new_at) = (u64::from(run.old) + at, u64::from(run.new) + at);
             let (old, new) = (&buffers.old[..held], &mut buffers.new[..held]);
@@ -169,7 +174,7 @@ fn rebuild(
         }
         let next = runs.get(index + 1).map_or(size, |run| u64::from(run.new));
         steps(next - u64::from(run.new) - len, buffers.new.len(), |len| {
-            read(What::New, &mut buffers.new[..len])?;
+            read(What::New, &mut buffers.new[..len], &[])?;
             if scan.is_none() {
                 head.extend_from_slice(&buffers.new[..len.min(HEAD - head.len())]);
                 scan = known.after(&head, &map, runs)?;
@@ -250,7 +255,10 @@ fn read_runs(numbers: &mut impl Numbers, old_size: u64, size: u64) -> io::Result
         }
         runs.push(Run { old: short(old)?, new: short(new)?, len: short(len)? });
         old = old.checked_add(len).filter(|end| *end <= old_size).ok_or_else(|| invalid("a run beyond the end of the old content"))?;
-        new = new.checked_add(len).and_then(|new| new.checked_add(insert)).filter(|end| *end <= size)
+        new = new
+            .checked_add(len)
+            .and_then(|new| new.checked_add(insert))
+            .filter(|end| *end <= size)
             .ok_or_else(|| invalid("a run beyond the end of the new content"))?;
     }
     Ok(runs)
@@ -259,3 +267,5 @@ fn read_runs(numbers: &mut impl Numbers, old_size: u64, size: u64) -> io::Result
 fn invalid(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the patch has {what}"))
 }
+#[cfg(test)]
+mod tests;

@@ -200,11 +200,6 @@ impl Writer {
         self.model.work()
     }
 
-    /// Coded bytes so far.
-    pub(in super::super) fn len(&self) -> usize {
-        self.encoder.len()
-    }
-
     /// The coded bytes.
     pub(in super::super) fn finish(mut self) -> io::Result<Vec<u8>> {
         if !self.waiting.is_empty() {

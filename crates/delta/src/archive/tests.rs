@@ -1,0 +1,259 @@
+//! Archives made and edited at random come back bit for bit; damaged patches are errors.
+
+use std::io::{self, Cursor, Write};
+
+use proptest::prelude::*;
+
+use super::apply;
+use super::make::Planner;
+use super::old::{Archives, Origin};
+use super::spill::{Scratch, ScratchFile};
+use super::write::ArchiveWriter;
+use super::zip::{DEFLATED, Entry, Meta, STORED, Sums, end};
+use super::zlib;
+use crate::codec::bidiff::Buffers;
+use crate::source::{LayerSource, ReadSeek, Segment};
+use crate::stream::{Section, StreamsReader, StreamsWriter, Written};
+
+/// Old members, each one file of one layer.
+struct Files(Vec<Vec<u8>>);
+
+impl LayerSource for Files {
+    fn segments(&self) -> io::Result<Box<dyn Iterator<Item = io::Result<Segment>> + Send + '_>> {
+        Ok(Box::new(std::iter::empty()))
+    }
+
+    fn open(&self, file: u32) -> io::Result<Box<dyn ReadSeek + '_>> {
+        let bytes = self.0.get(file as usize).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Box::new(Cursor::new(&bytes[..])))
+    }
+}
+
+struct Memory;
+
+impl Scratch for Memory {
+    fn file(&self) -> io::Result<Box<dyn ScratchFile>> {
+        Ok(Box::new(Cursor::new(Vec::new())))
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Node {
+    File { name: u8, content: Vec<u8>, level: u8, follows: bool, time: u32 },
+    Archive { name: u8, nodes: Vec<Node>, level: u8, time: u32 },
+}
+
+fn node() -> impl Strategy<Value = Node> {
+    let content = prop_oneof![proptest::collection::vec(0u8..5, 0..600), proptest::collection::vec(any::<u8>(), 0..300)];
+    let file = (0u8..12, content, 0u8..=10, any::<bool>(), 0u32..4).prop_map(|(name, content, level, follows, time)| Node::File {
+        name,
+        content,
+        level,
+        follows,
+        time,
+    });
+    file.prop_recursive(4, 24, 6, |inner| {
+        (0u8..4, proptest::collection::vec(inner, 0..6), 0u8..=9, 0u32..4).prop_map(|(name, nodes, level, time)| Node::Archive {
+            name,
+            nodes,
+            level,
+            time,
+        })
+    })
+}
+
+/// The archive with these entries. Level 0 stores; level 10 gives a stream that no zlib makes.
+fn archive(nodes: &[Node], comment: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut directory = Vec::new();
+    for node in nodes {
+        let (name, content, level, follows, time) = match node {
+            Node::File { name, content, level, follows, time } => (format!("dir/{name}.class"), content.clone(), *level, *follows, *time),
+            Node::Archive { name, nodes, level, time } => (format!("lib/{name}.jar"), archive(nodes, b""), *level, false, *time),
+        };
+        let coded = match level {
+            0 => content.clone(),
+            10 => {
+                // Two streams' worth of blocks: an empty stored block in front.
+                let mut coded = vec![0, 0, 0, 0xff, 0xff];
+                let mut encoder = zlib::deflate(Vec::new(), 6);
+                encoder.write_all(&content).unwrap();
+                coded.extend(encoder.finish().unwrap());
+                coded
+            }
+            level => {
+                let mut encoder = zlib::deflate(Vec::new(), level);
+                encoder.write_all(&content).unwrap();
+                encoder.finish().unwrap()
+            }
+        };
+        let mut crc = flate2::Crc::new();
+        crc.update(&content);
+        let method = if level == 0 { STORED } else { DEFLATED };
+        let entry = Entry {
+            name: name.into_bytes(),
+            time,
+            meta: Meta {
+                words: [20, if follows { 8 } else { 0 }, method, 20, 20, 0],
+                attributes: 0,
+                texts: [vec![], vec![1; usize::from(level)], vec![]],
+            },
+            sums: Sums { crc: crc.sum(), coded: coded.len() as u32, plain: content.len() as u32 },
+        };
+        directory.extend(entry.central(out.len() as u32).unwrap());
+        out.extend(entry.local().unwrap());
+        out.extend(coded);
+        out.extend(entry.descriptor());
+    }
+    let start = out.len() as u32;
+    out.extend(&directory);
+    out.extend(end(nodes.len() as u16, directory.len() as u32, start, comment).unwrap());
+    out
+}
+
+/// The patch that makes these from the old ones, the n-th from the n-th; `None` when one of them is not worth a plan.
+fn patch(old: &Files, new: &[Vec<u8>]) -> Option<Written> {
+    let member = |number: usize| Origin::Member { number: number as u32, layer: 0, file: number as u32 };
+    let planner = Planner::new(Archives::new(vec![old], None), (0..old.0.len()).map(member).collect());
+    let mut writer = ArchiveWriter::new(planner);
+    let mut streams = StreamsWriter::default();
+    for (number, new) in new.iter().enumerate() {
+        let ready = writer.plan(new, member(number)).unwrap()?;
+        writer.write(&mut streams, ready).unwrap();
+    }
+    Some(streams.finish(4 << 20).unwrap())
+}
+
+fn apply_all(
+    sections: &[Section],
+    bytes: &[Vec<u8>],
+    old: &Files,
+    sizes: &[usize],
+    scratch: Option<&dyn Scratch>,
+) -> io::Result<Vec<Vec<u8>>> {
+    let mut streams = StreamsReader::open(sections, |i| Ok(Box::new(Cursor::new(bytes[i].clone()))))?;
+    let mut state = apply::State::new(vec![old], scratch);
+    let mut buffers = Buffers::new(1000);
+    let mut all = Vec::new();
+    for (number, size) in sizes.iter().enumerate() {
+        let mut made = Vec::new();
+        let mut out = |bytes: &[u8]| {
+            if made.len() + bytes.len() > *size {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            made.extend_from_slice(bytes);
+            Ok(())
+        };
+        let file = |number: u32| Ok((0, number));
+        let mut maker = apply::Maker { streams: &mut streams, buffers: &mut buffers, state: &mut state, file: &file, limit: *size as u64 };
+        maker.member(number as u32, &mut out)?;
+        all.push(made);
+    }
+    assert!(streams.unread().is_none() || scratch.is_none(), "bytes are left");
+    Ok(all)
+}
+
+fn round_trip(old: Vec<Vec<u8>>, new: &[Vec<u8>]) -> Option<usize> {
+    let old = Files(old);
+    let written = patch(&old, new)?;
+    let sizes: Vec<_> = new.iter().map(Vec::len).collect();
+    for scratch in [None, Some(&Memory as &dyn Scratch)] {
+        let made = apply_all(&written.sections, &written.bytes, &old, &sizes, scratch).unwrap();
+        assert!(made == new, "another archive came out");
+    }
+    Some(written.bytes.iter().map(Vec::len).sum())
+}
+
+fn noise(seed: u64, len: u64) -> Vec<u8> {
+    (0..len).map(|i| ((i / 3 + seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
+}
+
+fn classes(time: u32, changed: bool) -> Vec<Node> {
+    let file = |name: u8| {
+        let mut content = noise(u64::from(name) << 32, 5000);
+        if changed && name == 3 {
+            content[777] ^= 1;
+        }
+        Node::File { name, content, level: 6, follows: name % 2 == 0, time }
+    };
+    (0..12).map(file).collect()
+}
+
+#[test]
+fn a_rebuilt_archive_costs_little() {
+    let outer = |time, changed| archive(&[Node::Archive { name: 1, nodes: classes(time, changed), level: 9, time }], b"made");
+    let cost = round_trip(vec![outer(1, false)], &[outer(2, false)]).unwrap();
+    assert!(cost < 100, "{cost} bytes for times");
+    let cost = round_trip(vec![outer(1, false)], &[outer(2, true)]).unwrap();
+    assert!(cost < 160, "{cost} bytes for a changed byte");
+}
+
+#[test]
+fn an_entry_that_moved_to_another_archive_costs_little() {
+    let one = |nodes: &[Node]| archive(&[Node::Archive { name: 1, nodes: nodes.to_vec(), level: 6, time: 0 }], b"");
+    let (first, second) = (classes(1, false), vec![Node::File { name: 50, content: noise(9, 300), level: 6, follows: false, time: 1 }]);
+    let old = vec![one(&second), one(&first)];
+    let moved = one(&[&second[..], &first[4..5]].concat());
+    let cost = round_trip(old, &[moved]).unwrap();
+    assert!(cost < 140, "{cost} bytes for what is in another archive");
+}
+
+#[test]
+fn what_has_no_model_has_no_plan() {
+    let good = archive(&classes(1, false), b"");
+    for bad in [b"PK\x03\x04 and no more".to_vec(), good[..good.len() - 1].to_vec(), good[1..].to_vec(), Vec::new()] {
+        assert!(patch(&Files(vec![good.clone()]), std::slice::from_ref(&bad)).is_none());
+        assert!(patch(&Files(vec![bad]), std::slice::from_ref(&good)).is_none());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn any_archives(
+        old in proptest::collection::vec(proptest::collection::vec(node(), 0..8), 1..3),
+        keep in proptest::collection::vec(any::<bool>(), 24),
+        extra in proptest::collection::vec(node(), 0..4),
+        comment in proptest::collection::vec(any::<u8>(), 0..5),
+    ) {
+        let archives: Vec<_> = old.iter().map(|nodes| archive(nodes, b"")).collect();
+        let mut keep = keep.into_iter().cycle();
+        let all: Vec<_> = old.iter().flatten().cloned().collect();
+        let new: Vec<_> = old.iter().map(|nodes| {
+            let kept: Vec<_> = nodes.iter().chain(&all).filter(|_| keep.next() == Some(true)).cloned().chain(extra.clone()).collect();
+            archive(&kept, &comment)
+        }).collect();
+        round_trip(archives, &new);
+    }
+
+    #[test]
+    fn damaged_patches_end(section in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), value in any::<u8>()) {
+        let outer = |time, changed| archive(&[Node::Archive { name: 1, nodes: classes(time, changed), level: 9, time }], b"");
+        let old = Files(vec![outer(1, false)]);
+        let new = outer(2, true);
+        let mut written = patch(&old, std::slice::from_ref(&new)).unwrap();
+        let bytes = &mut written.bytes[section.index(written.sections.len())];
+        let at = at.index(bytes.len());
+        bytes[at] = value;
+        // An error or other bytes, never a panic and never more than the size.
+        let _ = apply_all(&written.sections, &written.bytes, &old, &[new.len()], None);
+    }
+}
+
+#[test]
+fn random_streams_end() {
+    // Every stream of entries holds the same noise.
+    use crate::stream::Stream;
+    let old = Files(vec![archive(&classes(1, false), b"")]);
+    for seed in 0..100 {
+        let mut writer = StreamsWriter::default();
+        for stream in [Stream::Entries, Stream::EntrySource, Stream::EntryNumber, Stream::EntryText, Stream::EntryCodec, Stream::EntryTime]
+        {
+            let bytes: Vec<u8> = noise(seed + 1000 * stream as u64, 200).iter().map(|b| b % 24).collect();
+            writer.put(stream, &bytes).unwrap();
+        }
+        let written = writer.finish(4 << 20).unwrap();
+        let _ = apply_all(&written.sections, &written.bytes, &old, &[100_000], None);
+    }
+}
