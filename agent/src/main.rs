@@ -1,4 +1,9 @@
 //! The agent of a node: keeps its allocations running, with or without its server.
+//!
+//! In: a configuration, manifests and bundles that trusted keys signed, and what the engine shows. Out: containers that run the last
+//! specification that the node switched to, and reports that reach the server once.
+//!
+//! It may be killed at any instant: what it means to do is on disk before it is done, and every step may be repeated.
 
 mod accept;
 mod args;

@@ -260,7 +260,8 @@ impl Status {
     pub(crate) fn text(&self) -> String {
         let mut out = String::new();
         let mut line = |text: String| {
-            out.push_str(&text);
+            // Reasons come from servers and engines: none of them gets at the terminal's controls.
+            out.extend(text.chars().map(|c| if c.is_control() { ' ' } else { c }));
             out.push('\n');
         };
         if !self.running {
@@ -299,5 +300,21 @@ impl Status {
             line(format!("image     {} {} for {}: {}", needed.reference, needed.image.digest().short(), needed.job, image.state));
         }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hostile_reason_stays_on_its_line() {
+        let contact = Contact { error: Some("no\x1b[2J\nnode      enrolled".to_owned()), failures: 2, ..Contact::default() };
+        let (allocs, images, engine) = (vec![], vec![], EngineReport::default());
+        let status =
+            Status { version: "1".into(), running: true, node: None, name: None, contact, mark: Mark::default(), allocs, images, engine };
+        let text = status.text();
+        assert!(text.contains("no answer (2 tries): no [2J node      enrolled\n") && !text.contains('\x1b'), "{text}");
+        assert_eq!(text.lines().count(), 6, "{text}");
     }
 }

@@ -1,4 +1,7 @@
-//! `skerry-server`: see [`skerry_server`].
+//! `skerry-server`: the command line of the server; the server itself is the library beside it, see [`skerry_server`].
+//!
+//! In: a command and a configuration. Out: a server that runs until it is told to stop, or an error on standard error. Exit code 64
+//! when command line or configuration make no sense, before anything is started.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
