@@ -6,12 +6,14 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 use serde::{Deserialize, Serialize};
 use skerry_bundle::VerifiedToc;
+use skerry_delta::archive::{Scratch, ScratchFile};
 use skerry_delta::source::{LayerSource, Sources};
 use skerry_engine::EngineLayers;
 use skerry_image::load::{LoadArchiveError, LoadArchiveWriter, LoadLayer};
@@ -85,12 +87,47 @@ fn make<W: Write>(request: &Request, out: W) -> Result<W> {
     let sources: Box<dyn Sources> = if table.toc().bases.is_empty() {
         Box::new(Nothing)
     } else {
-        Box::new(EngineLayers::open(&request.data_root, &request.storage_driver)?)
+        let layers = EngineLayers::open(&request.data_root, &request.storage_driver)?;
+        Box::new(AtNode { layers, scratch: Unnamed(request.bundle.parent().unwrap_or(Path::new(".")).to_owned()) })
     };
     let limits = Limits { memory: request.memory, output: request.output };
     let mut sink = Archive { writer: LoadArchiveWriter::new(out), tags: request.tags.clone() };
     reconstruct(&mut bundle, &table, &*sources, &mut sink, &limits)?;
     Ok(sink.writer.finish()?)
+}
+
+/// The sources of a bundle with bases: the engine's layers, and room for scratch files beside the bundle.
+#[derive(Debug)]
+struct AtNode {
+    layers: EngineLayers,
+    scratch: Unnamed,
+}
+
+impl Sources for AtNode {
+    fn config(&self, image: &ImageId) -> io::Result<Vec<u8>> {
+        self.layers.config(image)
+    }
+
+    fn layer(&self, diff_id: &DiffId) -> io::Result<Box<dyn LayerSource + '_>> {
+        self.layers.layer(diff_id)
+    }
+
+    fn scratch(&self) -> Option<&dyn Scratch> {
+        Some(&self.scratch)
+    }
+}
+
+/// Files without a name in a folder: gone with the process, however it ends.
+#[derive(Debug)]
+struct Unnamed(PathBuf);
+
+impl Scratch for Unnamed {
+    fn file(&self) -> io::Result<Box<dyn ScratchFile>> {
+        let flags = rustix::fs::OFlags::TMPFILE.bits().cast_signed();
+        let file = File::options().read(true).write(true).custom_flags(flags).mode(0o600).open(&self.0);
+        let at = |error: io::Error| io::Error::new(error.kind(), format!("a scratch file in {}: {error}", self.0.display()));
+        Ok(Box::new(file.map_err(at)?))
+    }
 }
 
 /// The sources of a full bundle.

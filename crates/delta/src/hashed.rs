@@ -10,8 +10,11 @@ use crate::old::OldMembers;
 use crate::progress::Progress;
 use crate::source::LayerSource;
 
-/// The first half of the SHA-256 of a content.
+/// The first half of the SHA-256 of a content, or its first quarter followed by zeros.
 pub(crate) type Hash = [u8; 16];
+
+/// The first quarter of a SHA-256.
+const SHORT: usize = 8;
 
 /// Members and hashes.
 #[derive(Debug, Default)]
@@ -25,8 +28,15 @@ pub(crate) struct Hashed {
 }
 
 impl Hashed {
-    /// Reads all layers once, in parallel.
-    pub(crate) fn read(layers: &[&dyn LayerSource], progress: &dyn Progress, cancel: &AtomicBool) -> io::Result<Self> {
+    /// Reads all layers once, in parallel, but for the contents of those whose hashes are `known`. When any is, all hashes of both sides
+    /// must be `short`.
+    pub(crate) fn read(
+        layers: &[&dyn LayerSource],
+        known: &[Option<Vec<u64>>],
+        short: bool,
+        progress: &dyn Progress,
+        cancel: &AtomicBool,
+    ) -> io::Result<Self> {
         let mut all = Self::default();
         for layer in layers {
             all.starts.push(all.members.len());
@@ -53,7 +63,16 @@ impl Hashed {
                 if cancel.load(Ordering::Relaxed) {
                     return Err(cancelled());
                 }
-                *slot = Some(hash(layers[usize::from(old.layer)], file, old.size)?);
+                let layer = usize::from(old.layer);
+                let known = known.get(layer).and_then(|hashes| hashes.as_ref()?.get(usize::try_from(file).ok()?));
+                let mut hash = match known {
+                    Some(known) => known_hash(*known),
+                    None => hash(layers[layer], file, old.size)?,
+                };
+                if short {
+                    hash[SHORT..].fill(0);
+                }
+                *slot = Some(hash);
                 progress.advance(old.size);
             }
             Ok(())
@@ -68,6 +87,12 @@ const RUN: usize = 256;
 /// The error of work that was told to stop.
 pub(crate) fn cancelled() -> io::Error {
     io::Error::new(io::ErrorKind::Interrupted, "cancelled")
+}
+
+fn known_hash(known: u64) -> Hash {
+    let mut hash = [0; 16];
+    hash[..SHORT].copy_from_slice(&known.to_be_bytes());
+    hash
 }
 
 fn hash(layer: &dyn LayerSource, file: u32, size: u64) -> io::Result<Hash> {

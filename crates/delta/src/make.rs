@@ -73,8 +73,11 @@ pub struct LayerStats {
 /// Makes the patch.
 pub fn make(input: &Input<'_>, budget: Budget, progress: &dyn Progress, cancel: &AtomicBool) -> io::Result<Patch> {
     progress.stage("reading layers", 0);
-    let new = Hashed::read(input.new, progress, cancel)?;
-    let old = Hashed::read(input.old, progress, cancel)?;
+    let known: Vec<_> = input.old.iter().map(|layer| layer.hashes()).collect();
+    let short = known.iter().any(Option::is_some);
+    let new = Hashed::read(input.new, &[], short, progress, cancel)?;
+    let old = Hashed::read(input.old, &known, short, progress, cancel)?;
+    drop(known);
     let choices = choose(&new, &old);
     let layer_of = |number: OldRef| old.members.get(number).map(|member| usize::from(member.layer));
     let used = used_layers(&choices, layer_of);

@@ -35,6 +35,12 @@ pub trait LayerSource: Send + Sync {
 
     /// The content of the `file`-th [`Segment::File`].
     fn open(&self, file: u32) -> io::Result<Box<dyn ReadSeek + '_>>;
+
+    /// For each [`Segment::File`] in order the first eight bytes of the SHA-256 of its content, as a big-endian number, when they are
+    /// known without reading the contents, as from the layer's index.
+    fn hashes(&self) -> Option<Vec<u64>> {
+        None
+    }
 }
 
 /// All old layers at hand, and the configurations of the images that they belong to.

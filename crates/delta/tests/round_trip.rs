@@ -319,3 +319,56 @@ fn a_rebuilt_layer_costs_next_to_nothing() {
     let later = entries.iter().map(|entry| Entry { mtime: entry.mtime + 90_000, ..entry.clone() }).collect::<Vec<_>>();
     assert!(round_trip(&[write_tar(&entries, true)], &[write_tar(&later, true)]) < 120);
 }
+
+/// A layer whose hashes are known and whose contents cannot be read.
+struct Indexed<L> {
+    layer: L,
+    hashes: Vec<u64>,
+}
+
+impl<L: LayerSource> LayerSource for Indexed<L> {
+    fn segments(&self) -> io::Result<Box<dyn Iterator<Item = io::Result<Segment>> + Send + '_>> {
+        self.layer.segments()
+    }
+
+    fn open(&self, _: u32) -> io::Result<Box<dyn skerry_delta::source::ReadSeek + '_>> {
+        Err(io::Error::other("an old content was read"))
+    }
+
+    fn hashes(&self) -> Option<Vec<u64>> {
+        Some(self.hashes.clone())
+    }
+}
+
+#[test]
+fn known_hashes_spare_reading() {
+    let tar = |mtime: u64| {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (path, content) in [("a", "first"), ("b/c", "second"), ("b/d", "third")] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            header.set_mtime(mtime);
+            header.set_mode(0o644);
+            builder.append_data(&mut header, path, content.as_bytes()).unwrap();
+        }
+        builder.into_inner().unwrap()
+    };
+    let (old_tar, new_tar) = (tar(1), tar(2));
+    let (old, new) = (layer(&old_tar), layer(&new_tar));
+    let first = |content: &str| {
+        let digest = ring::digest::digest(&ring::digest::SHA256, content.as_bytes());
+        u64::from_be_bytes(digest.as_ref()[..8].try_into().unwrap())
+    };
+    let known = ["first", "second", "third"].map(first).to_vec();
+    let run = |hashes: Vec<u64>| {
+        let old = Indexed { layer: layer(&old_tar), hashes };
+        let input = Input { config: b"{}", base_config: None, known: &[], new: &[&new], old: &[&old] };
+        make(&input, Budget { make: 64 << 20, apply: 4 << 20 }, &Silent, &AtomicBool::new(false))
+    };
+    let indexed = run(known).unwrap();
+    let input = Input { config: b"{}", base_config: None, known: &[], new: &[&new], old: &[&old] };
+    let read = make(&input, Budget { make: 64 << 20, apply: 4 << 20 }, &Silent, &AtomicBool::new(false)).unwrap();
+    assert_eq!(indexed.written.bytes, read.written.bytes);
+    // An index that does not fit is not believed: its contents are read, which fails here.
+    assert!(run(Vec::new()).is_err());
+}

@@ -7,8 +7,11 @@ use crate::source::ReadSeek;
 /// Fields of one file; those beyond are not found.
 pub(super) const FIELDS: usize = 1 << 18;
 /// Bytes of abbreviations.
-const ABBREVIATIONS: u64 = 128 << 10;
+const ABBREVIATIONS: u64 = 64 << 10;
+/// Numbers of abbreviations of one unit.
 const CODES: u64 = 4096;
+/// Bytes of memory that walking and its fields need.
+pub(super) const MEMORY: u64 = 4 * FIELDS as u64 + 4 * ABBREVIATIONS + 24 * CODES;
 
 /// What a field holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,7 +53,8 @@ pub(super) struct Debug {
     units: Vec<u32>,
 }
 
-type Attributes = Vec<(u64, u64)>;
+/// Attributes and their forms.
+type Attributes = Vec<(u16, u16)>;
 
 impl Debug {
     /// Walks the information until its end, or until something unknown.
@@ -112,10 +116,10 @@ impl<R: BufRead> Walk<R> {
         self.skip(end.checked_sub(self.at)?)
     }
 
-    fn attribute(&mut self, attribute: u64, form: u64, debug: &mut Debug) -> Option<()> {
+    fn attribute(&mut self, attribute: u16, form: u16, debug: &mut Debug) -> Option<()> {
         let mut note = |item: Item, at: u64| {
-            if debug.fields.len() < FIELDS && at < 1 << 29 {
-                debug.fields.push((at as u32) << 3 | item as u32);
+            if let (true, Ok(at)) = (debug.fields.len() < FIELDS && at < 1 << 29, u32::try_from(at)) {
+                debug.fields.push(at << 3 | item as u32);
             }
         };
         let len = match form {
@@ -236,12 +240,46 @@ fn parse(bytes: &[u8]) -> Option<Vec<Attributes>> {
             if (attribute, form) == (0, 0) {
                 break;
             }
-            attributes.push((attribute, form));
+            attributes.push((u16::try_from(attribute).ok()?, u16::try_from(form).ok()?));
         }
         let code = usize::try_from(code).ok()?;
         if table.len() <= code {
             table.resize(code + 1, Vec::new());
         }
         table[code] = attributes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_every_field_of_a_unit() {
+        let abbreviations =
+            [1, 0x2e, 0, 0x11, 0x01, 0x03, 0x08, 0x49, 0x13, 0x02, 0x17, 0x55, 0x17, 0x3b, 0x05, 0x02, 0x18, 0x03, 0x0e, 0, 0, 0];
+        let entry =
+            [1, 1, 2, 3, 4, 5, 6, 7, 8, b'a', 0, 9, 9, 9, 9, 5, 5, 5, 5, 6, 6, 6, 6, 7, 7, 9, 3, 0, 0, 0, 0, 0, 0, 0, 0, 4, 4, 4, 4];
+        let unit = [&[7 + 2 * 39, 0, 0, 0, 4, 0, 0, 0, 0, 0, 8][..], &entry, &entry].concat();
+        let file = [&unit[..], &unit, &[0xff; 9], &abbreviations].concat();
+        let info = (0, 2 * unit.len() as u64 + 9);
+        let places = Places { info, abbreviations: (info.1, abbreviations.len() as u64), ..Places::default() };
+        let debug = Debug::read(&mut io::Cursor::new(&file), places).unwrap();
+        let at = |start: usize| {
+            (0..unit.len() as u64).filter_map(|at| debug.field(start as u64 + at).map(|(item, unit)| (at, item, unit))).collect::<Vec<_>>()
+        };
+        let expected = [
+            (12, Item::Address),
+            (22, Item::Entry),
+            (26, Item::Locations),
+            (30, Item::Ranges),
+            (34, Item::Line),
+            (38, Item::Address),
+            (46, Item::Text),
+        ];
+        for start in [0, unit.len()] {
+            let both = [0, 39].iter().flat_map(|by| expected.iter().map(move |(at, item)| (at + by, *item, start as u64)));
+            assert_eq!(at(start), both.collect::<Vec<_>>());
+        }
     }
 }

@@ -107,7 +107,6 @@ impl<'a> Finder<'a> {
             (Holds::Constants, _) => self.constant(bytes, here),
             (Holds::Debug, _) => self.debug(bytes, within),
             (Holds::Addresses, _) => self.address(bytes),
-            (Holds::Plain, _) => NONE,
         }
     }
 

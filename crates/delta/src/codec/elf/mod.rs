@@ -85,8 +85,9 @@ pub fn difference(old: &[u8], new: &[u8]) -> io::Result<Option<Difference>> {
 /// Whether applying gives the new content.
 fn proven(old: &[u8], new: &[u8], runs: &[Run], found: &Difference) -> io::Result<bool> {
     let (mut differences, mut fresh) = (&found.differences[..], &found.new[..]);
-    let mut read =
-        |what: What, into: &mut [u8]| io::Read::read_exact(if what == What::Difference { &mut differences } else { &mut fresh }, into);
+    let mut read = |what: What, into: &mut [u8], _: &[u8]| {
+        io::Read::read_exact(if what == What::Difference { &mut differences } else { &mut fresh }, into)
+    };
     let mut at = 0;
     let mut same = true;
     let mut out = |bytes: &[u8]| {

@@ -2,8 +2,8 @@
 
 use std::io::{self, Cursor};
 
-use super::fields::{Field, Finder, Form};
 use super::debug::Debug;
+use super::fields::{Field, Finder, Form};
 use super::program::{FILE, HEAD, Holds, Part, Program};
 use super::targets::Use;
 
@@ -47,7 +47,9 @@ pub(super) fn normal(content: &[u8]) -> io::Result<Option<Vec<u8>>> {
             let by = field.target.wrapping_sub(last) as u32;
             last = field.target;
             by
-        } else if matches!(field.form, Form::Back { .. }) || matches!(field.kind, Use::DebugEntry | Use::Locations | Use::Ranges | Use::Line) {
+        } else if matches!(field.form, Form::Back { .. })
+            || matches!(field.kind, Use::DebugEntry | Use::Locations | Use::Ranges | Use::Line)
+        {
             0
         } else {
             let sample = offset(field.target).and_then(|at| blank.get(at..(at + SAMPLE).min(blank.len())));

@@ -57,8 +57,6 @@ pub(super) struct Program {
 /// What a part of a file holds.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Holds {
-    /// Nothing with addresses.
-    Plain,
     Code,
     /// Relocations with addends.
     Relocations,

@@ -85,121 +85,120 @@ impl<'a> Scan<'a> {
         let Field { form, kind, target, .. } = *field;
         let guess = self.targets.guess(kind, target);
         let sign = |value: u32| i64::from(value.cast_signed());
-        let (became, right) = match form {
+        let became = match form {
             Form::Near { after } => {
                 let base = here.wrapping_add(after);
-                let (value, right) = self.four(data, guess.wrapping_sub(base) as u32);
-                (base.wrapping_add_signed(sign(value)), right)
+                let value = self.four(data, guess.wrapping_sub(base) as u32);
+                base.wrapping_add_signed(sign(value))
             }
             Form::Back { after } => {
                 let base = here.wrapping_add(after);
-                let (value, right) = self.four(data, base.wrapping_sub(guess) as u32);
-                (base.wrapping_sub(u64::from(value)), right)
+                let value = self.four(data, base.wrapping_sub(guess) as u32);
+                base.wrapping_sub(u64::from(value))
             }
             Form::Table => {
                 let base = self.targets.new.unwind_table;
-                let (value, right) = self.four(data, guess.wrapping_sub(base) as u32);
-                (base.wrapping_add_signed(sign(value)), right)
+                let value = self.four(data, guess.wrapping_sub(base) as u32);
+                base.wrapping_add_signed(sign(value))
             }
             Form::Whole => self.eight(data, guess),
             Form::From { base } => {
                 let base = FILE.wrapping_add(self.targets.place(base));
-                let (value, right) = self.four(data, guess.wrapping_sub(base) as u32);
-                (base.wrapping_add(u64::from(value)), right)
+                let value = self.four(data, guess.wrapping_sub(base) as u32);
+                base.wrapping_add(u64::from(value))
             }
             Form::Index { base } => {
                 let base = FILE.wrapping_add(self.targets.place(base));
-                let (value, right) = self.four(data, (guess.wrapping_sub(base).cast_signed() / 24) as u32);
-                (base.wrapping_add(24 * u64::from(value)), right)
+                let value = self.four(data, (guess.wrapping_sub(base).cast_signed() / 24) as u32);
+                base.wrapping_add(24 * u64::from(value))
             }
             Form::Line => {
-                let (value, right) = self.two(data, guess as u16);
-                (LINE | u64::from(value), right)
+                let value = self.two(data, guess as u16);
+                LINE | u64::from(value)
             }
             Form::Branch { low, len } => {
-                let (value, right) = self.bits(old, data, ((1 << len) - 1) << low, (guess.wrapping_sub(here) >> 2 << low) as u32);
-                (here.wrapping_add_signed(arm_branch(value, low, len)), right)
+                let value = self.bits(old, data, ((1 << len) - 1) << low, (guess.wrapping_sub(here) >> 2 << low) as u32);
+                here.wrapping_add_signed(arm_branch(value, low, len))
             }
             Form::Page { register } => {
                 let pages = (guess >> 12).wrapping_sub(here >> 12);
                 let bits = ((pages & 3) << 29 | (pages >> 2 & 0x7_ffff) << 5) as u32;
-                let (value, right) = self.bits(old, data, 0x60ff_ffe0, bits);
+                let value = self.bits(old, data, 0x60ff_ffe0, bits);
                 self.pages[register] = arm_page(value, here);
                 // Half of an address: the other half is learnt from.
                 return 4;
             }
             Form::Rest { register, scale } => {
                 let bits = ((guess & 0xfff) >> scale) as u32;
-                let (value, right) = self.bits(old, data, 0xfff << 10, bits << 10);
-                (self.pages[register] | u64::from(value >> 10 & 0xfff) << scale, right)
+                let value = self.bits(old, data, 0xfff << 10, bits << 10);
+                self.pages[register] | u64::from(value >> 10 & 0xfff) << scale
             }
         };
         self.targets.learn(kind, target, became);
         form.len()
     }
 
-    /// Four bytes that are expected to be `guess`: what they are, and whether that is so.
-    fn four(&self, data: &mut [u8], guess: u32) -> (u32, bool) {
+    /// Four bytes that are expected to be `guess`: what they are.
+    fn four(&self, data: &mut [u8], guess: u32) -> u32 {
         let data: &mut [u8; 4] = (&mut data[..4]).try_into().expect("four bytes");
         let value = u32::from_le_bytes(*data);
         match self.way {
             Way::Make => {
                 let by = value.wrapping_sub(guess);
                 *data = (by << 1 ^ (by.cast_signed() >> 31).cast_unsigned()).to_le_bytes();
-                (value, value == guess)
+                value
             }
             Way::Apply => {
                 let actual = (value >> 1 ^ (value & 1).wrapping_neg()).wrapping_add(guess);
                 *data = actual.to_le_bytes();
-                (actual, actual == guess)
+                actual
             }
         }
     }
 
     /// Two bytes, likewise.
-    fn two(&self, data: &mut [u8], guess: u16) -> (u16, bool) {
+    fn two(&self, data: &mut [u8], guess: u16) -> u16 {
         let data: &mut [u8; 2] = (&mut data[..2]).try_into().expect("two bytes");
         let value = u16::from_le_bytes(*data);
         match self.way {
             Way::Make => {
                 let by = value.wrapping_sub(guess);
                 *data = (by << 1 ^ (by.cast_signed() >> 15).cast_unsigned()).to_le_bytes();
-                (value, value == guess)
+                value
             }
             Way::Apply => {
                 let actual = (value >> 1 ^ (value & 1).wrapping_neg()).wrapping_add(guess);
                 *data = actual.to_le_bytes();
-                (actual, actual == guess)
+                actual
             }
         }
     }
 
     /// Eight bytes, likewise.
-    fn eight(&self, data: &mut [u8], guess: u64) -> (u64, bool) {
+    fn eight(&self, data: &mut [u8], guess: u64) -> u64 {
         let data: &mut [u8; 8] = (&mut data[..8]).try_into().expect("eight bytes");
         let value = u64::from_le_bytes(*data);
         match self.way {
             Way::Make => {
                 *data = zigzag(value.wrapping_sub(guess).cast_signed()).to_le_bytes();
-                (value, value == guess)
+                value
             }
             Way::Apply => {
                 let actual = unzigzag(value).cast_unsigned().wrapping_add(guess);
                 *data = actual.to_le_bytes();
-                (actual, actual == guess)
+                actual
             }
         }
     }
 
     /// An instruction whose bits under `mask` are expected to be those of `bits`, and the others as they were, likewise.
-    fn bits(&self, old: &[u8], data: &mut [u8], mask: u32, bits: u32) -> (u32, bool) {
+    fn bits(&self, old: &[u8], data: &mut [u8], mask: u32, bits: u32) -> u32 {
         let old = u32::from_le_bytes(old[..4].try_into().expect("four bytes"));
         let guess = (old & !mask | bits & mask).to_le_bytes();
         let data: &mut [u8; 4] = (&mut data[..4]).try_into().expect("four bytes");
         let given = u32::from_le_bytes(*data);
         plain(self.way, &guess, data);
-        let actual = if self.way == Way::Make { given } else { u32::from_le_bytes(*data) };
-        (actual, (actual ^ bits) & mask == 0)
+        if self.way == Way::Make { given } else { u32::from_le_bytes(*data) }
     }
 }
 
