@@ -74,7 +74,7 @@ struct Entry {
 }
 
 fn entry() -> impl Strategy<Value = Entry> {
-    let part = "[a-z0-9._é-]{1,40}";
+    let part = "[.]?[a-z0-9_é-][a-z0-9._é-]{0,38}";
     let path = proptest::collection::vec(part, 1..6).prop_map(|parts| parts.join("/"));
     let content =
         prop_oneof![Just(Vec::new()), proptest::collection::vec(any::<u8>(), 0..2000), "[a-z \n]{0,3000}".prop_map(String::into_bytes),];

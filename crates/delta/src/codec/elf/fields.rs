@@ -174,7 +174,7 @@ impl<'a> Finder<'a> {
             0 => Use::Place,
             12 if link != 0 => {
                 let index = |index: u32| {
-                    one(4, Field { at: 0, form: Form::Index { base: link }, kind: Use::Index, target: FILE | link + 24 * u64::from(index) })
+                    one(4, Field { at: 0, form: Form::Index { base: link }, kind: Use::Index, target: FILE + link + 24 * u64::from(index) })
                 };
                 return u32_at(bytes, 0).filter(|index| *index != 0).map_or(NONE, index);
             }
@@ -188,7 +188,7 @@ impl<'a> Finder<'a> {
         match within % 24 {
             0 if link != 0 => {
                 let name = |name: u32| {
-                    one(4, Field { at: 0, form: Form::From { base: link }, kind: Use::Name, target: FILE | link + u64::from(name) })
+                    one(4, Field { at: 0, form: Form::From { base: link }, kind: Use::Name, target: FILE + link + u64::from(name) })
                 };
                 u32_at(bytes, 0).filter(|name| *name != 0).map_or(NONE, name)
             }
@@ -220,7 +220,7 @@ impl<'a> Finder<'a> {
         let Some((item, unit)) = self.debug.field(within) else { return NONE };
         let places = &self.debug.places;
         let from = |base: u64, kind: Use| {
-            let target = u32_at(bytes, 0).map(|value| FILE | base + u64::from(value));
+            let target = u32_at(bytes, 0).map(|value| FILE + base + u64::from(value));
             target.map_or(NONE, |target| one(4, Field { at: 0, form: Form::From { base }, kind, target }))
         };
         match item {

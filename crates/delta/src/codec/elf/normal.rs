@@ -1,5 +1,7 @@
 //! A program without what moves: each address is replaced by a mark of what is there, so that runs are found across moved code.
 
+#![expect(clippy::cast_possible_truncation, reason = "fields hold the low bits of what they stand for")]
+
 use std::io::{self, Cursor};
 
 use super::debug::Debug;

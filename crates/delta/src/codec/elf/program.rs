@@ -164,7 +164,10 @@ impl Program {
             let headers: Vec<_> = bytes.chunks_exact(SECTION).collect();
             let names = self.names(file, headers.get(self.names).copied())?;
             for header in &headers {
-                let link = u32_at(header, 40).and_then(|link| headers.get(link as usize)).and_then(|header| u64_at(header, 24));
+                let link = u32_at(header, 40)
+                    .and_then(|link| headers.get(link as usize))
+                    .and_then(|header| u64_at(header, 24))
+                    .filter(|start| *start < 1 << 48);
                 parts.extend(section(header, &names, link.unwrap_or(0), &mut places));
             }
         }
