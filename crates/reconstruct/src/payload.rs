@@ -34,6 +34,10 @@ impl<R: Read + Seek> Read for SectionReader<R> {
         let mut bundle = self.bundle.lock().unwrap_or_else(PoisonError::into_inner);
         bundle.seek(SeekFrom::Start(self.range.start))?;
         let read = bundle.read(&mut buf[..wanted])?;
+        if read == 0 {
+            // An end here must not look like the end of the section: a coder may take that for what it expects.
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("the bundle lacks {left} bytes at its end")));
+        }
         self.range.start += read as u64;
         Ok(read)
     }

@@ -239,7 +239,8 @@ fn every_refusal_says_why() {
 
     assert!(run(b"PK\x03\x04 and so on", &keys, &node, Made::default()).contains("not a Skerry bundle"));
     assert!(run(&bytes[..20], &keys, &node, Made::default()).contains("ends after"));
-    assert!(run(&bytes[..bytes.len() - 5], &keys, &node, Made::default()).contains("applying the bundle"));
+    let cut = run(&bytes[..bytes.len() - 5], &keys, &node, Made::default());
+    assert!(cut.contains("applying the bundle"), "{cut}");
     assert!(run(&bytes, &KeyRing::from(self::key().public()), &node, Made::default()).contains("not trusted"));
     assert!(run(&bytes, &keys, &Node::default(), Made::default()).contains(&format!("base image {}", old.id())));
     let full = Made { room: 100, ..Made::default() };
