@@ -195,7 +195,9 @@ async fn objects_that_nothing_names_are_collected_and_others_stay() {
     let far = skerry_wire::Timestamp(i64::MAX);
     let before = store.objects().await.unwrap();
     assert_eq!(skerry_server::housekeeping::collect_objects(store, &app.objects, far).await.unwrap(), []);
-    assert_eq!(store.objects().await.unwrap(), before);
+    // The layer's index may have come meanwhile.
+    let after = store.objects().await.unwrap();
+    assert!(before.iter().all(|object| after.contains(object)), "{before:?} {after:?}");
     let stored = store.image(ImageRef::Id(image.release.image_id)).await.unwrap().unwrap();
     assert!(app.objects.open_object(&stored.layers[0].object).is_ok());
     server.stop().await;
