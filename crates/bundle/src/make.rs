@@ -191,7 +191,19 @@ impl Toc {
         let memory = StreamsReader::memory(&sections).saturating_add(table).saturating_add(skerry_delta::apply::FIXED_MEMORY);
         // An engine stages what it loads once before it keeps it.
         let made: u64 = layers.iter().map(|layer| if let TargetLayer::New { size, .. } = layer { *size } else { 0 }).sum();
-        Self::new(Self { target, bases, used, layers, sections, memory, disk: made.saturating_mul(2).saturating_add(scratch), chunks: Vec::new() }, payload)
+        Self::new(
+            Self {
+                target,
+                bases,
+                used,
+                layers,
+                sections,
+                memory,
+                disk: made.saturating_mul(2).saturating_add(scratch),
+                chunks: Vec::new(),
+            },
+            payload,
+        )
     }
 }
 

@@ -215,9 +215,7 @@ impl<'a> Applier<'a> {
         match codec {
             Codec::Bidiff => bidiff::apply(&mut self.streams, kind, &mut *old, size, &mut self.buffers, out),
             Codec::Elf => elf::apply(&mut self.streams, kind, &mut *old, [old_size, size], &mut self.buffers, out),
-            Codec::Bytecode => {
-                bytecode::apply(&mut self.streams, &mut self.state, kind, &mut *old, old_size, size, &mut self.buffers, out)
-            }
+            Codec::Bytecode => bytecode::apply(&mut self.streams, &mut self.state, kind, &mut *old, old_size, size, &mut self.buffers, out),
             _ => dictionary::apply(&mut self.streams, &mut old.take(old_size), size, out),
         }
     }

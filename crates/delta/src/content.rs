@@ -95,7 +95,8 @@ impl<'a> Contents<'a> {
         batch.sort_by_key(|job| (std::cmp::Reverse(job.new_size), job.number));
         let threads = rayon::current_num_threads() as u64;
         let need = |job: &Job| bidiff::memory(job.old_size, job.new_size);
-        let (shared, alone): (Vec<_>, Vec<_>) = batch.into_iter().partition(|job| elf::memory(job.old_size, job.new_size) <= self.memory / 2 / threads);
+        let (shared, alone): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|job| elf::memory(job.old_size, job.new_size) <= self.memory / 2 / threads);
         for job in alone {
             let outcome = if need(&job) <= self.memory { self.work(&job)? } else { Outcome::New };
             self.ready.insert(job.number, outcome);

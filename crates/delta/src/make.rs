@@ -97,8 +97,17 @@ pub fn make(input: &Input<'_>, budget: Budget, progress: &dyn Progress, cancel: 
     progress.stage("comparing files", jobs.0.iter().chain(jobs.1.values()).map(|job| job.new_size).sum());
     let archives = ArchiveWriter::new(Planner::new(Archives::new(layers.clone(), None), archives(&table)));
     let contents = Contents::new(jobs, input.new, &layers, budget.make, progress, cancel);
-    let mut maker =
-        Maker { streams: StreamsWriter::within(budget.apply), table, state: Predictor::default(), choices: &choices, contents, archives, item: 0, progress, cancel };
+    let mut maker = Maker {
+        streams: StreamsWriter::within(budget.apply),
+        table,
+        state: Predictor::default(),
+        choices: &choices,
+        contents,
+        archives,
+        item: 0,
+        progress,
+        cancel,
+    };
     maker.config(input)?;
     let mut stats = Vec::new();
     for layer in input.new {

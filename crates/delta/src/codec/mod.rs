@@ -30,7 +30,9 @@ pub enum Codec {
 impl Codec {
     /// The codec with this number.
     pub fn from_number(number: u8) -> Option<Self> {
-        [Self::Copy, Self::New, Self::Bidiff, Self::Dictionary, Self::Elf, Self::Bytecode, Self::Archive].into_iter().find(|codec| *codec as u8 == number)
+        [Self::Copy, Self::New, Self::Bidiff, Self::Dictionary, Self::Elf, Self::Bytecode, Self::Archive]
+            .into_iter()
+            .find(|codec| *codec as u8 == number)
     }
 }
 
