@@ -87,7 +87,7 @@ impl Relay {
     /// What it has passed on so far.
     #[must_use]
     pub fn payload(&self) -> Payload {
-        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let of = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
         Payload { connections: of(&self.counters.connections), up: of(&self.counters.up), down: of(&self.counters.down) }
     }
 }
@@ -120,10 +120,11 @@ fn pump(mut from: TcpStream, mut to: TcpStream, counter: &AtomicU64) {
     let _ = rustix::net::sockopt::set_socket_send_buffer_size(&to, SEND_BUFFER);
     let mut part = vec![0; 16 * 1024];
     while let Ok(n @ 1..) = from.read(&mut part) {
+        // Counted first: whoever has seen an answer must find the question in the count too.
+        counter.fetch_add(n as u64, Ordering::SeqCst);
         if to.write_all(&part[..n]).is_err() {
             break;
         }
-        counter.fetch_add(n as u64, Ordering::Relaxed);
     }
     let _ = to.shutdown(Shutdown::Write);
     let _ = from.shutdown(Shutdown::Read);
