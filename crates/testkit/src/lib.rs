@@ -18,6 +18,7 @@ pub mod image;
 pub mod memory;
 pub mod need;
 pub mod netns;
+pub mod powercut;
 pub mod probe;
 pub mod process;
 pub mod relay;
