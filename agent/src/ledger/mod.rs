@@ -287,6 +287,8 @@ impl Ledger {
 }
 
 #[cfg(test)]
+mod power;
+#[cfg(test)]
 pub(crate) mod samples;
 #[cfg(test)]
 mod tests;
