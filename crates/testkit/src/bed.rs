@@ -54,6 +54,8 @@ pub struct Bed {
     /// Where the server and the operator are.
     pub shore: Netns,
     folder: TempDir,
+    /// Reboots of the node so far.
+    reboots: u32,
     _lock: File,
 }
 
@@ -73,7 +75,7 @@ impl Bed {
         let ends = [SERVER_ADDRESS, NODE_ADDRESS].map(|a| format!("{a}/24"));
         let (server_link, link) = Netns::join((&shore, &ends[0]), (&node, &ends[1]))?;
         let engine = Dockerd::start(&folder.path().join("engine"), Some(&node))?;
-        Ok(Self { agent: None, server: None, relay: None, engine, link, server_link, node, shore, folder, _lock: lock })
+        Ok(Self { agent: None, server: None, relay: None, engine, link, server_link, node, shore, folder, reboots: 0, _lock: lock })
     }
 
     /// A folder for files of the test, gone with the bed.
@@ -165,7 +167,16 @@ impl Bed {
     /// # Errors
     /// When the agent is not built.
     pub fn agent_command(&self, data: &Path) -> Result<Command> {
-        let mut command = self.node.command(need::binary("skerry-agent")?);
+        let agent = need::binary("skerry-agent")?;
+        let mut command = if self.reboots == 0 {
+            self.node.command(agent)
+        } else {
+            // A boot of its own: the kernel's is the machine's.
+            let id = self.folder.path().join("boot_id");
+            let mut command = self.node.command("unshare");
+            command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\""]).arg(id).arg(agent);
+            command
+        };
         command.arg("run").arg("--config").arg(self.server_data().join("agent.toml"));
         command.arg("--data").arg(data).args(["--docker", &self.engine.address()]);
         Ok(command)
@@ -185,6 +196,37 @@ impl Bed {
     /// When it does not end in time.
     pub fn stop_agent(&mut self) -> Result<()> {
         self.agent.take().map_or(Ok(()), |mut p| p.terminate(STOP).map(drop))
+    }
+
+    /// Adds lines to the agent's configuration, for its next start.
+    ///
+    /// # Errors
+    /// When the server has not made it yet.
+    pub fn configure_agent(&self, lines: &str) -> Result<()> {
+        let path = self.server_data().join("agent.toml");
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        fs::write(&path, format!("{text}\n{lines}")).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// The node loses its power and gets it back: the agent, the processes `pids` that it ran, and the engine with its containers are
+    /// killed and, but for the processes, started again, under another boot id. The time since boot goes on.
+    ///
+    /// # Errors
+    /// When something cannot be killed or does not start.
+    pub fn reboot(&mut self, pids: &[String]) -> Result<()> {
+        self.agent()?.kill9()?;
+        self.agent = None;
+        for pid in pids {
+            let pid = pid.parse().ok().and_then(rustix::process::Pid::from_raw).with_context(|| format!("{pid} is no process id"))?;
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).with_context(|| format!("cannot kill process {pid:?}"))?;
+        }
+        // Graceful for the engine's own files; containers end with it.
+        self.engine.stop()?;
+        self.engine.start_again()?;
+        self.reboots += 1;
+        let id = format!("00000000-0000-4000-8000-{:012}\n", self.reboots);
+        fs::write(self.folder.path().join("boot_id"), id).context("cannot write the boot id")?;
+        self.start_agent()
     }
 
     /// `skerry-agent status --json`, on the node, offline.
