@@ -29,7 +29,7 @@ const fn slots(contexts: usize) -> [u32; 2] {
 const LOOKS: u32 = 14;
 /// A flag is nearly certain below this, of 2^16.
 const CERTAIN: u32 = 1 << 11;
-const BLOCK_WEIGHTS: [usize; 2] = [64, 66];
+const BLOCK_WEIGHTS: [usize; 2] = [64, 0];
 const FLAG_WEIGHTS: [usize; 2] = [1024, 256];
 const VALUE_WEIGHTS: [usize; 2] = [256, 1024];
 
@@ -95,7 +95,7 @@ impl<const N: usize> Model<N> {
             hash(3, scale(self.gaps[0]) << 6 | scale(self.gaps[1])),
             hash(4, (past & 0xffff).count_ones() << 6 | past & 3),
         ];
-        let weights = [(past & 63) as usize, (past.count_ones() << 1 | past & 1) as usize];
+        let weights = [(past & 63) as usize, 0];
         let bit = self.blocks.bit(bits, &Place { lines: &lines, step: None, weights }, known)?;
         self.block_history = past << 1 | u32::from(bit);
         Ok(bit)
