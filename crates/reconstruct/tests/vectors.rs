@@ -142,9 +142,11 @@ fn calls() -> Vec<u8> {
     (0..4000).flat_map(call).collect()
 }
 
-/// A stream for each coder that is more than zstd: its number, the stream, its bytes, old bytes beside them, and for how many new
-/// bytes it is made.
-fn coders() -> [(u8, Stream, Vec<u8>, Vec<u8>, u64); 4] {
+/// A coder's number, a stream, its bytes, old bytes beside them, and for how many new bytes it is made.
+type Case = (u8, Stream, Vec<u8>, Vec<u8>, u64);
+
+/// A stream for each coder that is more than zstd.
+fn coders() -> [Case; 4] {
     let (few, beside_few) = differences(2);
     let (many, beside_many) = differences(40);
     let small = Numbers(17).bytes(20_000).iter().map(|byte| byte % 3).collect();

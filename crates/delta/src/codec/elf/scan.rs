@@ -3,7 +3,7 @@
 //! Both sides do this over the same old bytes in the same order. The maker turns new bytes into differences, whoever applies turns
 //! differences into new bytes; what both learn on the way is the same.
 
-#![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "fields hold the low bits of what they stand for")]
+#![expect(clippy::cast_possible_truncation, reason = "fields hold the low bits of what they stand for")]
 
 use super::fields::{AHEAD, Field, Finder, Form, arm_branch, arm_page};
 use super::program::{FILE, LINE, Part};
