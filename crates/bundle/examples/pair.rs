@@ -1,8 +1,10 @@
 //! Makes the bundle from one `docker save` archive to another, applies it, compares, and prints sizes, times and memory.
 //!
 //!     cargo run --release -p skerry-bundle --example pair -- OLD.tar NEW.tar [BUNDLE]
+//!     cargo run --release -p skerry-bundle --example pair -- apply OLD.tar BUNDLE [TIMES]
 //!
-//! OLD may be `-` for a full bundle. With BUNDLE, the bundle is written there.
+//! OLD may be `-` for a full bundle. With BUNDLE, the bundle is written there, and the key that signed it beside it. `apply` only applies
+//! it, in a process that has done nothing else: so its memory and the time on a core are those of a node.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -138,6 +140,8 @@ impl LayerSource for Borrowed<'_> {
 struct Counter {
     layers: usize,
     bytes: u64,
+    /// Of memory, in KiB, when last looked at: now and then.
+    share: u64,
 }
 
 impl ImageSink for Counter {
@@ -148,13 +152,56 @@ impl ImageSink for Counter {
         Ok(())
     }
     fn layer_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let step = |bytes: u64| bytes >> 24;
+        if step(self.bytes) != step(self.bytes + bytes.len() as u64) {
+            self.share = self.share.max(share().unwrap_or(0));
+        }
         self.bytes += bytes.len() as u64;
         Ok(())
     }
     fn layer_end(&mut self) -> io::Result<()> {
         self.layers += 1;
+        self.share = self.share.max(share().unwrap_or(0));
         Ok(())
     }
+}
+
+/// Seconds that this thread ran on a core: unlike the time of the clock, about the same on a busy machine.
+fn on_core() -> Result<f64> {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat")?;
+    Ok(stat.split_whitespace().next().context("no time on a core")?.parse::<f64>()? / 1e9)
+}
+
+/// Proportional share of memory of this process, in KiB.
+fn share() -> Result<u64> {
+    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup")?;
+    let line = rollup.lines().find(|line| line.starts_with("Pss:")).context("no Pss")?;
+    Ok(line.split_whitespace().nth(1).context("no number")?.parse()?)
+}
+
+/// Applies a bundle and prints how it went.
+fn apply(bundle: &mut (impl Read + Seek + Send), keys: &KeyRing, bases: &[Image], target: Option<ImageId>) -> Result<()> {
+    std::fs::write("/proc/self/clear_refs", "5").ok();
+    let before = peak()?;
+    let (start, core) = (Instant::now(), on_core()?);
+    let toc = VerifiedToc::read(bundle, keys)?;
+    let mut counter = Counter::default();
+    let limits = Limits { memory: 64 << 20, ..Limits::default() };
+    let done = reconstruct(bundle, &toc, &Old(bases), &mut counter, &limits)?;
+    let same = target.is_none_or(|target| target == done.image_id);
+    ensure!(same && counter.layers == done.new_layers && counter.bytes == done.new_bytes, "another image came out");
+    let (seconds, core) = (start.elapsed().as_secs_f64(), on_core()? - core);
+    let speed = |seconds: f64| counter.bytes as f64 / 1e6 / seconds;
+    println!(
+        "applied {} bytes in {seconds:.2} s ({:.0} MB/s), {core:.2} s on a core ({:.0} MB/s), said memory {} KiB, peak grew by {} KiB, share most {} KiB",
+        counter.bytes,
+        speed(seconds),
+        speed(core),
+        toc.toc().memory / 1024,
+        peak()? - before,
+        counter.share,
+    );
+    Ok(())
 }
 
 /// Peak resident memory of this process since the last reset, in KiB.
@@ -166,10 +213,18 @@ fn peak() -> Result<u64> {
 
 fn main() -> Result<()> {
     let args: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
-    ensure!(args.len() >= 2, "usage: pair OLD.tar NEW.tar [BUNDLE] | pair apply OLD.tar BUNDLE KEY");
-    let key = SigningKey::from_pkcs8(&SigningKey::generate(&ring::rand::SystemRandom::new())?)?;
+    ensure!(args.len() >= 2, "usage: pair OLD.tar NEW.tar [BUNDLE] | pair apply OLD.tar BUNDLE [TIMES]");
+    let bases = |path: &Path| -> Result<_> { if path.as_os_str() == "-" { Ok(Vec::new()) } else { Ok(vec![read_image(path)?]) } };
+    if let ("apply", Some(bundle)) = (&*args[0].to_string_lossy(), args.get(2)) {
+        let key = SigningKey::from_text(&std::fs::read_to_string(bundle.with_extension("key"))?)?;
+        let bases = bases(&args[1])?;
+        let times = args.get(3).map_or(Ok(1), |times| times.to_string_lossy().parse())?;
+        return (0..times).try_for_each(|_: u32| apply(&mut File::open(bundle)?, &KeyRing::from(key.public()), &bases, None));
+    }
+    let pkcs8 = SigningKey::generate(&ring::rand::SystemRandom::new())?;
+    let key = SigningKey::from_pkcs8(&pkcs8)?;
     let keys = KeyRing::from(key.public());
-    let bases = if args[0].as_os_str() == "-" { Vec::new() } else { vec![read_image(&args[0])?] };
+    let bases = bases(&args[0])?;
     let target = read_image(&args[1])?;
 
     let start = Instant::now();
@@ -200,25 +255,7 @@ fn main() -> Result<()> {
     }
     if let Some(path) = args.get(2) {
         std::fs::write(path, &bundle)?;
+        std::fs::write(path.with_extension("key"), SigningKey::to_text(&pkcs8))?;
     }
-    // A fresh peak for applying.
-    std::fs::write("/proc/self/clear_refs", "5").ok();
-    let before = peak()?;
-    let start = Instant::now();
-    let mut bundle = Cursor::new(bundle);
-    let toc = VerifiedToc::read(&mut bundle, &keys)?;
-    let mut counter = Counter::default();
-    let limits = Limits { memory: 64 << 20, ..Limits::default() };
-    let done = reconstruct(&mut bundle, &toc, &Old(bases), &mut counter, &limits)?;
-    ensure!(done.image_id == target.id && counter.layers == done.new_layers && counter.bytes == done.new_bytes, "another image came out");
-    let seconds = start.elapsed().as_secs_f64();
-    println!(
-        "applied {} bytes in {:.2} s ({:.0} MB/s), said memory {} KiB, grew by {} KiB",
-        counter.bytes,
-        seconds,
-        counter.bytes as f64 / 1e6 / seconds,
-        toc.toc().memory / 1024,
-        peak()? - before
-    );
-    Ok(())
+    apply(&mut Cursor::new(bundle), &keys, bases, Some(target.id))
 }

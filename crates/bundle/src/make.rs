@@ -46,13 +46,13 @@ pub struct Base<'a> {
 pub struct MakeOptions {
     /// Bytes of memory for making.
     pub memory: u64,
-    /// Bytes of memory for the windows and buffers of whoever applies.
+    /// Bytes of memory for whoever applies: windows, buffers and the table of old members.
     pub apply_memory: u64,
 }
 
 impl Default for MakeOptions {
     fn default() -> Self {
-        Self { memory: 700 << 20, apply_memory: 14 << 20 }
+        Self { memory: 700 << 20, apply_memory: 16 << 20 }
     }
 }
 

@@ -17,8 +17,8 @@ pub const BASE_LAYERS: u32 = 512;
 const _: () = assert!(BASE_LAYERS as usize == limits::LAYERS, "a part of the format");
 
 /// The features that a reader of this version knows. 1: the patch as described in `docs/formats/patch.md`. 2: streams coded by LZMA.
-/// 3: streams coded by context mixing.
-const KNOWN_FEATURES: [u16; 3] = [1, 2, 3];
+/// 3: streams coded by context mixing. 4: differences coded by its fast model.
+const KNOWN_FEATURES: [u16; 4] = [1, 2, 3, 4];
 /// Bytes of a chunk's digest: the first of its SHA-256.
 const CHUNK_DIGEST: usize = 16;
 /// Base images of one bundle.
@@ -279,6 +279,7 @@ fn features(sections: &[Section]) -> Vec<u16> {
         Coder::Raw | Coder::Zstd(_) => None,
         Coder::Lzma(..) => Some(2),
         Coder::Mix | Coder::Sparse => Some(3),
+        Coder::FastSparse => Some(4),
     }));
     features.into_iter().collect()
 }

@@ -117,24 +117,24 @@ impl<'a> Contents<'a> {
         }
         let old = read(self.old[job.old_layer], job.old_file, job.old_size)?;
         let new = read(self.new[job.new_layer], job.new_file, job.new_size)?;
-        let outcome = best(&old, &new, self.memory)?;
+        let outcome = best(&old, &new, self.memory, self.cancel)?;
         self.progress.advance(job.new_size);
         Ok(outcome)
     }
 }
 
 /// The smallest of what the codecs give, made with at most about `memory` bytes.
-fn best(old: &[u8], new: &[u8], memory: u64) -> io::Result<Outcome> {
+fn best(old: &[u8], new: &[u8], memory: u64, cancel: &AtomicBool) -> io::Result<Outcome> {
     let kind = Kind::of(new);
     if let Some(same) = bytecode::separate(old, new, false) {
         return Ok(Outcome::Bytecode(same));
     }
     let mut best = (cost(new)?, Outcome::New);
     // A program's runs are found better among marks than among addresses: plain differences are not tried as well.
-    let program = if elf::memory(old.len() as u64, new.len() as u64) <= memory { elf::difference(old, new)? } else { None };
+    let program = if elf::memory(old.len() as u64, new.len() as u64) <= memory { elf::difference(old, new, cancel)? } else { None };
     let (difference, wrap): (_, fn(Kind, Difference) -> Outcome) = match program {
         Some(difference) => (difference, Outcome::Elf),
-        None => (bidiff::difference(old, new), Outcome::Bidiff),
+        None => (bidiff::difference_until(old, new, cancel)?, Outcome::Bidiff),
     };
     let mut as_difference = 0;
     for (index, part) in difference.parts().into_iter().enumerate() {

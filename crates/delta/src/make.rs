@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::apply::FIXED_MEMORY;
 use crate::archive;
 use crate::archive::make::Planner;
 use crate::archive::old::{Archives, Origin};
@@ -20,6 +21,9 @@ use crate::source::LayerSource;
 use crate::stream::{Stream, StreamsWriter, Written};
 use crate::tar::{Item, Items, Member};
 use crate::varint::zigzag;
+
+/// Memory that streams may always take, in bytes.
+const STREAMS: u64 = 1 << 20;
 
 /// What a patch is made from.
 pub struct Input<'a> {
@@ -40,7 +44,8 @@ pub struct Input<'a> {
 pub struct Budget {
     /// Bytes of memory for making.
     pub make: u64,
-    /// Bytes of memory for the windows and buffers of whoever applies.
+    /// Bytes of memory for whoever applies: windows, buffers and the table of old members. The table and what every patch needs come
+    /// first; a mebibyte is always left for streams.
     pub apply: u64,
 }
 
@@ -96,9 +101,11 @@ pub fn make(input: &Input<'_>, budget: Budget, progress: &dyn Progress, cancel: 
     let jobs = jobs(&new, &choices, &table);
     progress.stage("comparing files", jobs.0.iter().chain(jobs.1.values()).map(|job| job.new_size).sum());
     let archives = ArchiveWriter::new(Planner::new(Archives::new(layers.clone(), None), archives(&table)));
+    let reserved = FIXED_MEMORY + if jobs.1.is_empty() { 0 } else { archive::MEMORY };
+    let room = |table: &OldMembers| budget.apply.saturating_sub(reserved + table.bytes()).max(STREAMS);
     let contents = Contents::new(jobs, input.new, &layers, budget.make, progress, cancel);
     let mut maker = Maker {
-        streams: StreamsWriter::within(budget.apply),
+        streams: StreamsWriter::within(room(&table)),
         table,
         state: Predictor::default(),
         choices: &choices,
@@ -114,10 +121,11 @@ pub fn make(input: &Input<'_>, budget: Budget, progress: &dyn Progress, cancel: 
         stats.push(maker.layer(*layer)?);
     }
     let archives = if maker.archives.is_empty() { 0 } else { archive::MEMORY };
+    let room = room(&maker.table);
     let table = maker.table.bytes() + archives;
     let scratch = maker.archives.scratch();
     progress.stage("compressing", 0);
-    let written = maker.streams.finish_for(budget.apply, stats.iter().map(|layer| layer.size).sum())?;
+    let written = maker.streams.finish_for(room, stats.iter().map(|layer| layer.size).sum())?;
     Ok(Patch { written, used, layers: stats, table, scratch })
 }
 

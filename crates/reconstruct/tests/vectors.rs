@@ -15,6 +15,7 @@ use skerry_bundle::VerifiedToc;
 use skerry_bundle::make::{Base, Layer, Made, MakeOptions, Target, make};
 use skerry_delta::codec::Codec;
 use skerry_delta::source::{LayerSource, Sources};
+use skerry_delta::stream::{Coder, Section, Stream, StreamsReader, StreamsWriter};
 use skerry_delta::{Silent, TarLayer};
 use skerry_reconstruct::{ImageSink, LayerInfo, Limits, reconstruct};
 use skerry_trust::{KeyRing, SigningKey};
@@ -120,6 +121,86 @@ impl Numbers {
     }
 }
 
+/// Differences of 40000 bytes, and the old bytes beside them: so many of 100 bytes change, and those behind an 0xe8 by 3.
+fn differences(percent: u64) -> (Vec<u8>, Vec<u8>) {
+    let mut numbers = Numbers(11);
+    let old = numbers.bytes(40_000);
+    let mut last = 0;
+    let new = old.iter().map(|&byte| {
+        let by = if last == 0xe8 { 3 } else { u8::try_from(numbers.next() % 40).unwrap() };
+        let changed = last == 0xe8 || numbers.next() % 100 < percent;
+        last = byte;
+        if changed { by } else { 0 }
+    });
+    (new.collect(), old)
+}
+
+/// Calls of one function from many places.
+fn calls() -> Vec<u8> {
+    let mut numbers = Numbers(13);
+    let call = |i: u32| [&[0xe8][..], &0x4000u32.wrapping_sub(i * 8 + 5).to_le_bytes(), &[numbers.bytes(1)[0] & 7, 0x90, 0xc3]].concat();
+    (0..4000).flat_map(call).collect()
+}
+
+/// A coder's number, a stream, its bytes, old bytes beside them, and for how many new bytes it is made.
+type Case = (u8, Stream, Vec<u8>, Vec<u8>, u64);
+
+/// A stream for each coder that is more than zstd.
+fn coders() -> [Case; 4] {
+    let (few, beside_few) = differences(2);
+    let (many, beside_many) = differences(40);
+    let small = Numbers(17).bytes(20_000).iter().map(|byte| byte % 3).collect();
+    [
+        (81, Stream::Program, calls(), Vec::new(), 0),
+        (128, Stream::Insert, small, Vec::new(), u64::MAX),
+        (129, Stream::Difference, few, beside_few, u64::MAX),
+        (130, Stream::Difference, many, beside_many, 0),
+    ]
+}
+
+#[test]
+fn the_coders_give_the_streams() {
+    for (number, stream, bytes, old, _) in coders() {
+        let coded = read(&format!("coder-{number}.bin"));
+        let coder = Coder::from_number(number).unwrap();
+        let section = Section { stream, coder, raw_len: bytes.len() as u64, len: coded.len() as u64 };
+        let mut streams = StreamsReader::open(&[section], |_| Ok(Box::new(&coded[..]))).unwrap();
+        let mut back = vec![1; bytes.len()];
+        for start in (0..bytes.len()).step_by(777) {
+            let end = (start + 777).min(bytes.len());
+            streams.get(stream).read_beside(&mut back[start..end], old.get(start..end).unwrap_or_default()).unwrap();
+        }
+        assert!(back == bytes, "coder {number} gives another stream");
+        assert_eq!(streams.unread(), None);
+    }
+}
+
+/// A program of one segment, in which a function is put before others that are called.
+fn elf(new: bool) -> Vec<u8> {
+    let mut numbers = Numbers(19);
+    let first = if new { 0x2040u64 } else { 0x2000 };
+    let mut code: Vec<u8> = (0..3000u64)
+        .flat_map(|i| {
+            let from = 0x1000 + i * 8 + 5 + (first - 0x2000);
+            let to = 0x1000 + first + numbers.next() % 1000 * 8;
+            [&[0xe8][..], &u32::try_from(to.wrapping_sub(from) & 0xffff_ffff).unwrap().to_le_bytes(), &numbers.bytes(3)].concat()
+        })
+        .collect();
+    if new {
+        code.splice(0..0, Numbers(23).bytes(64));
+    }
+    let size = 4096 + code.len() as u64;
+    let mut file = [&b"\x7fELF\x02\x01\x01"[..], &[0; 4089]].concat();
+    // The machine, the program headers and their size and number; then the one of a segment that is code.
+    for (at, value, len) in
+        [(18, 62, 2), (32, 64, 8), (54, 56, 2), (56, 1, 2), (64, 1, 4), (68, 5, 4), (72, 0, 8), (80, 0, 8), (96, size, 8), (104, size, 8)]
+    {
+        file[at..at + len].copy_from_slice(&u64::to_le_bytes(value)[..len]);
+    }
+    file.extend(code);
+    file
+}
+
 /// A layer with every kind of member that the model knows, and some that it does not.
 fn layer(new: bool) -> Vec<u8> {
     let mut numbers = Numbers(7);
@@ -151,6 +232,7 @@ fn layer(new: bool) -> Vec<u8> {
     }
     put(&mut builder, "etc/text", text.concat().as_bytes(), false);
     put(&mut builder, "bin/program", &program, false);
+    put(&mut builder, "bin/calls", &elf(new), false);
     put(&mut builder, if new { "moved/same" } else { "same" }, &same, true);
     put(&mut builder, "table", table.concat().as_bytes(), false);
     put(&mut builder, &format!("{long}/gnu"), b"long name\n", true);
@@ -205,6 +287,16 @@ fn write_vectors() {
             SigningKey::from_pkcs8(&pkcs8).unwrap()
         }
     };
+    for (number, stream, bytes, old, new) in coders() {
+        let mut streams = StreamsWriter::default();
+        match stream {
+            Stream::Difference => streams.put_beside(&bytes, &old).unwrap(),
+            _ => streams.put(stream, &bytes).unwrap(),
+        }
+        let written = streams.finish_for(8 << 20, new).unwrap();
+        assert_eq!(written.sections[0].coder.number(), number, "another coder is better for its vector");
+        fs::write(file(&format!("coder-{number}.bin")), &written.bytes[0]).unwrap();
+    }
     let image = |new: bool| {
         let tar = layer(new);
         (config(new, &tar), tar)
@@ -212,7 +304,7 @@ fn write_vectors() {
     let (old, new) = (image(false), image(true));
     let (made, patch) = build(&new, Some(&old), &key);
     let used: BTreeSet<_> = made.stats.layers.values().flat_map(|layer| layer.codecs.keys().copied()).collect();
-    assert_eq!(used, BTreeSet::from([Codec::Copy, Codec::New, Codec::Bidiff, Codec::Dictionary]), "a codec has no vector");
+    assert_eq!(used, BTreeSet::from([Codec::Copy, Codec::New, Codec::Bidiff, Codec::Dictionary, Codec::Elf]), "a codec has no vector");
     assert!(made.stats.layers.values().all(|layer| layer.raw > 0), "raw bytes have no vector");
     let (_, full) = build(&new, None, &key);
     for (name, bytes) in

@@ -5,9 +5,11 @@
 //! the new bytes are streams of their own.
 
 use std::io::{self, Read, SeekFrom};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Kind;
 use super::suffixes::{Suffixes, common};
+use crate::hashed::cancelled;
 use crate::source::ReadSeek;
 use crate::stream::{Stream, StreamsReader, StreamsWriter};
 use crate::varint;
@@ -44,9 +46,14 @@ pub fn memory(old: u64, new: u64) -> u64 {
 
 /// Compares two contents.
 pub fn difference(old: &[u8], new: &[u8]) -> Difference {
+    difference_until(old, new, &AtomicBool::new(false)).unwrap_or_default()
+}
+
+/// Compares two contents; an error soon after `cancel` is set. Only sorting the old bytes of a part is not interrupted.
+pub fn difference_until(old: &[u8], new: &[u8], cancel: &AtomicBool) -> io::Result<Difference> {
     let mut out = Writer { old, new, out: Difference::default(), old_at: 0 };
     if new.len() <= PART && old.len() <= PART + 2 * REACH {
-        scan(old, new, 0, 0, &mut out);
+        scan(old, new, 0, 0, &mut out, cancel)?;
     } else {
         for start in (0..new.len()).step_by(PART) {
             let end = (start + PART).min(new.len());
@@ -54,10 +61,10 @@ pub fn difference(old: &[u8], new: &[u8]) -> Difference {
             let centre = |at: usize| usize::try_from(at as u128 * old.len() as u128 / new.len() as u128).unwrap_or(old.len());
             let from = centre(start).saturating_sub(REACH);
             let to = centre(end).saturating_add(REACH).min(old.len());
-            scan(&old[from..to], &new[start..end], from, start, &mut out);
+            scan(&old[from..to], &new[start..end], from, start, &mut out, cancel)?;
         }
     }
-    out.out
+    Ok(out.out)
 }
 
 /// Collects runs; places are those in the whole contents.
@@ -100,7 +107,9 @@ fn signed(place: usize) -> i64 {
 }
 
 /// Compares `new` with `old`, which begin at these places of the whole contents.
-fn scan(old: &[u8], new: &[u8], old_base: usize, new_base: usize, out: &mut Writer<'_>) {
+fn scan(old: &[u8], new: &[u8], old_base: usize, new_base: usize, out: &mut Writer<'_>, cancel: &AtomicBool) -> io::Result<()> {
+    let stop = || if cancel.load(Ordering::Relaxed) { Err(cancelled()) } else { Ok(()) };
+    stop()?;
     let suffixes = Suffixes::new(old);
     let agree = |old_at: isize, new_at: usize| usize::try_from(old_at).ok().and_then(|at| old.get(at)) == Some(&new[new_at]);
     // The current run: where it began in both.
@@ -121,6 +130,7 @@ fn scan(old: &[u8], new: &[u8], old_base: usize, new_base: usize, out: &mut Writ
                 score = 0;
                 continue;
             }
+            stop()?;
             found = suffixes.longest(&new[scan..]);
             while counted < scan + found.1 {
                 score += usize::from(agree(counted.cast_signed() + shift, counted));
@@ -164,7 +174,7 @@ fn scan(old: &[u8], new: &[u8], old_base: usize, new_base: usize, out: &mut Writ
         };
         out.run(old_base + last_old, new_base + last_new, forward, gap - forward - backward);
         if done {
-            return;
+            return Ok(());
         }
         (last_new, last_old) = (scan - backward, found.0 - backward);
         scan += found.1;
@@ -310,6 +320,24 @@ mod tests {
         assert!(round_trip(&noise, &noise) < 40);
         round_trip(&[], &noise);
         round_trip(&noise, &noise[..1]);
+    }
+
+    #[test]
+    fn a_cancelled_comparison_ends() {
+        // Nothing in common: every place of the new content is searched for.
+        let noise =
+            |seed: u64| -> Vec<u8> { (0..400_000u64).map(|i| ((i + seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 51) as u8).collect() };
+        let (old, new) = (noise(0), noise(1 << 40));
+        assert_eq!(difference_until(&old, &new, &AtomicBool::new(true)).unwrap_err().kind(), io::ErrorKind::Interrupted);
+        let cancel = AtomicBool::new(false);
+        let result = std::thread::scope(|threads| {
+            let work = threads.spawn(|| (0..).find_map(|_| difference_until(&old, &new, &cancel).err()));
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            cancel.store(true, Ordering::Relaxed);
+            work.join().unwrap()
+        });
+        assert_eq!(result.unwrap().kind(), io::ErrorKind::Interrupted);
+        assert_eq!(difference_until(&old, &new[..999], &AtomicBool::new(false)).unwrap(), difference(&old, &new[..999]));
     }
 
     proptest! {

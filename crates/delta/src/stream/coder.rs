@@ -25,12 +25,15 @@ pub enum Coder {
     Mix,
     /// Context mixing of differences beside old bytes.
     Sparse,
+    /// The same with fewer contexts, faster.
+    FastSparse,
 }
 
 /// Numbers of LZMA coders begin here, by filter; the window's logarithm is added.
 const LZMA: [(u8, Filter); 3] = [(32, Filter::None), (64, Filter::X86), (96, Filter::Arm64)];
 const MIX: u8 = 128;
 const SPARSE: u8 = 129;
+const FAST_SPARSE: u8 = 130;
 
 impl Coder {
     /// The coder with this number.
@@ -40,6 +43,7 @@ impl Coder {
             0 => Some(Self::Raw),
             MIX => Some(Self::Mix),
             SPARSE => Some(Self::Sparse),
+            FAST_SPARSE => Some(Self::FastSparse),
             _ if windows.contains(&u32::from(number)) => Some(Self::Zstd(number)),
             _ => LZMA.iter().find_map(|&(first, filter)| {
                 let window = number.checked_sub(first).filter(|window| windows.contains(&u32::from(*window)))?;
@@ -48,7 +52,7 @@ impl Coder {
         }
     }
 
-    /// Its number: 0 for raw, the window's logarithm for zstd, that plus 32, 64 or 96 for LZMA by filter, 128 and 129 for mixing.
+    /// Its number: 0 for raw, the window's logarithm for zstd, that plus 32, 64 or 96 for LZMA by filter, 128 to 130 for mixing.
     pub fn number(self) -> u8 {
         match self {
             Self::Raw => 0,
@@ -56,6 +60,7 @@ impl Coder {
             Self::Lzma(filter, window) => window + LZMA.iter().find(|(_, known)| *known == filter).map_or(0, |(first, _)| *first),
             Self::Mix => MIX,
             Self::Sparse => SPARSE,
+            Self::FastSparse => FAST_SPARSE,
         }
     }
 
@@ -67,11 +72,12 @@ impl Coder {
             Self::Zstd(window) => (1u64 << window).min(raw_len) + (2 * (128 << 10)).min(2 * raw_len) + (160 << 10),
             Self::Lzma(_, window) => lzma::memory(window, raw_len),
             Self::Mix => bytes::memory(raw_len),
-            Self::Sparse => sparse::MEMORY,
+            Self::Sparse => sparse::memory::<{ sparse::STRONG }>(),
+            Self::FastSparse => sparse::memory::<{ sparse::FAST }>(),
         }
     }
 
-    /// A reader of the `raw_len` decoded bytes. Differences are not read like this: [`Coder::Sparse`] is refused.
+    /// A reader of the `raw_len` decoded bytes. Differences are not read like this: the sparse coders are refused.
     pub(super) fn decode<'a>(self, coded: impl BufRead + Send + 'a, raw_len: u64) -> io::Result<Box<dyn Read + Send + 'a>> {
         Ok(match self {
             Self::Raw => Box::new(coded),
@@ -82,7 +88,9 @@ impl Coder {
             }
             Self::Lzma(filter, window) => lzma::decode(coded, raw_len, window, filter)?,
             Self::Mix => Box::new(bytes::Reader::new(coded, raw_len)?),
-            Self::Sparse => return Err(io::Error::new(io::ErrorKind::InvalidData, "a stream is coded as differences that has none")),
+            Self::Sparse | Self::FastSparse => {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a stream is coded as differences that has none"));
+            }
         })
     }
 }
@@ -155,7 +163,7 @@ mod tests {
     #[test]
     fn numbers_come_back() {
         let known: Vec<_> = (0..=u8::MAX).filter_map(|number| Coder::from_number(number).map(|coder| (number, coder))).collect();
-        assert_eq!(known.len(), 1 + 14 * 4 + 2);
+        assert_eq!(known.len(), 1 + 14 * 4 + 3);
         assert!(known.iter().all(|(number, coder)| coder.number() == *number));
     }
 }

@@ -23,7 +23,7 @@ pub enum Filter {
 /// How much memory a window of two to this many bytes needs with its tables.
 pub(super) fn memory(window_log: u8, raw_len: u64) -> u64 {
     // The window, the probabilities of at most 2^4 literal contexts, and the input buffer.
-    (1u64 << window_log).min(raw_len.max(4096)) + (2 * 0x300 << 4) + (32 << 10) + (64 << 10)
+    (1u64 << window_log).min(raw_len.max(4096)) + ((2 * 0x300) << 4) + (32 << 10) + (64 << 10)
 }
 
 /// Codes all of `bytes`.

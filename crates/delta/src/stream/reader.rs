@@ -18,10 +18,14 @@ struct Part<'a> {
     coded: Box<dyn Read + Send + 'a>,
 }
 
+/// Coded bytes of a section that is opened.
+type Coded<'a> = BufReader<io::Take<Box<dyn Read + Send + 'a>>>;
+
 /// A section that is read.
 enum Inner<'a> {
     Bytes(BufReader<Box<dyn Read + Send + 'a>>),
-    Sparse(Box<sparse::Reader<BufReader<io::Take<Box<dyn Read + Send + 'a>>>>>),
+    Sparse(Box<sparse::Reader<Coded<'a>, { sparse::STRONG }>>),
+    Fast(Box<sparse::Reader<Coded<'a>, { sparse::FAST }>>),
 }
 
 /// One stream.
@@ -75,6 +79,7 @@ impl<'a> StreamReader<'a> {
         let read = match &mut self.inner {
             Inner::Bytes(inner) => inner.read(&mut buf[..wanted])?,
             Inner::Sparse(inner) => inner.read(&mut buf[..wanted], old)?,
+            Inner::Fast(inner) => inner.read(&mut buf[..wanted], old)?,
         };
         if read == 0 {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("stream {:?} is shorter than it says", self.stream)));
@@ -97,6 +102,7 @@ impl<'a> Part<'a> {
         let coded = BufReader::with_capacity(STEP, self.coded.take(len));
         Ok(match coder {
             Coder::Sparse => Inner::Sparse(Box::new(sparse::Reader::new(coded, raw_len))),
+            Coder::FastSparse => Inner::Fast(Box::new(sparse::Reader::new(coded, raw_len))),
             _ => Inner::Bytes(BufReader::with_capacity(STEP, coder.decode(coded, raw_len)?)),
         })
     }

@@ -36,7 +36,7 @@ impl Coded {
             Coder::Lzma(..) => self.bytes.len() as u64 * LZMA_BYTE + self.raw_len,
             Coder::Mix => self.raw_len * MIX_BYTE,
             // Counted when it is chosen.
-            Coder::Sparse => 0,
+            Coder::Sparse | Coder::FastSparse => 0,
         }
     }
 }

@@ -19,8 +19,14 @@ const PART: usize = 32 << 20;
 /// The window of such parts, at most; the memory for all windows over their number of bytes.
 const PART_WINDOW_LOG: u32 = 22;
 const PART_SHARE: u64 = 3;
-/// Whoever reads may always take this long, in nanoseconds.
-const TIME: u64 = 250_000_000;
+/// Whoever reads may always take this long, in nanoseconds: starting takes longer.
+const TIME: u64 = 10_000_000;
+/// Of the 25 nanoseconds that a new byte may take, these are for decoding; the rest is for addresses, digests and copies.
+const NEW_BYTE: u64 = 15;
+/// What a bit of mixed differences takes, by strong and fast model, and any byte of them.
+const STRONG_BIT: u64 = 80;
+const FAST_BIT: u64 = 35;
+const ZERO_BYTE: u64 = 1;
 
 /// Where the bytes of one stream went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +52,8 @@ pub struct Written {
 
 /// Differences, by mixing and, in case they are not sparse at all, by zstd.
 struct Differences {
-    mix: sparse::Writer,
+    mix: sparse::Writer<{ sparse::STRONG }>,
+    fast: sparse::Writer<{ sparse::FAST }>,
     zstd: zstd::stream::write::Encoder<'static, Strip<Vec<u8>>>,
     raw: u64,
 }
@@ -116,12 +123,13 @@ impl StreamsWriter {
                 return Ok(());
             }
             let zstd = coder::zstd(Strip::new(Vec::new()), 9, self.part_window_log.min(20), None)?;
-            buffer.differences = Some(Box::new(Differences { mix: sparse::Writer::new(), zstd, raw: 0 }));
+            buffer.differences = Some(Box::new(Differences { mix: sparse::Writer::new(), fast: sparse::Writer::new(), zstd, raw: 0 }));
             let (held, beside) = (std::mem::take(&mut buffer.held), std::mem::take(&mut buffer.beside));
             return self.put_beside(&held, &beside);
         }
         if let Some(coding) = &mut buffer.differences {
             coding.mix.put(differences, old)?;
+            coding.fast.put(differences, old)?;
             coding.zstd.write_all(differences)?;
             coding.raw += differences.len() as u64;
         }
@@ -164,8 +172,7 @@ impl StreamsWriter {
 
     /// Codes all streams, for whoever makes `new` bytes of them: the slow coders are used only as far as they do not hold it up.
     pub fn finish_for(mut self, memory: u64, new: u64) -> io::Result<Written> {
-        // Of the 25 nanoseconds that a new byte may take, most; the rest is for digests and copies.
-        let mut time = new.saturating_mul(18).saturating_add(TIME);
+        let mut time = new.saturating_mul(NEW_BYTE).saturating_add(TIME);
         self.code_parts(1)?;
         let mut written = Written { sections: Vec::new(), bytes: Vec::new(), sizes: Vec::new() };
         let mut packed = Vec::new();
@@ -251,17 +258,17 @@ impl StreamsWriter {
 impl Differences {
     /// By mixing if that is shorter and not too slow to read; `time` becomes less by what it takes.
     fn finish(self, time: &mut u64) -> io::Result<Coded> {
-        const BIT: u64 = 100;
-        const BYTE: u64 = 3;
-        let needed = self.mix.work() * BIT + self.raw * BYTE;
-        let (mixed, frame) = (self.mix.finish()?, self.zstd.finish()?.inner);
-        let (coder, bytes) = if mixed.len() < frame.len() && needed <= *time {
-            *time -= needed;
-            (Coder::Sparse, mixed)
-        } else {
-            (Coder::Zstd(coder::window_number(20)), frame)
-        };
-        Ok(Coded { coder, raw_len: self.raw, bytes })
+        let costs = [(Coder::Sparse, self.mix.work() * STRONG_BIT), (Coder::FastSparse, self.fast.work() * FAST_BIT)];
+        let (mixed, frame) = ([self.mix.finish()?, self.fast.finish()?], self.zstd.finish()?.inner);
+        let raw_len = self.raw;
+        for ((coder, needed), bytes) in costs.into_iter().zip(mixed) {
+            let needed = needed + raw_len * ZERO_BYTE;
+            if bytes.len() < frame.len() && needed <= *time {
+                *time -= needed;
+                return Ok(Coded { coder, raw_len, bytes });
+            }
+        }
+        Ok(Coded { coder: Coder::Zstd(coder::window_number(20)), raw_len, bytes: frame })
     }
 }
 
@@ -369,7 +376,11 @@ mod tests {
         writer.put_beside(&dense, &dense).unwrap();
         writer.put(Stream::Seek, &noise(900_000, 3)).unwrap();
         let written = writer.finish_for(u64::MAX, 0).unwrap();
-        assert!(written.sections.iter().all(|section| !matches!(section.coder, Coder::Mix | Coder::Sparse)), "{:?}", written.sections);
+        assert!(
+            written.sections.iter().all(|section| !matches!(section.coder, Coder::Mix | Coder::Sparse | Coder::FastSparse)),
+            "{:?}",
+            written.sections
+        );
         assert_eq!(read(&written, Stream::Difference), dense);
     }
 
@@ -397,7 +408,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn foreign_sections_end(number in prop_oneof![Just(44u8), Just(76), Just(108), Just(128), Just(129), Just(17)], coded in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn foreign_sections_end(number in prop_oneof![Just(44u8), Just(76), Just(108), Just(128), Just(129), Just(130), Just(17)], coded in proptest::collection::vec(any::<u8>(), 0..200)) {
             let coder = Coder::from_number(number).unwrap();
             for stream in [Stream::Difference, Stream::Program, Stream::Pack] {
                 let sections = [Section { stream, coder, raw_len: 3000, len: coded.len() as u64 }];

@@ -74,6 +74,12 @@ impl Debug {
         Ok(debug)
     }
 
+    /// Where the first field begins that is no less than so many bytes into the information.
+    pub(super) fn next(&self, within: u64) -> Option<u64> {
+        let within = u32::try_from(within).ok()?;
+        self.fields.get(self.fields.partition_point(|field| field >> 3 < within)).map(|field| u64::from(field >> 3))
+    }
+
     /// The field that begins so many bytes into the information, and where its unit begins.
     pub(super) fn field(&self, within: u64) -> Option<(Item, u64)> {
         let within = u32::try_from(within).ok()?;

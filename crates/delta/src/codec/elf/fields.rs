@@ -55,7 +55,32 @@ impl Form {
 }
 
 /// What was found: how many bytes were understood, and the fields in them.
-pub(super) type Found = (usize, [Option<Field>; 3]);
+pub(super) enum Found {
+    Nothing,
+    One(usize, Field),
+    /// An unwinding entry, and what a language adds to it.
+    Entry(usize, [Field; 2], Option<Field>),
+}
+
+impl Found {
+    /// Bytes that were understood, 0 when nothing was found.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::One(len, _) | Self::Entry(len, ..) => *len,
+        }
+    }
+
+    /// The fields in the order of their places.
+    pub(super) fn fields(&self) -> impl Iterator<Item = &Field> {
+        let (fields, own): (&[Field], _) = match self {
+            Self::Nothing => (&[], &None),
+            Self::One(_, field) => (std::slice::from_ref(field), &None),
+            Self::Entry(_, fields, own) => (fields, own),
+        };
+        fields.iter().chain(own)
+    }
+}
 
 /// Looks for fields from place to place.
 pub(super) struct Finder<'a> {
@@ -69,11 +94,22 @@ pub(super) struct Finder<'a> {
     pages: [Option<u64>; 32],
 }
 
-const NONE: Found = (0, [None; 3]);
+const NONE: Found = Found::Nothing;
 
 fn one(len: usize, field: Field) -> Found {
-    (len, [Some(field), None, None])
+    Found::One(len, field)
 }
+
+/// Bytes that an x86 field with its opcode may begin with.
+const X86: [bool; 256] = {
+    let mut known = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        known[byte] = matches!(byte, 0xe8 | 0xe9 | 0x0f) || byte & 0xc7 == 5;
+        byte += 1;
+    }
+    known
+};
 
 impl<'a> Finder<'a> {
     pub(super) fn new(program: &'a Program, debug: &'a Debug) -> Self {
@@ -89,9 +125,30 @@ impl<'a> Finder<'a> {
 
     /// These bytes are behind.
     pub(super) fn pass(&mut self, bytes: &[u8]) {
-        for byte in bytes {
+        for byte in &bytes[bytes.len().saturating_sub(8)..] {
             self.before = self.before << 8 | u64::from(*byte);
         }
+    }
+
+    /// How many of the first `bytes` begin nothing for sure: [`find`](Self::find) would find nothing there and note nothing.
+    pub(super) fn skip(&self, part: &Part, bytes: &[u8], here: u64, within: u64) -> usize {
+        // To the next of these places in rows of so many bytes.
+        let to = |at: u64, row: u64, places: &[u64]| {
+            let at = at % row;
+            let next = places.iter().copied().chain([row]).find(|place| *place >= at).unwrap_or(row);
+            usize::try_from(next - at).unwrap_or(0)
+        };
+        let skip = match (part.holds, self.program.machine) {
+            (Holds::Code, Machine::X86) => return bytes.iter().position(|byte| X86[usize::from(*byte)]).unwrap_or(bytes.len()),
+            (Holds::Code, Machine::Arm) | (Holds::Constants, _) => to(here, 4, &[0]),
+            (Holds::Relocations, _) => to(within, 24, &[0, 12, 16]),
+            (Holds::Symbols, _) => to(within, 24, &[0, 8]),
+            (Holds::Unwind | Holds::UnwindTable, _) => to(within, 4, &[0]),
+            (Holds::Words, _) => to(within, 8, &[0]),
+            (Holds::Debug, _) => self.debug.next(within).map_or(bytes.len(), |next| usize::try_from(next - within).unwrap_or(bytes.len())),
+            (Holds::Addresses, _) => 0,
+        };
+        skip.min(bytes.len())
     }
 
     /// What begins here: `bytes` at this address, so many bytes into their part. A length of 0 when it is nothing known.
@@ -265,7 +322,7 @@ impl<'a> Finder<'a> {
             _ => None,
         };
         let own = own.map(|target| Field { at: 17, form: Form::Near { after: 17 }, kind: Use::Own, target });
-        (if own.is_some() { 21 } else { 16 }, [Some(entry), Some(code), own])
+        Found::Entry(if own.is_some() { 21 } else { 16 }, [entry, code], own)
     }
 
     fn unwind_table(&self, bytes: &[u8], within: u64) -> Found {

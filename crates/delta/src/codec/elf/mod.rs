@@ -16,6 +16,7 @@ mod scan;
 mod targets;
 
 use std::io::{self, Cursor, SeekFrom};
+use std::sync::atomic::AtomicBool;
 
 use self::debug::Debug;
 use self::fields::{AHEAD, Finder};
@@ -32,7 +33,7 @@ use crate::varint;
 /// Runs of one content: whoever applies holds them all.
 const RUNS: usize = 1 << 16;
 /// Bytes of memory that applying needs at most beside buffers.
-pub const MEMORY: u64 = targets::MEMORY + debug::MEMORY + (RUNS * (size_of::<Run>() + size_of::<u32>())) as u64 + (64 << 10);
+pub const MEMORY: u64 = targets::MEMORY + debug::MEMORY + (RUNS * (size_of::<Run>() + map::MEMORY)) as u64 + (64 << 10);
 /// Buffers must be longer than this.
 const BUFFER: usize = 2 * AHEAD;
 
@@ -46,13 +47,13 @@ pub fn is_program(start: &[u8]) -> bool {
     start.len() > HEAD && Program::parse(&start[..HEAD]).is_some()
 }
 
-/// Compares two programs; `None` when they are none, or applying would not give the new one.
-pub fn difference(old: &[u8], new: &[u8]) -> io::Result<Option<Difference>> {
+/// Compares two programs; `None` when they are none, or applying would not give the new one. An error soon after `cancel` is set.
+pub fn difference(old: &[u8], new: &[u8], cancel: &AtomicBool) -> io::Result<Option<Difference>> {
     if !is_program(old) || !is_program(new) {
         return Ok(None);
     }
     let (Some(normal_old), Some(normal_new)) = (normal::normal(old)?, normal::normal(new)?) else { return Ok(None) };
-    let mut found = bidiff::difference(&normal_old, &normal_new);
+    let mut found = bidiff::difference_until(&normal_old, &normal_new, cancel)?;
     drop((normal_old, normal_new));
     let Ok(runs) = read_runs(&mut Parts([&found.add, &found.insert, &found.seek]), old.len() as u64, new.len() as u64) else {
         return Ok(None);
@@ -64,7 +65,7 @@ pub fn difference(old: &[u8], new: &[u8]) -> io::Result<Option<Difference>> {
     let mut cursor = Cursor::new(old);
     let Some(known) = Old::read(&mut cursor, old.len() as u64)? else { return Ok(None) };
     let Some(program) = Program::parse(&new[..HEAD]) else { return Ok(None) };
-    let mut scan = known.scan(program, &map, &runs, Way::Make);
+    let mut scan = known.scan(program, &map, Way::Make);
     for (run, next) in runs.iter().zip(runs.iter().skip(1).map(|run| run.new as usize).chain([new.len()])) {
         let (from, at, len) = (run.old as usize, run.new as usize, run.len as usize);
         let start = found.differences.len();
@@ -163,7 +164,7 @@ fn rebuild(
                     let done = held.min(HEAD - head.len());
                     plain(Way::Apply, &old[..done], &mut new[..done]);
                     head.extend_from_slice(&new[..done]);
-                    scan = known.after(&head, &map, runs)?;
+                    scan = known.after(&head, &map)?;
                     done
                 }
             };
@@ -178,7 +179,7 @@ fn rebuild(
             read(What::New, &mut buffers.new[..len], &[])?;
             if scan.is_none() {
                 head.extend_from_slice(&buffers.new[..len.min(HEAD - head.len())]);
-                scan = known.after(&head, &map, runs)?;
+                scan = known.after(&head, &map)?;
             }
             out(&buffers.new[..len])
         })?;
@@ -204,17 +205,17 @@ impl Old {
         Ok(Some(Self { program, parts, debug }))
     }
 
-    fn scan<'a>(&'a self, new: Program, map: &'a Map, runs: &'a [Run], way: Way) -> Scan<'a> {
-        Scan::new(Targets::new(&self.program, new, map, runs), Finder::new(&self.program, &self.debug), &self.parts, way)
+    fn scan<'a>(&'a self, new: Program, map: &'a Map, way: Way) -> Scan<'a> {
+        Scan::new(Targets::new(&self.program, new, map), Finder::new(&self.program, &self.debug), &self.parts, way)
     }
 
     /// Once the first bytes of the new content are there.
-    fn after<'a>(&'a self, head: &[u8], map: &'a Map, runs: &'a [Run]) -> io::Result<Option<Scan<'a>>> {
+    fn after<'a>(&'a self, head: &[u8], map: &'a Map) -> io::Result<Option<Scan<'a>>> {
         if head.len() < HEAD {
             return Ok(None);
         }
         let new = Program::parse(head).ok_or_else(|| invalid("addresses in what is no program"))?;
-        Ok(Some(self.scan(new, map, runs, Way::Apply)))
+        Ok(Some(self.scan(new, map, Way::Apply)))
     }
 }
 

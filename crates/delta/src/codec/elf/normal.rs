@@ -27,10 +27,18 @@ pub(super) fn normal(content: &[u8]) -> io::Result<Option<Vec<u8>>> {
             let end = end.min(content.len());
             while at < end {
                 let done = (at - start) as u64;
-                let (len, found) = finder.find(part, &content[at..end], address + done, done);
-                found.iter().flatten().for_each(|field| each(part, at + field.at, field));
-                finder.pass(&content[at..(at + len.max(1)).min(end)]);
-                at += len.max(1);
+                let skip = finder.skip(part, &content[at..end], address + done, done);
+                finder.pass(&content[at..at + skip]);
+                at += skip;
+                if at == end {
+                    break;
+                }
+                let done = (at - start) as u64;
+                let found = finder.find(part, &content[at..end], address + done, done);
+                found.fields().for_each(|field| each(part, at + field.at, field));
+                let len = found.len().max(1);
+                finder.pass(&content[at..(at + len).min(end)]);
+                at += len;
             }
         }
     };

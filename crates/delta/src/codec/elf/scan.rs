@@ -3,7 +3,7 @@
 //! Both sides do this over the same old bytes in the same order. The maker turns new bytes into differences, whoever applies turns
 //! differences into new bytes; what both learn on the way is the same.
 
-#![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "fields hold the low bits of what they stand for")]
+#![expect(clippy::cast_possible_truncation, reason = "fields hold the low bits of what they stand for")]
 
 use super::fields::{AHEAD, Field, Finder, Form, arm_branch, arm_page};
 use super::program::{FILE, LINE, Part};
@@ -65,14 +65,23 @@ impl<'a> Scan<'a> {
             };
             let from = at;
             while at < stop {
-                let done = (at - from) as u64;
-                let (len, fields) = self.finder.find(part, &old[at..end], old_address + done, place - part.start + done);
-                let len = len.max(1);
+                let within = |at: usize| (at - from) as u64;
+                // Most bytes are no part of a field: they go together.
+                let skip = self.finder.skip(part, &old[at..stop], old_address + within(at), place - part.start + within(at));
+                plain(self.way, &old[at..at + skip], &mut data[at..at + skip]);
+                self.finder.pass(&old[at..at + skip]);
+                at += skip;
+                if at == stop {
+                    break;
+                }
+                let done = within(at);
+                let found = self.finder.find(part, &old[at..end], old_address + done, place - part.start + done);
+                let len = found.len().max(1);
                 let mut next = at;
-                for field in fields.into_iter().flatten() {
+                for field in found.fields() {
                     let begin = at + field.at;
                     plain(self.way, &old[next..begin], &mut data[next..begin]);
-                    next = begin + self.field(&field, &old[begin..], &mut data[begin..], new_address + done);
+                    next = begin + self.field(field, &old[begin..], &mut data[begin..], new_address + done);
                 }
                 plain(self.way, &old[next..at + len], &mut data[next..at + len]);
                 self.finder.pass(&old[at..at + len]);
@@ -86,37 +95,37 @@ impl<'a> Scan<'a> {
     fn field(&mut self, field: &Field, old: &[u8], data: &mut [u8], here: u64) -> usize {
         let Field { form, kind, target, .. } = *field;
         let guess = self.targets.guess(kind, target);
-        let sign = |value: u32| i64::from(value.cast_signed());
+        let sign = |value: u64| i64::from((value as u32).cast_signed());
         let became = match form {
             Form::Near { after } => {
                 let base = here.wrapping_add(after);
-                let value = self.four(data, guess.wrapping_sub(base) as u32);
+                let value = self.number::<4>(data, guess.wrapping_sub(base));
                 base.wrapping_add_signed(sign(value))
             }
             Form::Back { after } => {
                 let base = here.wrapping_add(after);
-                let value = self.four(data, base.wrapping_sub(guess) as u32);
-                base.wrapping_sub(u64::from(value))
+                let value = self.number::<4>(data, base.wrapping_sub(guess));
+                base.wrapping_sub(value)
             }
             Form::Table => {
                 let base = self.targets.new.unwind_table;
-                let value = self.four(data, guess.wrapping_sub(base) as u32);
+                let value = self.number::<4>(data, guess.wrapping_sub(base));
                 base.wrapping_add_signed(sign(value))
             }
-            Form::Whole => self.eight(data, guess),
+            Form::Whole => self.number::<8>(data, guess),
             Form::From { base } => {
                 let base = FILE.wrapping_add(self.targets.place(base));
-                let value = self.four(data, guess.wrapping_sub(base) as u32);
-                base.wrapping_add(u64::from(value))
+                let value = self.number::<4>(data, guess.wrapping_sub(base));
+                base.wrapping_add(value)
             }
             Form::Index { base } => {
                 let base = FILE.wrapping_add(self.targets.place(base));
-                let value = self.four(data, (guess.wrapping_sub(base).cast_signed() / 24) as u32);
-                base.wrapping_add(24 * u64::from(value))
+                let value = self.number::<4>(data, (guess.wrapping_sub(base).cast_signed() / 24).cast_unsigned());
+                base.wrapping_add(24 * value)
             }
             Form::Line => {
-                let value = self.two(data, guess as u16);
-                LINE | u64::from(value)
+                let value = self.number::<2>(data, guess);
+                LINE | value
             }
             Form::Branch { low, len } => {
                 let value = self.bits(old, data, ((1 << len) - 1) << low, (guess.wrapping_sub(here) >> 2 << low) as u32);
@@ -140,57 +149,24 @@ impl<'a> Scan<'a> {
         form.len()
     }
 
-    /// Four bytes that are expected to be `guess`: what they are.
-    fn four(&self, data: &mut [u8], guess: u32) -> u32 {
-        let data: &mut [u8; 4] = (&mut data[..4]).try_into().expect("four bytes");
-        let value = u32::from_le_bytes(*data);
-        match self.way {
-            Way::Make => {
-                let by = value.wrapping_sub(guess);
-                *data = (by << 1 ^ (by.cast_signed() >> 31).cast_unsigned()).to_le_bytes();
-                value
-            }
+    /// `N` bytes that are expected to be those of `guess`: the number that they are.
+    fn number<const N: usize>(&self, data: &mut [u8], guess: u64) -> u64 {
+        let data: &mut [u8; N] = (&mut data[..N]).try_into().expect("as many bytes");
+        let mut bytes = [0; 8];
+        bytes[..N].copy_from_slice(data);
+        let given = u64::from_le_bytes(bytes);
+        // What of a number is beyond its bytes does not count.
+        let unused = 64 - 8 * N as u32;
+        let short = |value: u64| value << unused >> unused;
+        let (value, put) = match self.way {
+            Way::Make => (given, zigzag((given.wrapping_sub(guess) << unused).cast_signed() >> unused)),
             Way::Apply => {
-                let actual = (value >> 1 ^ (value & 1).wrapping_neg()).wrapping_add(guess);
-                *data = actual.to_le_bytes();
-                actual
+                let value = short(unzigzag(given).cast_unsigned().wrapping_add(guess));
+                (value, value)
             }
-        }
-    }
-
-    /// Two bytes, likewise.
-    fn two(&self, data: &mut [u8], guess: u16) -> u16 {
-        let data: &mut [u8; 2] = (&mut data[..2]).try_into().expect("two bytes");
-        let value = u16::from_le_bytes(*data);
-        match self.way {
-            Way::Make => {
-                let by = value.wrapping_sub(guess);
-                *data = (by << 1 ^ (by.cast_signed() >> 15).cast_unsigned()).to_le_bytes();
-                value
-            }
-            Way::Apply => {
-                let actual = (value >> 1 ^ (value & 1).wrapping_neg()).wrapping_add(guess);
-                *data = actual.to_le_bytes();
-                actual
-            }
-        }
-    }
-
-    /// Eight bytes, likewise.
-    fn eight(&self, data: &mut [u8], guess: u64) -> u64 {
-        let data: &mut [u8; 8] = (&mut data[..8]).try_into().expect("eight bytes");
-        let value = u64::from_le_bytes(*data);
-        match self.way {
-            Way::Make => {
-                *data = zigzag(value.wrapping_sub(guess).cast_signed()).to_le_bytes();
-                value
-            }
-            Way::Apply => {
-                let actual = unzigzag(value).cast_unsigned().wrapping_add(guess);
-                *data = actual.to_le_bytes();
-                actual
-            }
-        }
+        };
+        data.copy_from_slice(&put.to_le_bytes()[..N]);
+        value
     }
 
     /// An instruction whose bits under `mask` are expected to be those of `bits`, and the others as they were, likewise.

@@ -1,6 +1,6 @@
 //! What an old address became: as the runs say, and as fields decoded before tell.
 
-use super::map::{Map, Run};
+use super::map::Map;
 use super::program::{FILE, LINE, Program, Segment};
 
 /// What kind of field refers to an address. Each kind has its own luck with the ways to guess.
@@ -48,7 +48,6 @@ pub(super) struct Targets<'a> {
     pub old: &'a Program,
     pub new: Program,
     map: &'a Map,
-    runs: &'a [Run],
     exact: Vec<Seen>,
     near: Vec<Seen>,
     last: [i64; USES],
@@ -61,12 +60,11 @@ pub(super) struct Targets<'a> {
 const WAYS: usize = 5;
 
 impl<'a> Targets<'a> {
-    pub(super) fn new(old: &'a Program, new: Program, map: &'a Map, runs: &'a [Run]) -> Self {
+    pub(super) fn new(old: &'a Program, new: Program, map: &'a Map) -> Self {
         Self {
             old,
             new,
             map,
-            runs,
             exact: vec![Seen::default(); 1 << EXACT_LOG],
             near: vec![Seen::default(); 1 << NEAR_LOG],
             last: [0; USES],
@@ -121,7 +119,7 @@ impl<'a> Targets<'a> {
 
     /// The new place of a byte of the old file.
     pub(super) fn place(&self, old: u64) -> u64 {
-        let place = u32::try_from(old).map(|old| self.map.place(self.runs, old).0);
+        let place = u32::try_from(old).map(|old| self.map.place(old).0);
         place.map_or(old, i64::cast_unsigned)
     }
 
@@ -130,7 +128,7 @@ impl<'a> Targets<'a> {
         if address >= FILE
             && let Ok(offset) = u32::try_from(address - FILE)
         {
-            let (place, covered) = self.map.place(self.runs, offset);
+            let (place, covered) = self.map.place(offset);
             return (FILE.wrapping_add_signed(place), covered);
         }
         let Some(index) = self.old.segment(address) else { return (address, false) };
@@ -139,7 +137,7 @@ impl<'a> Targets<'a> {
         if within < segment.file_size
             && let Ok(offset) = u32::try_from(segment.offset + within)
         {
-            let (place, covered) = self.map.place(self.runs, offset);
+            let (place, covered) = self.map.place(offset);
             let address = u64::try_from(place).map_or(FILE, |place| self.new.stretch(place).0);
             if address < FILE {
                 return (address, covered);

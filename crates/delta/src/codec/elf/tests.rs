@@ -135,7 +135,7 @@ fn a_longer_function_costs_little() {
     for machine in [62, 183] {
         let make = |changed| file(machine, &vec![(".text", 1, 6, functions(7, machine, changed))]);
         let (old, new) = (make(usize::MAX), make(3));
-        let found = difference(&old, &new).unwrap().expect("both are programs");
+        let found = difference(&old, &new, &AtomicBool::new(false)).unwrap().expect("both are programs");
         assert_eq!(applied(&old, new.len(), &found, 4096).unwrap(), new);
         let (ours, plain) = (cost(&found), cost(&bidiff::difference(&old, &new)));
         assert!(ours * 2 < plain, "{ours} bytes, and {plain} without addresses");
@@ -149,7 +149,7 @@ fn others_are_no_programs() {
         let mut other = program.clone();
         other[at] = byte;
         assert!(!is_program(&other), "byte {at}");
-        assert_eq!(difference(&program, &other).unwrap(), None);
+        assert_eq!(difference(&program, &other, &AtomicBool::new(false)).unwrap(), None);
     }
     assert!(is_program(&program));
     assert!(!is_program(&program[..HEAD]));
@@ -224,7 +224,7 @@ proptest! {
         let old = file(machine, &any_sections(seed, machine, len));
         let mut new = file(machine, &any_sections(if other { seed + 1 } else { seed }, machine, len + seed as usize % 40));
         edit(&mut new, &edits);
-        let found = difference(&old, &new).unwrap().expect("both are programs");
+        let found = difference(&old, &new, &AtomicBool::new(false)).unwrap().expect("both are programs");
         for buffer in [buffer, 1 << 16] {
             prop_assert!(applied(&old, new.len(), &found, buffer).unwrap() == new);
         }
@@ -234,7 +234,7 @@ proptest! {
     fn foreign_bytes_do_no_harm(seed in any::<u64>(), edits in edits(), head in proptest::collection::vec((0usize..300, any::<u8>()), 0..6), which in 0usize..5, at in any::<prop::sample::Index>(), byte in any::<u8>()) {
         let mut old = file(62, &any_sections(seed, 62, 300));
         let new = file(62, &any_sections(seed + 1, 62, 300));
-        let mut found = difference(&old, &new).unwrap().expect("both are programs");
+        let mut found = difference(&old, &new, &AtomicBool::new(false)).unwrap().expect("both are programs");
         edit(&mut old, &edits);
         for (at, byte) in head {
             old[at] = byte;

@@ -1,8 +1,9 @@
 //! Guessing one bit from several contexts.
 //!
 //! Each context has a slot: a probability, how often it was met, and a check against others that share its place. The stretched
-//! probabilities are added up with weights; two sets of weights are used, each chosen by a small number of the caller's, and the
-//! guess is between theirs. After the bit is known, slots and weights move towards it.
+//! probabilities are added up with weights; two sets of weights are used (with fewer than eight contexts
+//! the first only), each chosen by a small number of the
+//! caller's, and the guess is between theirs. After the bit is known, slots and weights move towards it.
 
 use std::io;
 
@@ -50,6 +51,9 @@ pub(super) struct Place<'a, const N: usize> {
 }
 
 impl<const N: usize> Engine<N> {
+    /// Sets of weights in use.
+    const SETS: usize = if N < 8 { 1 } else { 2 };
+
     /// With two to `slots_log` slots, sets of `weights`, and counts up to `limit`, at most 63.
     pub(super) fn new(slots_log: u32, weights: [usize; 2], limit: u32) -> Self {
         let rates = std::array::from_fn(|count| (2 << 16) / (2 * i32::try_from(count).unwrap_or(0) + 3));
@@ -71,36 +75,36 @@ impl<const N: usize> Engine<N> {
     /// Codes one bit.
     #[inline]
     pub(super) fn bit<B: Bits>(&mut self, bits: &mut B, place: &Place<'_, N>, known: bool) -> io::Result<bool> {
-        let mask = u32::try_from(self.slots.len() - 1).unwrap_or(0);
+        let table = &mut self.slots[..];
         let mut places = [0usize; N];
         let mut slots = [0u32; N];
         let mut inputs = [0i32; N];
         for i in 0..N {
             let hash = place.lines[i];
             let at = match place.step {
-                Some(step) => hash & mask & !15 | step & 15,
-                None => hash & mask,
+                Some(step) => hash & !15 | step & 15,
+                None => hash,
             };
-            places[i] = at as usize;
+            places[i] = at as usize & (table.len() - 1);
             let check = (hash >> 16) & CHECK;
-            let slot = self.slots[places[i]];
+            let slot = table[places[i]];
             slots[i] = if slot & CHECK == check { slot } else { FRESH | check };
             // What was never met has nothing to say.
             inputs[i] = if slots[i] & COUNT == 0 { 0 } else { self.curve.stretch(slots[i] >> 16) };
         }
         let mut sums = [0i32; 2];
-        for (sum, (weights, &which)) in sums.iter_mut().zip(self.weights.iter().zip(&place.weights)) {
+        for (sum, (weights, &which)) in sums.iter_mut().zip(self.weights.iter().zip(&place.weights)).take(Self::SETS) {
             let weighted = weights[which].iter().zip(&inputs).map(|(weight, input)| i64::from(*weight) * i64::from(*input));
             *sum = i32::try_from((weighted.sum::<i64>() >> 16).clamp(-SUM, SUM)).unwrap_or(0);
         }
-        let p = self.curve.squash((sums[0] + sums[1]) >> 1);
+        let p = self.curve.squash(if Self::SETS == 2 { (sums[0] + sums[1]) >> 1 } else { sums[0] });
         let bit = bits.bit(p.unsigned_abs(), known)?;
         self.work += 1;
         let target = if bit { 65_535 } else { 0 };
-        for (sum, (weights, &which)) in sums.iter().zip(self.weights.iter_mut().zip(&place.weights)) {
+        for (sum, (weights, &which)) in sums.iter().zip(self.weights.iter_mut().zip(&place.weights)).take(Self::SETS) {
             let error = target - self.curve.squash(*sum);
             for (weight, input) in weights[which].iter_mut().zip(&inputs) {
-                *weight = weight.saturating_add((input * error + (1 << (LEARN - 1))) >> LEARN);
+                *weight = weight.wrapping_add((input * error + (1 << (LEARN - 1))) >> LEARN);
             }
         }
         for (slot, at) in slots.iter().zip(places) {
@@ -108,7 +112,7 @@ impl<const N: usize> Engine<N> {
             let p = i32::from(u16::try_from(slot >> 16).unwrap_or(0));
             let moved = (i64::from(target - p) * i64::from(self.rates[count as usize])) >> 16;
             let p = (p + i32::try_from(moved).unwrap_or(0)).clamp(EDGE, 65_535 - EDGE).unsigned_abs();
-            self.slots[at] = p << 16 | slot & CHECK | (count + 1).min(self.limit);
+            table[at & (table.len() - 1)] = p << 16 | slot & CHECK | (count + 1).min(self.limit);
         }
         Ok(bit)
     }
