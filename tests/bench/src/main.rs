@@ -1,0 +1,21 @@
+//! The benchmarks: see the library.
+
+use anyhow::Result;
+use clap::Parser;
+use skerry_bench::{delta, rank};
+
+/// Bundles beside other tools, and the ranking of bases beside real bundles.
+#[derive(Debug, Parser)]
+enum Command {
+    /// All tools on pairs of images
+    Delta(delta::DeltaArgs),
+    /// The base that is chosen beside the best one
+    Rank(rank::RankArgs),
+}
+
+fn main() -> Result<()> {
+    match Command::parse() {
+        Command::Delta(args) => delta::run(&args),
+        Command::Rank(args) => rank::run(&args),
+    }
+}
