@@ -8,7 +8,7 @@ WORKLOADS ?= $(CURDIR)/.work/workloads
 BENCH := $(or $(CARGO_TARGET_DIR),target)/release
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test demo workloads lint bench bench-delta bench-rank footprint clean
+.PHONY: help setup build test demo workloads lint bench bench-delta bench-rank check-aarch64 test-slow footprint clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,12 @@ bench-rank: bench-workloads ## the base that is chosen beside the best one: TARG
 .PHONY: bench-workloads
 bench-workloads: setup
 	python3 tests/workloads/build.py --missing --out $(WORKLOADS) $(PAIRS:first=S1)
+
+check-aarch64: bench-workloads ## bundles applied by code for aarch64, under qemu: PAIRS="S2 S3"
+	@scripts/check-aarch64 $(WORKLOADS) $(PAIRS)
+
+test-slow: setup ## members over 2 GiB and layers over 4 GiB, some minutes
+	cargo test --locked --release -p skerry-delta --features slow --test large
 
 footprint: build ## memory, size and idle traffic of the agent against SPECIFICATION.md
 	cargo test --locked -p skerry-tests --test footprint -- --nocapture
