@@ -31,6 +31,8 @@ def name(length, odd):
 def member(odd, long, huge):
     info = tarfile.TarInfo(name(rng.choice([1, 20, 99, 100, 101, 155, 256, 300] if long else [1, 20, 60, 99]), odd))
     info.type = rng.choice([tarfile.REGTYPE] * 6 + [tarfile.AREGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.CONTTYPE])
+    if info.type == tarfile.AREGTYPE and len(os.fsencode(info.name)) > 99:
+        info.type = tarfile.REGTYPE                    # tarfile takes one whose name is cut at a slash for a folder
     info.mode, info.mtime = rng.randrange(0o10000), rng.choice([0, 1, 1700000000, 2**33 - 1] + ([2**33, 2**40] if huge else []))
     info.uid, info.gid = (rng.choice([0, 1000, 2**21 - 1] + ([2**21, 2**31] if huge else [])) for _ in 'ug')
     info.uname, info.gname = rng.choice(['', 'root', 'x' * 31]), rng.choice(['', 'wheel'])
@@ -49,14 +51,15 @@ for number in range(36):
     extra = {'comment': 'global'} if form == tarfile.PAX_FORMAT and number % 2 else None
     with tarfile.open(fileobj=out, mode='w', format=form, encoding='utf-8', errors='surrogateescape', pax_headers=extra) as tar:
         for _ in range(40):
-            info, content = member(number % 4 > 1, not plain, not plain)
+            info, content = member(number % 4 > 1 and not plain, not plain, not plain)
             if form == tarfile.PAX_FORMAT and rng.random() < 0.3:
                 info.pax_headers = {'mtime': '1700000000.123456789', 'SCHILY.xattr.user.note': 'x' * rng.randrange(300)}
             tar.addfile(info, io.BytesIO(content))
     data = out.getvalue()
     # Odd ends: no zeros, one block of them, more than any program writes, bytes after them, a cut within the last block.
-    end = [data, data.rstrip(b'\0') + b'\0' * 100, data + b'\0' * 12345, data + b'after the end', data[:-700], data[:len(data) // 2]][number // 3 % 6]
-    open(f'{folder}/py{number:02}.tar', 'wb').write(end)
+    end = number // 3 % 6
+    data = [data, data.rstrip(b'\0') + b'\0' * 100, data + b'\0' * 12345, data + b'after the end', data[:-700], data[:len(data) // 2]][end]
+    open(f'{folder}/{"cut" if end in (1, 4, 5) else "py"}{number:02}.tar', 'wb').write(data)
 
 tree = folder + '/tree'
 os.makedirs(tree + '/' + 'd' * 90 + '/' + 'e' * 90)
@@ -172,14 +175,27 @@ fn what_real_programs_write() {
         let said: Vec<_> = said.lines().collect();
         // A sparse member is not modelled, and its size is another thing; what is not modelled is not compared.
         if !name.starts_with("sparse") && raw == 0 {
-            assert_eq!(members, said, "{name}");
-            compared += members.len();
+            // Of what is cut the two may tell the last one differently.
+            let (most, least) = (members.len().max(said.len()), members.len().min(said.len()));
+            let first = members.iter().zip(&said).position(|(own, said)| own != said);
+            assert!(
+                first.is_none_or(|at| name.starts_with("cut") && at + 1 >= most),
+                "{name}: member {first:?}: {:?} {:?}",
+                members.get(first.unwrap_or(0)),
+                said.get(first.unwrap_or(0))
+            );
+            assert!(most - least <= usize::from(name.starts_with("cut")), "{name}: {} members of {}", members.len(), said.len());
+            compared += least;
         }
         if name.starts_with("gnu") {
             assert_eq!(raw, 0, "{name}: all of it is modelled");
         }
+        if name.starts_with("py") {
+            let after = if tar.ends_with(b"after the end") { 13 } else { 0 };
+            assert_eq!((members.len(), raw), (40, after), "{name}");
+        }
     }
-    assert!(compared > 1000, "{compared}");
+    assert!(compared > 800, "{compared}");
     // And as patches: of each archive from the one before.
     let mut before: Option<&Vec<u8>> = None;
     for (name, tar) in &archives {
