@@ -1,18 +1,19 @@
-//! Foreign streams applied to a known layer: no panic, no more bytes than the layer may have, memory as libFuzzer bounds it.
+//! Foreign streams applied to a known layer: no panic, no more bytes than the layer may have, memory as libFuzzer bounds it. Most streams
+//! are plain bytes here; the target `coders` has the others.
 #![no_main]
 
 use std::io::Cursor;
 
 use libfuzzer_sys::fuzz_target;
 use skerry_delta::apply::Applier;
-use skerry_delta::stream::StreamsReader;
+use skerry_delta::stream::{Coder, StreamsReader};
 use skerry_fuzz::{CONFIGS, OLD, layer, sections};
 
 /// Bytes that the layer may have.
 const SIZE: u64 = 256 * 1024;
 
 fuzz_target!(|data: &[u8]| {
-    let (sections, bytes) = sections(data);
+    let (sections, bytes) = sections(data, |coder| coder == Coder::Sparse);
     // A node refuses what needs more than it has before it reads anything.
     if StreamsReader::memory(&sections) > 32 << 20 {
         return;

@@ -37,15 +37,15 @@ pub fn put(out: &mut Vec<u8>, stream: Stream, coder: Coder, raw_len: u64, coded:
     }
 }
 
-/// Reads the sections; a number that is none is taken as the nearest that is one, so that few changes are without effect.
-pub fn sections(mut data: &[u8]) -> (Vec<Section>, Vec<&[u8]>) {
+/// Reads the sections, of coders that `takes` names; others are taken as plain bytes, so that few changes are without effect.
+pub fn sections(mut data: &[u8], takes: impl Fn(Coder) -> bool) -> (Vec<Section>, Vec<&[u8]>) {
     let (mut sections, mut bytes) = (Vec::new(), Vec::new());
     while let Some((head, rest)) = data.split_first_chunk::<HEAD>() {
         let [stream, coder, more_low, more_high, len_low, len_high] = *head;
         let len = usize::from(u16::from_le_bytes([len_low, len_high])).min(rest.len());
         let (coded, after) = rest.split_at(len);
         let stream = Stream::from_number(stream % 32).unwrap_or(Stream::Flags);
-        let coder = Coder::from_number(coder).unwrap_or(Coder::Raw);
+        let coder = Coder::from_number(coder).filter(|coder| takes(*coder)).unwrap_or(Coder::Raw);
         let more = if coder == Coder::Raw { 0 } else { u64::from(u16::from_le_bytes([more_low, more_high])) };
         sections.push(Section { stream, coder, raw_len: len as u64 + more, len: len as u64 });
         bytes.push(coded);

@@ -35,9 +35,10 @@ fn main() -> io::Result<()> {
         // As it stands in a bundle, and with every stream as plain bytes.
         let mut coded = Vec::new();
         for (section, bytes) in patch.written.sections.iter().zip(&patch.written.bytes) {
+            coded.clear();
             put(&mut coded, section.stream, section.coder, section.raw_len, bytes);
+            write("coders", &format!("{name}-{:?}", section.stream), &coded)?;
         }
-        write("patch", &format!("{name}-coded"), &coded)?;
         let mut streams = StreamsReader::open(&patch.written.sections, |i| Ok(Box::new(Cursor::new(patch.written.bytes[i].clone()))))?;
         let mut plain = Vec::new();
         for stream in Stream::ALL {

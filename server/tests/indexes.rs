@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use skerry_plan::base::Estimator;
 use skerry_server::builds::{BundleMaker, MakeOrder, Maker};
 use skerry_server::store::{ImageRef, StoredImage};
 use skerry_wire::api::TokenRequest;

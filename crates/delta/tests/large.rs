@@ -98,8 +98,8 @@ impl Seek for Reader {
 }
 
 /// The bytes of the patch, after every byte of what it makes was compared.
-fn round_trip(old: Option<&Tar>, new: &Tar) -> usize {
-    let old: Vec<Box<dyn LayerSource>> = old.map(|tar| Box::new(tar.layer()) as _).into_iter().collect();
+fn round_trip(old: &Tar, new: &Tar) -> usize {
+    let old: Vec<Box<dyn LayerSource>> = vec![Box::new(old.layer())];
     let sources: Vec<_> = old.iter().map(|layer| &**layer).collect();
     let target = new.layer();
     let input = Input { config: b"{}", base_config: None, known: &[], new: &[&target], old: &sources };
@@ -125,15 +125,15 @@ fn round_trip(old: Option<&Tar>, new: &Tar) -> usize {
 
 #[test]
 fn members_over_2_gib_in_a_layer_over_4_gib() {
-    let old = Tar::new(&[("first", 5 * GIB / 2 + 7, 1), ("second", 2 * GIB + 1, 2), ("small", 1000, 3)], 1_700_000_000);
+    let old = Tar::new(&[("first", 2 * GIB + 7, 1), ("second", 2 * GIB + 1, 2), ("small", 1000, 3)], 1_700_000_000);
     // The first grows and has other marks, the second is moved, the last is new.
-    let new = Tar::new(&[("first", 5 * GIB / 2 + 99, 4), ("moved/second", 2 * GIB + 1, 2), ("new", 700, 5)], 1_700_000_100);
+    let new = Tar::new(&[("first", 2 * GIB + 99, 4), ("moved/second", 2 * GIB + 1, 2), ("new", 700, 5)], 1_700_000_100);
     assert!(new.size > 4 * GIB);
     let index = LayerIndex::build(&new.layer(), &Silent, &AtomicBool::new(false)).unwrap();
     assert_eq!((index.size(), index.files()), (new.size, 3));
-    let full = round_trip(None, &new);
-    let patch = round_trip(Some(&old), &new);
-    let same = round_trip(Some(&new), &new);
-    println!("full {full}, patch {patch}, same {same} bytes");
-    assert!(same < 200 && patch < full, "{same} {patch} {full}");
+    let patch = round_trip(&old, &new);
+    let same = round_trip(&new, &new);
+    println!("patch {patch}, same {same} bytes");
+    // Marks of eight bytes, and zeros.
+    assert!(same < 200 && patch < 100_000, "{same} {patch}");
 }

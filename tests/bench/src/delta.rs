@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, ensure};
 
 use crate::image::Image;
 use crate::pairs::{self, Pair};
@@ -84,6 +84,7 @@ pub fn run(args: &DeltaArgs) -> Result<()> {
     let mut digests = Digests::open(&args.work.join("digests.json"));
     let all = pairs::read(&args.workloads)?;
     let wanted = pairs::select(all.clone(), &args.pairs)?;
+    let mut failed = Vec::new();
     for pair in &wanted {
         for tool in Tool::ALL {
             let named = args.tool.is_empty() || args.tool.iter().any(|word| tool.name().contains(word.as_str()));
@@ -95,16 +96,33 @@ pub fn run(args: &DeltaArgs) -> Result<()> {
                 continue;
             }
             eprintln!("{} {} ...", pair.name, tool.name());
-            let outcome = one(pair, tool, &args.work).with_context(|| format!("pair {}", pair.name))?;
-            eprintln!("{} {}: {outcome:?}", pair.name, tool.name());
-            results.put(key, outcome)?;
+            match one(pair, tool, &args.work) {
+                Ok(outcome) => {
+                    eprintln!("{} {}: {outcome:?}", pair.name, tool.name());
+                    results.put(key, outcome)?;
+                }
+                // The others go on; it is tried again by the next run.
+                Err(error) => {
+                    eprintln!("{} {}: {error:#}", pair.name, tool.name());
+                    failed.push(format!("{} {}", pair.name, tool.name()));
+                }
+            }
         }
+        // A run takes hours: what is known so far can be read.
+        write(&all, &results, &mut digests, &args.page)?;
     }
+    println!("{}", write(&all, &results, &mut digests, &args.page)?);
+    ensure!(failed.is_empty(), "these failed: {}", failed.join(", "));
+    Ok(())
+}
+
+/// Writes the page and the plot of all that is known; gives the page.
+fn write(pairs: &[Pair], results: &Results<Outcome>, digests: &mut Digests, folder: &Path) -> Result<String> {
     let mut rows = Vec::new();
-    for pair in all {
-        let mut row = Row::new(pair)?;
+    for pair in pairs {
+        let mut row = Row::new(pair.clone())?;
         for tool in Tool::ALL {
-            if let Some(outcome) = results.get(&key(&row.pair, tool, &mut digests)?) {
+            if let Some(outcome) = results.get(&key(&row.pair, tool, digests)?) {
                 row.tools.insert(tool, outcome.clone());
             }
         }
@@ -112,12 +130,11 @@ pub fn run(args: &DeltaArgs) -> Result<()> {
             rows.push(row);
         }
     }
-    fs::create_dir_all(&args.page)?;
+    fs::create_dir_all(folder)?;
     let text = page::text(&rows);
-    fs::write(args.page.join("delta.md"), &text)?;
-    fs::write(args.page.join("delta.svg"), plot::svg(&rows))?;
-    println!("{text}");
-    Ok(())
+    fs::write(folder.join("delta.md"), &text)?;
+    fs::write(folder.join("delta.svg"), plot::svg(&rows))?;
+    Ok(text)
 }
 
 fn key(pair: &Pair, tool: Tool, digests: &mut Digests) -> Result<Key> {

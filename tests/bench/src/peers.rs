@@ -222,7 +222,7 @@ impl Tool {
         let program = self.program()?;
         let run = || Run::new(&program, case.folder);
         let from = format!("--patch-from={}", old.display());
-        let window = size(old)?.next_power_of_two().max(1 << 20).min(1 << 31).to_string();
+        let window = size(old)?.next_power_of_two().clamp(1 << 20, 1 << 31).to_string();
         let (make, apply): (Vec<Run>, Vec<Run>) = match self {
             Self::Rdiff => {
                 let [gzip, gunzip] = [Run::new(find("gzip")?, case.folder), Run::new(find("gzip")?, case.folder)];
