@@ -1,4 +1,6 @@
-//! The benchmarks: see the library.
+//! The benchmarks' command: `delta` runs every tool on every pair, `rank` judges the choice of bases.
+//!
+//! In: folders of workloads, work and pages. Out: pages; what was measured stays in the work folder, so that a run goes on after a cut.
 
 use anyhow::Result;
 use clap::Parser;
