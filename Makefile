@@ -5,12 +5,13 @@ export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin:/sbin
 export SKERRY_BIN_DIR := $(CURDIR)/target/bin
 
 WORKLOADS ?= $(CURDIR)/.work/workloads
+BENCH := $(or $(CARGO_TARGET_DIR),target)/release
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test demo workloads lint bench footprint clean
+.PHONY: help setup build test demo workloads lint bench bench-delta bench-rank check-aarch64 test-slow footprint clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## check what the machine needs, install what is missing
 	@scripts/setup
@@ -35,6 +36,25 @@ lint: ## format, clippy without a warning, licences and bans
 
 bench: build workloads ## bytes over the wire for the workload pairs, with the peers' figures
 	SKERRY_WORKLOADS=$(WORKLOADS) cargo test --locked --release -p skerry-tests --test workloads -- --ignored --nocapture
+
+bench-delta: bench-workloads ## bundles beside other tools on the real pairs: PAIRS="S2 S3", TOOLS="rdiff zstd"
+	@scripts/peers
+	@cargo build --locked --release -p skerry-bench
+	$(BENCH)/skerry-bench delta --workloads $(WORKLOADS) --work .work/bench --page docs/bench $(TOOLS:%=--tool %) $(PAIRS)
+
+bench-rank: bench-workloads ## the base that is chosen beside the best one: TARGETS="appa_s2 appb_old"
+	@cargo build --locked --release -p skerry-bench
+	$(BENCH)/skerry-bench rank --workloads $(WORKLOADS) --work .work/bench --page docs/bench $(TARGETS)
+
+.PHONY: bench-workloads
+bench-workloads: setup
+	python3 tests/workloads/build.py --missing --out $(WORKLOADS) $(PAIRS:first=S1)
+
+check-aarch64: bench-workloads ## bundles applied by code for aarch64, under qemu: PAIRS="S2 S3"
+	@scripts/check-aarch64 $(WORKLOADS) $(PAIRS)
+
+test-slow: setup ## members over 2 GiB and layers over 4 GiB, some minutes
+	cargo test --locked --release -p skerry-delta --features slow --test large
 
 footprint: build ## memory, size and idle traffic of the agent against SPECIFICATION.md
 	cargo test --locked -p skerry-tests --test footprint -- --nocapture

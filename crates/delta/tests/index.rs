@@ -1,7 +1,7 @@
 //! Indexes come back as they were written, foreign bytes are refused, and predictions put bases in the right order.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::Cursor;
+use std::io::{Cursor, Read};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -79,6 +79,47 @@ fn predictions_order_bases() {
     assert!(both <= some, "{both} {some}");
     assert!(moved < 3_000 && edited < 100_000, "{moved} {edited}");
     assert!((180_000..220_000).contains(&some) && (380_000..420_000).contains(&full), "{some} {full}");
+}
+
+/// What making a patch believes instead of reading contents: by number of the file, whatever else is in the layer.
+#[test]
+fn hashes_are_those_of_the_files_in_order() {
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut put = |kind, path: &str, content: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(content.len() as u64);
+        builder.append_data(&mut header, path, content).unwrap();
+    };
+    put(tar::EntryType::Directory, "folder", b"");
+    put(tar::EntryType::Regular, "folder/one", b"1");
+    put(tar::EntryType::Regular, "empty", b"");
+    put(tar::EntryType::Regular, &"long/".repeat(60), &noise(100_000, 1));
+    put(tar::EntryType::Regular, "again", b"1");
+    let mut tar = builder.into_inner().unwrap();
+    // A header that readers take and the model does not.
+    let (start, checksum) = (tar.len() - 1024, 148..156);
+    let one = tar[512..1024].to_vec();
+    tar.splice(start..start, [&one[..], b"2", &[7; 511]].concat());
+    tar[start..start + 512][checksum].copy_from_slice(b"0  7777\0");
+    let layer = TarLayer::new(move || Ok(Cursor::new(tar.clone()))).unwrap();
+    let index = LayerIndex::build(&layer, &Silent, &AtomicBool::new(false)).unwrap();
+    let mut expected = Vec::new();
+    for segment in skerry_delta::source::LayerSource::segments(&layer).unwrap() {
+        if matches!(segment.unwrap(), skerry_delta::source::Segment::File { .. }) {
+            let mut content = Vec::new();
+            let number = u32::try_from(expected.len()).unwrap();
+            skerry_delta::source::LayerSource::open(&layer, number).unwrap().read_to_end(&mut content).unwrap();
+            let digest = ring::digest::digest(&ring::digest::SHA256, &content);
+            expected.push(u64::from_be_bytes(digest.as_ref()[..8].try_into().unwrap()));
+        }
+    }
+    assert!(expected.len() >= 3, "{}", expected.len());
+    assert_eq!(index.hashes(), expected);
+    let back = LayerIndex::read(&written(&index)[..], limit(index.size())).unwrap();
+    assert_eq!(back.hashes(), expected);
+    // SHA-256 of "1" begins so.
+    assert_eq!(expected[0], 0x6b86_b273_ff34_fce1);
 }
 
 #[test]

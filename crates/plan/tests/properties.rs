@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fleet::{group, image_id, job, node, settle, submit};
 use proptest::prelude::*;
+use skerry_plan::base::{self, Built, Estimator};
 use skerry_plan::{Alloc, Fleet, Order, manifest, plan};
-use skerry_wire::Digest;
 use skerry_wire::job::{Constraint, Job, JobType, Operator};
+use skerry_wire::{Digest, ImageId, NodeId};
 
 /// One thing that happens to a fleet.
 #[derive(Debug, Clone)]
@@ -161,5 +162,66 @@ proptest! {
         prop_assert!(!choice.bases.contains(&image_id(1)));
         prop_assert!(choice.bases.iter().all(|b| holder.inventory.contains(b)));
         prop_assert!(choice.bases.is_sorted());
+    }
+
+    /// Whatever the prices: a node holds all bases of its bundle, no node pays more than for one that is ready, the
+    /// order of the nodes does not show, and all together pay no more, the builds included, than with the full bundle for all.
+    #[test]
+    fn sharing_is_sound(
+        inventories in prop::collection::vec(prop::collection::btree_set(2u8..=4, 0..4), 1..12),
+        prices in prop::collection::btree_map(prop::collection::btree_set(2u8..=4, 0..4), 1_000u64..1_000_000, 4..9),
+        ready in prop::option::of((prop::collection::btree_set(2u8..=4, 0..3), 1_000u64..1_000_000)),
+    ) {
+        let fleet = fleet::fleet([]);
+        let prices: BTreeMap<Vec<ImageId>, u64> = prices.into_iter().map(|(set, bytes)| (ids(set), bytes)).collect();
+        let built: Vec<_> = ready.into_iter().map(|(set, bytes)| Built { bases: ids(set), bytes }).collect();
+        let holders: Vec<_> = (1u8..).zip(inventories).map(|(n, inventory)| {
+            let mut holder = node(n, "default", 0);
+            holder.inventory = ids(inventory).into_iter().collect();
+            holder
+        }).collect();
+        let nodes: Vec<_> = holders.iter().collect();
+        let prices = Prices(prices);
+        let shared = base::share(&image_id(1), &nodes, &fleet.images, &built, &prices);
+        let backwards: Vec<_> = nodes.iter().rev().copied().collect();
+        prop_assert_eq!(&base::share(&image_id(1), &backwards, &fleet.images, &built, &prices), &shared);
+        prop_assert_eq!(shared.len(), nodes.len());
+        for holder in &holders {
+            let choice = &shared[&holder.id];
+            prop_assert!(choice.bases.iter().all(|base| holder.inventory.contains(base)));
+            prop_assert!(choice.bases.is_sorted());
+            let mut usable = built.iter().filter(|ready| ready.bases.iter().all(|base| holder.inventory.contains(base)));
+            prop_assert!(usable.all(|ready| choice.bytes <= ready.bytes));
+            let known = built.iter().find(|ready| ready.bases == choice.bases);
+            prop_assert_eq!(choice.built, known.is_some());
+            prop_assert_eq!(choice.bytes, known.map_or_else(|| prices.of(&choice.bases), |ready| ready.bytes));
+        }
+        // At least 64 KiB a build, and a little for the 2 MB of layers.
+        let cost = |choices: &BTreeMap<NodeId, base::Choice>| -> u64 {
+            let builds: BTreeSet<_> = choices.values().filter(|choice| !choice.built).map(|choice| &choice.bases).collect();
+            choices.values().map(|choice| choice.bytes).sum::<u64>() + builds.len() as u64 * 64 * 1024
+        };
+        let whole = built.iter().find(|ready| ready.bases.is_empty()).map_or_else(|| prices.of(&[]), |ready| ready.bytes);
+        let full = holders.len() as u64 * whole + 70_000;
+        prop_assert!(cost(&shared) <= full, "{} {full}", cost(&shared));
+    }
+}
+
+fn ids(set: BTreeSet<u8>) -> Vec<ImageId> {
+    set.into_iter().map(image_id).collect()
+}
+
+/// What each set of bases costs; one that is not listed costs a megabyte.
+struct Prices(BTreeMap<Vec<ImageId>, u64>);
+
+impl Prices {
+    fn of(&self, bases: &[ImageId]) -> u64 {
+        self.0.get(bases).copied().unwrap_or(1_000_000)
+    }
+}
+
+impl Estimator for Prices {
+    fn estimate(&self, _: &ImageId, bases: &[ImageId]) -> Option<u64> {
+        Some(self.of(bases))
     }
 }

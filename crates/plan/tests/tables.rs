@@ -4,6 +4,8 @@
 mod fleet;
 
 use fleet::{fleet as of, group, image_id, job, node, node_id, settle, submit};
+use std::collections::BTreeMap;
+
 use skerry_plan::base::{self, Built, Estimator, NoEstimate};
 use skerry_plan::{Fleet, Order, manifest, price, set};
 use skerry_wire::api::SetState;
@@ -187,6 +189,47 @@ fn bases_are_chosen_by_what_they_save_and_shared() {
     assert_eq!(choose(none, &[]), (vec![], 1_000, false));
     let built = |n: u8, bytes| [Built { bases: vec![image_id(n)], bytes }];
     assert_eq!(choose(far, &built(2, 430_000)), (vec![image_id(2)], 430_000, true));
-    assert_eq!(choose(far, &built(2, 450_000)), (vec![image_id(3)], 400_000, false));
+    // Another build costs as much as 64 KiB.
+    assert_eq!(choose(far, &built(2, 460_000)), (vec![image_id(2)], 460_000, true));
+    assert_eq!(choose(far, &built(2, 470_000)), (vec![image_id(3)], 400_000, false));
     assert_eq!(choose(far, &built(4, 10)), (vec![image_id(3)], 400_000, false));
+}
+
+#[test]
+fn a_fleet_shares_few_bundles() {
+    let fleet = of([]);
+    let mut holders: Vec<_> = (1..=100).map(|n| node(n, "default", 0)).collect();
+    let table: &[(&[u8], u64)] = &[(&[], 1_000_000), (&[2], 100_000), (&[3], 95_000), (&[2, 3], 80_000), (&[4], 900_000)];
+    let share = |holders: &[skerry_plan::Node], built: &[Built]| -> BTreeMap<Vec<u8>, usize> {
+        let nodes: Vec<_> = holders.iter().collect();
+        let choices = base::share(&image_id(1), &nodes, &fleet.images, built, &Table(table));
+        assert_eq!(choices.len(), holders.len());
+        let mut used = BTreeMap::new();
+        for holder in holders {
+            let choice = &choices[&holder.id];
+            assert!(choice.bases.iter().all(|base| holder.inventory.contains(base)));
+            *used.entry(choice.bases.iter().map(|base| base.digest().as_bytes()[0]).collect()).or_default() += 1;
+        }
+        used
+    };
+    // Twenty kilobytes a node are worth a build of 64 KiB for ninety nodes, not for three; and the full bundle is for who has nothing.
+    for (number, holder) in holders.iter_mut().enumerate() {
+        holder.inventory = match number {
+            0..90 => [image_id(2), image_id(4)].into(),
+            90..93 => [image_id(2), image_id(3)].into(),
+            93..99 => [image_id(4)].into(),
+            _ => Default::default(),
+        };
+    }
+    assert_eq!(share(&holders, &[]), [(vec![], 1), (vec![2], 93), (vec![4], 6)].into());
+    // What is ready costs nothing to build.
+    let ready = [Built { bases: vec![image_id(2), image_id(3)], bytes: 80_000 }];
+    assert_eq!(share(&holders, &ready), [(vec![], 1), (vec![2], 90), (vec![2, 3], 3), (vec![4], 6)].into());
+    for holder in &mut holders[..90] {
+        holder.inventory.insert(image_id(3));
+    }
+    assert_eq!(share(&holders, &[]), [(vec![], 1), (vec![2, 3], 93), (vec![4], 6)].into());
+    // Nobody needs the full bundle when all have something.
+    assert_eq!(share(&holders[..93], &[]), [(vec![2, 3], 93)].into());
+    assert!(base::share(&image_id(9), &[&holders[0]], &fleet.images, &[], &NoEstimate).is_empty(), "a target that nobody knows");
 }

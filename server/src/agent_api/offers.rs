@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use skerry_plan::base;
+use skerry_plan::base::{self, Built, Estimator};
 use skerry_wire::api::BuildState;
 use skerry_wire::poll::OfferState;
 use skerry_wire::{Blob, ImageId, NodeId, Timestamp};
@@ -10,7 +10,7 @@ use skerry_wire::{Blob, ImageId, NodeId, Timestamp};
 use crate::app::App;
 use crate::builds::FEATURE;
 use crate::http::Failure;
-use crate::store::{BundleId, ImageRef, Offered};
+use crate::store::{BundleId, ImageRef, Offered, ToChoose};
 
 /// The state of the bundle of an image for a node. What was offered before stays, while the node holds its bases still: what it has
 /// fetched of it is not fetched again.
@@ -49,11 +49,20 @@ async fn choose(app: &Arc<App>, node: NodeId, image: ImageId, now: Timestamp) ->
     }
     let estimator = app.builds.estimator();
     // Reads indexes from the disk.
-    let choice = tokio::task::spawn_blocking(move || {
-        base::choose(&image, &to_choose.node, &to_choose.fleet.images, &to_choose.built, estimator.as_ref())
-    });
-    let choice = choice.await.map_err(Failure::internal)?;
-    let offered = app.store.offer(node, BundleId { target: image, bases: choice.bases }, now).await?;
+    let bases = tokio::task::spawn_blocking(move || bases(&image, &to_choose, estimator.as_ref())).await.map_err(Failure::internal)?;
+    let offered = app.store.offer(node, BundleId { target: image, bases }, now).await?;
     app.builds.wake();
     Ok(Some(offered))
+}
+
+/// The bases of the bundle for a node, chosen together with the other nodes that wait for the image. A bundle that is on its way through
+/// the builder costs no more than one that is ready: nodes that ask one after the other meet on it.
+fn bases(image: &ImageId, to_choose: &ToChoose, estimator: &dyn Estimator) -> Vec<ImageId> {
+    let mut built = to_choose.built.clone();
+    for bases in &to_choose.building {
+        built.extend(estimator.estimate(image, bases).map(|bytes| Built { bases: bases.clone(), bytes }));
+    }
+    let nodes: Vec<_> = std::iter::once(&to_choose.node).chain(&to_choose.waiting).collect();
+    let mut choices = base::share(image, &nodes, &to_choose.fleet.images, &built, estimator);
+    choices.remove(&to_choose.node.id).map_or_else(Vec::new, |choice| choice.bases)
 }

@@ -13,7 +13,7 @@ use skerry_delta::Silent;
 use skerry_delta::source::{LayerSource, Sources};
 use skerry_reconstruct::{ImageSink, LayerInfo, Limits, reconstruct};
 use skerry_trust::KeyRing;
-use skerry_wire::{DiffId, ImageId};
+use skerry_wire::{DiffId, Digest, ImageId};
 
 use super::{MakeError, MakeOrder, Maker, StoredSources};
 use crate::director::Director;
@@ -39,9 +39,23 @@ impl BundleMaker {
 
 impl Maker for BundleMaker {
     fn make(&self, order: &MakeOrder, cancel: &AtomicBool) -> Result<NewObject, MakeError> {
+        match self.attempt(order, order.indexes.clone(), cancel) {
+            // The proof tells a wrong bundle; that its index is wrong is one reason.
+            Err(error) if !order.indexes.is_empty() && !matches!(error, MakeError::Cancelled) => {
+                tracing::warn!(target_image = %order.target.summary.image_id, %error, "a bundle is made again without indexes");
+                self.attempt(order, BTreeMap::new(), cancel)
+            }
+            other => other,
+        }
+    }
+}
+
+impl BundleMaker {
+    /// Makes the bundle, where it believes these indexes, and proves it with the layers alone.
+    fn attempt(&self, order: &MakeOrder, indexes: BTreeMap<DiffId, Digest>, cancel: &AtomicBool) -> Result<NewObject, MakeError> {
         let mut object = self.objects.begin().map_err(|e| failed("beginning the bundle", &e))?;
         {
-            let sources = StoredSources::new(&self.objects, order.bases.iter().chain([&order.target]));
+            let sources = StoredSources::new(&self.objects, order.bases.iter().chain([&order.target])).believe(indexes);
             let layers = open_layers(&sources, order)?;
             let target = Target { config: &order.target.config, layers: pick(&layers, &order.target) };
             let bases: Vec<_> = order

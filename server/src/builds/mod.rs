@@ -7,12 +7,13 @@
 mod maker;
 mod sources;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use skerry_plan::base::Estimator;
-use skerry_wire::Millis;
+use skerry_wire::{DiffId, Digest, Millis};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
@@ -55,6 +56,8 @@ pub struct MakeOrder {
     pub target: StoredImage,
     /// The bases, in the bundle's order.
     pub bases: Vec<StoredImage>,
+    /// Objects of the indexes of the bases' layers, of those that have one.
+    pub indexes: BTreeMap<DiffId, Digest>,
 }
 
 /// Makes and proves bundles. Blocks.
@@ -196,7 +199,13 @@ async fn order(app: &Arc<App>, bundle: &BundleId) -> Result<MakeOrder, MakeError
     }
     let bases = images.split_off(1);
     let target = images.pop().ok_or_else(|| MakeError::Impossible("a bundle without a target".to_owned()))?;
-    Ok(MakeOrder { target, bases })
+    let mut indexes = BTreeMap::new();
+    for layer in bases.iter().flat_map(|base| &base.layers) {
+        if let Some(object) = app.store.layer_index(layer.diff_id).await.map_err(|e| MakeError::Failed(e.to_string()))? {
+            indexes.insert(layer.diff_id, object);
+        }
+    }
+    Ok(MakeOrder { target, bases, indexes })
 }
 
 /// Puts the object in its place and makes the bundle ready; gives its bytes.

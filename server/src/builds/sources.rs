@@ -5,7 +5,8 @@ use std::fs::File;
 use std::io;
 
 use skerry_delta::TarLayer;
-use skerry_delta::source::{LayerSource, Sources};
+use skerry_delta::index::{LayerIndex, limit};
+use skerry_delta::source::{LayerSource, ReadSeek, Segment, Sources};
 use skerry_image::frames::FrameReader;
 use skerry_wire::{DiffId, Digest, ImageId};
 
@@ -18,6 +19,8 @@ pub struct StoredSources {
     objects: Objects,
     configs: BTreeMap<ImageId, Vec<u8>>,
     layers: BTreeMap<DiffId, Digest>,
+    /// Objects of the layers' indexes, of those that are to be believed.
+    indexes: BTreeMap<DiffId, Digest>,
 }
 
 impl StoredSources {
@@ -28,7 +31,29 @@ impl StoredSources {
             configs.insert(image.summary.image_id, image.config.clone());
             layers.extend(image.layers.iter().map(|l| (l.diff_id, l.object)));
         }
-        Self { objects: objects.clone(), configs, layers }
+        Self { objects: objects.clone(), configs, layers, indexes: BTreeMap::new() }
+    }
+
+    /// Believes these indexes: contents of their layers are not read to learn their hashes. What is made then has to be proven.
+    pub fn believe(self, indexes: BTreeMap<DiffId, Digest>) -> Self {
+        Self { indexes, ..self }
+    }
+
+    /// The hashes that a layer's index has, if there is one that can be read and may be that of a layer of `size` bytes.
+    fn hashes(&self, diff_id: &DiffId, size: u64) -> Option<Vec<u64>> {
+        let object = self.indexes.get(diff_id)?;
+        let read = || LayerIndex::read(self.objects.open_object(object)?, limit(size));
+        match read() {
+            Ok(index) if index.size() == size => Some(index.hashes()),
+            Ok(index) => {
+                tracing::warn!(%diff_id, size, of = index.size(), "the index of a layer is that of another one: it is not used");
+                None
+            }
+            Err(error) => {
+                tracing::warn!(%diff_id, %error, "the index of a layer cannot be read: it is not used");
+                None
+            }
+        }
     }
 }
 
@@ -45,7 +70,31 @@ impl Sources for StoredSources {
         let object = *self.layers.get(diff_id).ok_or_else(missing)?;
         let diff_id = *diff_id;
         let open = move || open_frames(&self.objects, &diff_id, &object);
-        Ok(Box::new(TarLayer::new(open)?))
+        let layer = TarLayer::new(open)?;
+        Ok(match self.hashes(&diff_id, layer.size()) {
+            Some(hashes) => Box::new(Indexed { layer, hashes }),
+            None => Box::new(layer),
+        })
+    }
+}
+
+/// A layer, with the hashes that its index has.
+struct Indexed<L> {
+    layer: L,
+    hashes: Vec<u64>,
+}
+
+impl<L: LayerSource> LayerSource for Indexed<L> {
+    fn segments(&self) -> io::Result<Box<dyn Iterator<Item = io::Result<Segment>> + Send + '_>> {
+        self.layer.segments()
+    }
+
+    fn open(&self, file: u32) -> io::Result<Box<dyn ReadSeek + '_>> {
+        self.layer.open(file)
+    }
+
+    fn hashes(&self) -> Option<Vec<u64>> {
+        Some(self.hashes.clone())
     }
 }
 

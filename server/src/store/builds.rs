@@ -51,6 +51,10 @@ pub struct ToChoose {
     pub fleet: Fleet,
     /// Bundles of the image that are ready.
     pub built: Vec<Built>,
+    /// The bases of those that wait to be built, or are.
+    pub building: Vec<Vec<ImageId>>,
+    /// Other nodes that are to have the image; of many some.
+    pub waiting: Vec<Node>,
 }
 
 /// Bundles and what nodes were offered.
@@ -92,6 +96,9 @@ pub trait BuildStore {
     /// The key of the capabilities that admit nodes to objects; `new` becomes it when there is none yet.
     async fn object_key(&self, new: [u8; 32]) -> Result<[u8; 32], StoreError>;
 }
+
+/// Waiting nodes that a choice looks at: enough to see what most of a fleet holds.
+const WAITING: u32 = 32;
 
 /// Time after which a build that failed for good is tried again when a node asks for it.
 const FORGIVEN_AFTER_MS: i64 = 60 * 60 * 1000;
@@ -229,6 +236,26 @@ fn built(c: &Connection, image: ImageId) -> Result<Vec<Built>, StoreError> {
     Ok(built)
 }
 
+fn building(c: &Connection, image: ImageId) -> Result<Vec<Vec<ImageId>>, StoreError> {
+    let mut query = c.prepare_cached("SELECT bases FROM builds WHERE target = ?1 AND state IN ('queued', 'building') ORDER BY bases")?;
+    let rows = query.query_map([image.digest().as_bytes()], |row| row.get::<_, Vec<u8>>(0))?;
+    rows.map(|bases| split(&bases?)).collect()
+}
+
+/// By id, so that nodes that ask one after the other are told alike; the index by node ends the search early while many wait.
+fn waiting(c: &Connection, asking: NodeId, image: ImageId) -> Result<Vec<Node>, StoreError> {
+    let mut query = c.prepare_cached(
+        "SELECT DISTINCT node FROM deployment_rows WHERE image = ?1 AND state IN ('queued', 'in_transit') AND node <> ?2 ORDER BY node LIMIT ?3",
+    )?;
+    let ids = query.query_map((image.digest().as_bytes(), asking.as_bytes(), WAITING), |row| row.get(0).map(NodeId::new))?;
+    let ids: Vec<_> = ids.collect::<Result<_, _>>()?;
+    let mut nodes = Vec::new();
+    for id in ids {
+        nodes.extend(fleet::node(c, id)?);
+    }
+    Ok(nodes)
+}
+
 #[async_trait]
 impl BuildStore for SqliteStore {
     async fn offered(&self, node: NodeId, image: ImageId) -> Result<Option<Offered>, StoreError> {
@@ -243,7 +270,8 @@ impl BuildStore for SqliteStore {
         self.read(move |c| {
             let Some(node) = fleet::node(c, node)? else { return Ok(None) };
             let fleet = Fleet { images: fleet::images(c)?, ..Fleet::default() };
-            Ok(Some(ToChoose { node, fleet, built: built(c, image)? }))
+            let waiting = waiting(c, node.id, image)?;
+            Ok(Some(ToChoose { node, fleet, built: built(c, image)?, building: building(c, image)?, waiting }))
         })
         .await
     }

@@ -128,6 +128,12 @@ impl LayerIndex {
         self.files.len()
     }
 
+    /// For each file in the order of the layer the first eight bytes of the SHA-256 of its content, as a big-endian number: what
+    /// [`LayerSource::hashes`] gives.
+    pub fn hashes(&self) -> Vec<u64> {
+        self.files.iter().map(|file| u64::from_be_bytes(file.hash.to_le_bytes())).collect()
+    }
+
     /// Bytes of memory that it needs, about.
     pub fn memory(&self) -> u64 {
         let of = |file: &File| (size_of::<File>() + file.path.len() + file.sketch.len() * 4) as u64;

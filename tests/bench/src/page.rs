@@ -1,0 +1,194 @@
+//! The page of the benchmark of bundles, as Markdown.
+
+use std::fmt::Write;
+
+use crate::delta::Row;
+use crate::measure::Cost;
+use crate::pairs::{APPLY, INDEXED, MAKE};
+use crate::peers::Tool;
+use crate::results::Outcome;
+
+/// An image that is made of fewer new bytes is no measure of speed.
+const ENOUGH: u64 = 10_000_000;
+
+/// The page.
+pub fn text(rows: &[Row]) -> String {
+    let mut page = String::from(HEAD);
+    page.push_str(&sizes(rows));
+    page.push_str(&bars(rows));
+    page.push_str(&costs(rows));
+    page.push_str(&times(rows));
+    page
+}
+
+const HEAD: &str = "# Bundles beside other tools
+
+Made by `make bench-delta`: all tools on the same `docker save` archives in one run, every result decoded and compared with the target byte
+for byte. Bundles are whole: signature and table of contents included. Times are wall times of one run, and include the start of the program.
+What each peer's bytes are:
+
+- layers: what a registry sends for those that the node lacks; the configuration is not counted;
+- casync: chunks of the archive that the node's store lacks, and the chunk index in zstd -19;
+- rdiff: the delta in gzip -9; the signature that the node sends first is not counted;
+- zstd --patch-from with --long=31; xdelta3 -S lzma with a window over the whole old archive; bsdiff 4.3; bidiff 1.0.0 over the whole
+  archive, its patch in zstd -19.
+
+![Bytes of each tool as a multiple of Skerry's](delta.svg)
+";
+
+/// A number with thin groups of three, as in `12,345`.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+fn sizes(rows: &[Row]) -> String {
+    let tools: Vec<_> =
+        Tool::ALL.into_iter().filter(|tool| *tool != Tool::Indexed && rows.iter().any(|row| row.tools.contains_key(tool))).collect();
+    let mut page = String::from("\n## Bytes\n\n| pair | image |");
+    for tool in &tools {
+        let _ = write!(page, " {} |", tool.name());
+    }
+    let _ = writeln!(page, "\n|---|---:|{}", "---:|".repeat(tools.len()));
+    for row in rows {
+        let _ = write!(page, "| {}, {} | {} |", row.pair.name, row.pair.what, grouped(row.image));
+        for tool in &tools {
+            let cell = match row.tools.get(tool) {
+                Some(Outcome::Done { bytes, .. }) => grouped(*bytes),
+                Some(Outcome::Late) => "not ended in 15 minutes".to_owned(),
+                Some(Outcome::TooBig(bytes)) => format!("needs {} MB of memory", grouped(bytes / 1_000_000)),
+                None if tool.tries(&row.pair.name, row.pair.old.is_none()) => "not run".to_owned(),
+                None => "-".to_owned(),
+            };
+            let _ = write!(page, " {cell} |");
+        }
+        page.push('\n');
+    }
+    page
+}
+
+/// A mark beside what does not hold.
+fn mark(holds: bool) -> &'static str {
+    if holds { "" } else { " **missed**" }
+}
+
+fn bars(rows: &[Row]) -> String {
+    let mut page = String::from(
+        "\n## Against the best peer\n\nRatio: bytes of the bundle to those of the best peer of this run. Of an archive of which a peer did not run, the best may be missing.\n
+| pair | best peer | its bytes | bundle | bar | ratio | bar | goal |\n|---|---|---:|---:|---:|---:|---:|---:|\n",
+    );
+    for row in rows {
+        let (Some(bytes), Some(bar)) = (row.bytes(Tool::Skerry), row.pair.bar()) else { continue };
+        let missed = mark(bytes <= bar.bytes);
+        let _ = write!(page, "| {} |", row.pair.name);
+        let peer = row.best_peer();
+        let incomplete = if row.complete() { "" } else { " (some not run)" };
+        match peer {
+            Some((tool, peer)) => drop(write!(page, " {}{incomplete} | {} |", tool.name(), grouped(peer))),
+            None => page.push_str(" none was run | |"),
+        }
+        let _ = write!(page, " {}{missed} | {} |", grouped(bytes), grouped(bar.bytes));
+        let ratio = peer.map(|(_, peer)| float(bytes) / float(peer));
+        match (ratio, bar.ratio, bar.goal) {
+            (Some(ratio), Some(most), Some(goal)) => {
+                let word = if ratio <= goal { ", goal met" } else { mark(ratio <= most) };
+                let _ = writeln!(page, " {ratio:.4}{word} | {most} | {goal} |");
+            }
+            (Some(ratio), ..) => drop(writeln!(page, " {ratio:.4} | | |")),
+            _ => page.push_str(" | | |\n"),
+        }
+    }
+    page
+}
+
+/// Of a cost that was measured.
+fn done(row: &Row, tool: Tool) -> Option<(Cost, Cost)> {
+    match row.tools.get(&tool)? {
+        Outcome::Done { make, apply, .. } => Some((*make, *apply)),
+        _ => None,
+    }
+}
+
+fn costs(rows: &[Row]) -> String {
+    let mut page = format!(
+        "\n## What it costs\n\nBars: made in under {} s and {} MB; with the old image's index at hand, for S2 and S8, in under {INDEXED} s; applied in under \
+         {} MB of memory (Pss of the process that applies) at 40 MB/s, S6 at 5 MB/s. Images with less than {} MB of new layers say nothing of speed.\n
+| pair | made in | memory | with the index | applied in | speed | memory (Pss) | (RSS) |\n|---|---:|---:|---:|---:|---:|---:|---:|\n",
+        MAKE.0,
+        MAKE.1 / 1_000_000,
+        APPLY / 1_000_000,
+        ENOUGH / 1_000_000
+    );
+    for row in rows {
+        let (Some((make, apply)), Some(bar)) = (done(row, Tool::Skerry), row.pair.bar()) else { continue };
+        let indexed = done(row, Tool::Indexed).map(|(make, _)| format!("{:.2} s{}", make.seconds, mark(make.seconds < INDEXED)));
+        let rate = float(row.made) / apply.seconds;
+        let speed = if row.made < ENOUGH { "-".to_owned() } else { format!("{:.0} MB/s{}", rate / 1e6, mark(rate >= bar.speed)) };
+        let _ = writeln!(
+            page,
+            "| {} | {:.1} s{} | {:.0} MB{} | {} | {:.2} s | {speed} | {:.1} MB{} | {:.1} MB |",
+            row.pair.name,
+            make.seconds,
+            mark(make.seconds < MAKE.0),
+            megabytes(make.rss),
+            mark(make.rss * 1024 < MAKE.1),
+            indexed.unwrap_or_else(|| "-".to_owned()),
+            apply.seconds,
+            megabytes(apply.pss),
+            mark(apply.pss * 1024 < APPLY),
+            megabytes(apply.rss),
+        );
+    }
+    page
+}
+
+fn times(rows: &[Row]) -> String {
+    let mut page = String::from(
+        "\n## Times and memory of all tools\n\n| pair | tool | made in | memory (RSS) | decoded in | memory (RSS) |\n|---|---|---:|---:|---:|---:|\n",
+    );
+    for row in rows {
+        for tool in Tool::ALL {
+            if let Some((make, apply)) = done(row, tool) {
+                let _ = writeln!(
+                    page,
+                    "| {} | {} | {:.1} s | {:.0} MB | {:.1} s | {:.0} MB |",
+                    row.pair.name,
+                    tool.name(),
+                    make.seconds,
+                    megabytes(make.rss),
+                    apply.seconds,
+                    megabytes(apply.rss)
+                );
+            }
+        }
+    }
+    page
+}
+
+fn megabytes(kib: u64) -> f64 {
+    float(kib) * 1024.0 / 1e6
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+pub(crate) fn float(number: u64) -> f64 {
+    number as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_of_three() {
+        for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(grouped(number), text);
+        }
+    }
+}
