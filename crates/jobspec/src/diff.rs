@@ -186,7 +186,7 @@ fn shown(name: &str) -> String {
 // Every struct is taken apart by name, so that a new field cannot be forgotten here.
 
 fn of_job(job: &Job) -> Part {
-    let Job { id, name, kind, priority, node_pool, datacenters, constraints, meta, groups } = job;
+    let Job { id, name, kind, priority, node_pool, datacenters, constraints, meta, groups, .. } = job;
     let mut part = Part { name: format!("job {id:?}"), ..Part::default() };
     part.text("id", id);
     part.text("name", name);
@@ -195,6 +195,8 @@ fn of_job(job: &Job) -> Part {
         match kind {
             JobType::Service => "service",
             JobType::System => "system",
+            JobType::Batch => "batch",
+            JobType::SysBatch => "sysbatch",
         },
     );
     part.plain("priority", priority);
@@ -207,7 +209,7 @@ fn of_job(job: &Job) -> Part {
 }
 
 fn of_group(group: &Group) -> Part {
-    let Group { name, count, constraints, network, restart, meta, tasks } = group;
+    let Group { name, count, constraints, network, restart, meta, tasks, .. } = group;
     let mut part = Part { name: format!("group {name:?}"), ..Part::default() };
     part.plain("count", count);
     part.constraints(constraints);
@@ -242,9 +244,9 @@ fn of_group(group: &Group) -> Part {
 }
 
 fn of_task(task: &Task) -> Part {
-    let Task { name, driver, env, meta, constraints, resources, kill_timeout } = task;
+    let Task { name, driver, env, meta, constraints, resources, kill_timeout, .. } = task;
     let mut part = Part { name: format!("task {name:?}"), ..Part::default() };
-    let Driver::Docker(DockerConfig { image, image_id, command, args, ports, volumes }) = driver;
+    let Driver::Docker(DockerConfig { image, image_id, command, args, ports, volumes, .. }) = driver else { return part };
     part.plain("driver", "docker");
     part.text("config.image", image);
     if let Some(id) = image_id {
@@ -261,7 +263,7 @@ fn of_task(task: &Task) -> Part {
     part.map("env", env);
     part.map("meta", meta);
     part.constraints(constraints);
-    let Resources { cpu, memory, memory_max } = resources;
+    let Resources { cpu, memory, memory_max, .. } = resources;
     part.plain("resources.cpu", format!("{cpu} MHz"));
     part.plain("resources.memory", format!("{memory} MiB"));
     if let Some(most) = memory_max {

@@ -33,7 +33,7 @@ impl Rules {
         if task.kill_timeout.0 > LONGEST_KILL {
             self.error(&at.field("kill_timeout"), format!("{} is longer than 24h", task.kill_timeout), "5s is the default");
         }
-        let Driver::Docker(config) = &task.driver;
+        let Driver::Docker(config) = &task.driver else { return };
         self.docker(&at.field("config"), config, group);
     }
 
@@ -54,7 +54,7 @@ impl Rules {
     }
 
     fn resources(&mut self, at: &At, resources: Resources) {
-        let Resources { cpu, memory, memory_max } = resources;
+        let Resources { cpu, memory, memory_max, .. } = resources;
         if !CPU.contains(&cpu) {
             self.error(&at.field("cpu"), format!("cpu {cpu} is not from {} to {} MHz", CPU.start(), CPU.end()), "100 is the default");
         }
@@ -72,7 +72,7 @@ impl Rules {
     }
 
     fn docker(&mut self, at: &At, config: &DockerConfig, group: &Group) {
-        let DockerConfig { image, image_id, command, args, ports, volumes } = config;
+        let DockerConfig { image, image_id, command, args, ports, volumes, .. } = config;
         let place = at.field("image");
         if let Some((message, help)) = bad_image(image) {
             self.error(&place, message, help);

@@ -78,18 +78,10 @@ pub(crate) fn read_job(reader: &mut Reader<'_>, body: &Body) -> Option<Job> {
         let path = format!("groups.{}", groups.len());
         reader.spans.set(path.as_str(), head(block));
         if let Some(task) = reader.task(block, &format!("{path}.tasks.0")) {
-            groups.push(Group {
-                name: task.name.clone(),
-                count: 1,
-                constraints: Vec::new(),
-                network: Network::default(),
-                restart: RestartPolicy::EDGE,
-                meta: Default::default(),
-                tasks: vec![task],
-            });
+            groups.push(Group::new(&task.name.clone(), vec![task]));
         }
     }
-    Some(Job { id, name, kind, priority, node_pool, datacenters, constraints, meta, groups })
+    Some(Job { id, name, kind, priority, node_pool, datacenters, constraints, meta, groups, ..Job::new("", kind, Vec::new()) })
 }
 
 fn job_type(reader: &mut Reader<'_>, e: &Entries<'_>) -> JobType {
@@ -126,7 +118,7 @@ fn read_group(reader: &mut Reader<'_>, block: &Block, path: &str) -> Option<Grou
     for block in e.blocks("task") {
         tasks.extend(reader.task(block, &format!("{path}.tasks.{}", tasks.len())));
     }
-    Some(Group { name, count, constraints, network, restart, meta, tasks })
+    Some(Group { count, constraints, network, restart, meta, ..Group::new(&name, tasks) })
 }
 
 fn read_network(reader: &mut Reader<'_>, block: &Block, path: &str) -> Network {

@@ -13,7 +13,7 @@ use crate::schema;
 use crate::task_rules::{CPU, MEMORY};
 
 /// Nomad's defaults.
-const RESOURCES: Resources = Resources { cpu: 100, memory: 300, memory_max: None };
+const RESOURCES: Resources = Resources { cpu: 100, memory: 300, memory_max: None, disk: 0 };
 const KILL_TIMEOUT: Millis = Millis::from_secs(5);
 
 impl Reader<'_> {
@@ -39,7 +39,7 @@ impl Reader<'_> {
         let meta = self.map(&e, "meta", &format!("{path}.meta"));
         let constraints = read_constraints(self, &e, &format!("{path}.constraints"));
         let kill_timeout = self.span(&e, "kill_timeout", &format!("{path}.kill_timeout")).unwrap_or(KILL_TIMEOUT);
-        Some(Task { name, driver: Driver::Docker(config), env, meta, constraints, resources, kill_timeout })
+        Some(Task { env, meta, constraints, resources, kill_timeout, ..Task::new(&name, Driver::Docker(config)) })
     }
 
     fn driver(&mut self, e: &super::Entries<'_>, block: &Block, path: &str) {
@@ -88,7 +88,7 @@ impl Reader<'_> {
                 }
             }
         }
-        DockerConfig { image, image_id: None, command, args, ports, volumes }
+        DockerConfig { image, image_id: None, command, args, ports, volumes, ..DockerConfig::default() }
     }
 
     fn resources(&mut self, block: &Block, path: &str) -> Resources {
@@ -98,6 +98,7 @@ impl Reader<'_> {
             cpu: self.number(&e, "cpu", &format!("{path}.cpu"), &CPU).unwrap_or(RESOURCES.cpu),
             memory: self.number(&e, "memory", &format!("{path}.memory"), &MEMORY).unwrap_or(RESOURCES.memory),
             memory_max: self.number(&e, "memory_max", &format!("{path}.memory_max"), &MEMORY),
+            disk: 0,
         }
     }
 }
