@@ -169,6 +169,7 @@ impl Default for Logs {
 /// What runs a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[expect(clippy::large_enum_variant, reason = "most tasks are containers, and a job has few tasks")]
 pub enum Driver {
     /// A container of the node's engine.
     Docker(DockerConfig),
