@@ -28,7 +28,7 @@ impl Clock {
 
     /// Now, suspend included.
     pub(crate) fn now(&self) -> Now {
-        Now { boot: self.boot, ms: boottime_ms() }
+        Now { boot: self.boot, ms: boottime_ms(), wall: None }
     }
 }
 

@@ -4,13 +4,13 @@
 //! images that are needed, and what `status` shows. It promises that a decision is on the disk before it is acted on. Hints from the
 //! engine, new manifests, new images and timers only say "look again"; they carry nothing that is decided on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use skerry_engine::{Engine, EngineError};
-use skerry_reconcile::{Action, Decision, Desired, Failure, Memory, Node, Observed, Policy, Slot, container_label_of, reconcile};
+use skerry_reconcile::{Action, Decision, Desired, Failure, Memory, Node, Observed, Policy, Slot, node_label, reconcile};
 use skerry_wire::node::{Fingerprint, Inventory};
 use skerry_wire::{AllocId, ImageId, NodeId, cbor};
 use tokio::sync::{mpsc, watch};
@@ -178,7 +178,7 @@ impl<E: Engine> Allocator<E> {
 
     /// Looks, decides, remembers, acts. `None` when there was something to do, else how long to wait.
     async fn round(&mut self, node: NodeId, carried: &mut Carried) -> Result<Option<Duration>, RoundError> {
-        let found = self.engine.containers(&container_label_of(&node)).await?;
+        let found = self.engine.containers(&node_label(&node)).await?;
         let mut images: BTreeSet<ImageId> = self.engine.images().await?.into_iter().collect();
         self.reports.1.send_if_modified(|r| r.error.take().is_some());
         replace(&self.inventory, Some(Inventory { images: images.iter().copied().collect() }));
@@ -189,13 +189,21 @@ impl<E: Engine> Allocator<E> {
         let desired = self.ledger.desired();
         let decision = {
             let facts = self.node(node);
+            let facts_disk = self.facts.borrow().disk_free;
             let observed = Observed {
                 node: &facts,
                 policy: &self.policy,
                 images,
-                containers: found.iter().filter_map(observe).collect(),
+                instances: found.iter().filter_map(observe).collect(),
                 failures: carried.failures.clone(),
                 interrupted: carried.interrupted,
+                stopping: BTreeSet::new(),
+                checks: BTreeMap::new(),
+                locked: BTreeSet::new(),
+                silent: None,
+                orders: Vec::new(),
+                disk_free: facts_disk,
+                devices: BTreeSet::new(),
             };
             let wanted = Desired { manifest: desired.manifest.as_ref(), specifications: &desired.specifications };
             reconcile(&wanted, &observed, &carried.memory, self.clock.now())
@@ -257,9 +265,9 @@ impl<E: Engine> Allocator<E> {
             }
             let step = action.step();
             match perform(&self.engine, &self.policy, &self.alloc_folder, action).await {
-                Ok(()) => tracing::info!("{}: {step} {}: {}", action.slot, action.container, action.reason),
+                Ok(()) => tracing::info!("{}: {step} {}: {}", action.slot, action.instance, action.reason),
                 Err(error) => {
-                    tracing::warn!("{}: {step} {} failed: {error}", action.slot, action.container);
+                    tracing::warn!("{}: {step} {} failed: {error}", action.slot, action.instance);
                     failed.insert(&action.slot);
                     // An engine that is away is no fault of the task.
                     if error.engine_is_away() {
@@ -299,6 +307,7 @@ impl<E: Engine> Allocator<E> {
             attributes: facts.attributes.clone(),
             meta: facts.meta.clone(),
             alloc_folder: self.alloc_folder.to_string_lossy().into_owned(),
+            memory_mib: facts.memory_mib,
         }
     }
 }

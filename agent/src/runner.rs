@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use skerry_engine::{ContainerSpec, ContainerState, ContainerStatus, Engine, EngineError, Mount, NetworkMode, PublishedPort};
-use skerry_reconcile::{Action, ActionKind, Bind, BindKind, Container, ContainerPlan, Labels, NetworkPlan, Policy, State};
+use skerry_reconcile::{Action, ActionKind, Bind, BindKind, ContainerPlan, Instance, InstancePlan, Labels, NetworkPlan, Policy, State};
 
 /// Why an action was not done.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +15,9 @@ pub(crate) enum RunError {
     /// The engine said no.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// Only containers are run.
+    #[error("this agent runs containers only")]
+    NoProcesses,
     /// A folder to be mounted cannot be made.
     #[error("cannot make the folder {path}: {source}", path = path.display())]
     Folder {
@@ -42,21 +45,25 @@ impl RunError {
 
 /// Performs one action. The folders of allocations are in `alloc_folder`.
 pub(crate) async fn perform(engine: &impl Engine, policy: &Policy, alloc_folder: &Path, action: &Action) -> Result<(), RunError> {
-    let name = &action.container;
+    let name = &action.instance;
     match &action.kind {
-        ActionKind::Create(plan) => {
-            let spec = container_spec(plan, policy, alloc_folder)?;
-            engine.create(&spec).await?;
-        }
+        ActionKind::Create(plan) => match &**plan {
+            InstancePlan::Container(plan) => {
+                let spec = container_spec(plan, policy, alloc_folder)?;
+                engine.create(&spec).await?;
+            }
+            InstancePlan::Process(_) => return Err(RunError::NoProcesses),
+        },
         ActionKind::Start => engine.start(name).await?,
-        ActionKind::Stop { timeout } => engine.stop(name, timeout.duration()).await?,
+        ActionKind::Stop { timeout, .. } => engine.stop(name, timeout.duration()).await?,
         ActionKind::Remove => engine.remove(name).await?,
+        ActionKind::Write(_) | ActionKind::Signal(_) => return Err(RunError::NoProcesses),
     }
     Ok(())
 }
 
 /// The reconciler's view of a container; none when it is not an agent's, or on its way out.
-pub(crate) fn observe(found: &ContainerState) -> Option<Container> {
+pub(crate) fn observe(found: &ContainerState) -> Option<Instance> {
     let labels = match Labels::from_map(&found.labels) {
         Ok(labels) => labels,
         Err(error) => {
@@ -69,17 +76,18 @@ pub(crate) fn observe(found: &ContainerState) -> Option<Container> {
         ContainerStatus::Running => State::Running,
         // A container starts once per run: its id and last start tell one end from another.
         ContainerStatus::Exited { code, out_of_memory } => {
-            State::Exited { code, out_of_memory, mark: format!("{} {}", found.id, found.started_at) }
+            State::Exited { code: Some(code), out_of_memory, mark: format!("{} {}", found.id, found.started_at) }
         }
         ContainerStatus::Removing => return None,
     };
-    Some(Container { name: found.name.clone(), labels, image: Some(found.image), state })
+    Some(Instance { name: found.name.clone(), labels, image: Some(found.image), state })
 }
 
 /// The engine's words for a plan. Makes the folders that are mounted.
 fn container_spec(plan: &ContainerPlan, policy: &Policy, alloc_folder: &Path) -> Result<ContainerSpec, RunError> {
-    let own = alloc_folder.join(plan.labels.alloc.to_string());
-    let mounts: Result<Vec<Mount>, RunError> = plan.binds.iter().map(|b| mount(b, policy, &own)).collect();
+    let common = &plan.common;
+    let own = alloc_folder.join(common.labels.alloc.to_string());
+    let mounts: Result<Vec<Mount>, RunError> = common.binds.iter().map(|b| mount(b, policy, &own)).collect();
     let (network, ports) = match &plan.network {
         NetworkPlan::Host => (NetworkMode::Host, vec![]),
         NetworkPlan::None => (NetworkMode::None, vec![]),
@@ -89,15 +97,15 @@ fn container_spec(plan: &ContainerPlan, policy: &Policy, alloc_folder: &Path) ->
     };
     Ok(ContainerSpec {
         cmd: plan.command.clone(),
-        env: plan.env.clone(),
-        labels: plan.labels.to_map(),
-        memory_limit: (plan.memory_limit > 0).then_some(plan.memory_limit),
-        memory_reservation: plan.memory_reservation,
-        cpu_shares: Some(plan.cpu_shares),
+        env: common.env.clone(),
+        labels: common.labels.to_map(),
+        memory_limit: (common.memory_limit > 0).then_some(common.memory_limit),
+        memory_reservation: common.memory_reservation,
+        cpu_shares: Some(common.cpu_shares),
         network,
         ports,
         mounts: mounts?,
-        ..ContainerSpec::new(&plan.name, plan.image)
+        ..ContainerSpec::new(&common.name, plan.image)
     })
 }
 

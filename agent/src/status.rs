@@ -238,6 +238,9 @@ fn from_ledger(folder: &Path) -> Result<Status> {
                 reason: last.map_or_else(String::new, |r| r.reason.clone()),
                 restarts: last.map_or(0, |r| r.restarts),
                 ports: version.ports.clone(),
+                healthy: None,
+                until: None,
+                decisions: vec![],
             });
         }
     }

@@ -11,7 +11,7 @@ use skerry_engine::{ContainerStatus, DockerEngine};
 use skerry_testkit::app::WebApp;
 use skerry_testkit::image::Archive;
 use skerry_trust::{SigningKey, envelope};
-use skerry_wire::job::{DockerConfig, Driver, Group, Job, JobType, Network, Port, Resources, RestartMode, RestartPolicy, Task, Volume};
+use skerry_wire::job::{DockerConfig, Driver, Group, Job, JobType, Network, Port, RestartMode, RestartPolicy, Task, Volume};
 use skerry_wire::manifest::{Manifest, ManifestAlloc, Mark, Tombstone};
 use skerry_wire::poll::{AllocStatus, Event};
 use skerry_wire::release::Specification;
@@ -78,10 +78,19 @@ impl Bed {
             })
             .into_iter()
             .collect();
-        let alloc = |d| ManifestAlloc { job: "till".into(), group: "web".into(), index: 0, id, version: counter, specification: d };
+        let alloc = |d| ManifestAlloc {
+            job: "till".into(),
+            group: "web".into(),
+            index: 0,
+            id,
+            version: counter,
+            specification: d,
+            retry: 0,
+            override_lock: false,
+        };
         let allocs = specifications.iter().map(|(d, ..)| alloc(*d)).collect();
         let mark = Mark { root: 1, epoch: 1, counter };
-        let manifest = Manifest { node: self.node, mark, issued_at: Timestamp(0), allocs, tombstones };
+        let manifest = Manifest { node: self.node, mark, issued_at: Timestamp(0), allocs, tombstones, values: Default::default() };
         let bytes = envelope::seal(&self.key, Manifest::PURPOSE, &manifest);
         self.ledger.accept(Accepted { manifest, bytes, specifications }).await.unwrap();
         id
@@ -111,13 +120,13 @@ impl Bed {
 
     async fn containers(&self) -> Vec<skerry_engine::ContainerState> {
         let engine = DockerEngine::connect(Path::new(SOCKET)).unwrap();
-        engine.containers(&container_label_of(&self.node)).await.unwrap()
+        engine.containers(&node_label(&self.node)).await.unwrap()
     }
 }
 
 impl Drop for Bed {
     fn drop(&mut self) {
-        let label = format!("label={}", container_label_of(&self.node));
+        let label = format!("label={}", node_label(&self.node));
         // A main loop that was just told to end may still have a request under way.
         for _ in 0..20 {
             for id in docker(&["ps", "-aq", "--filter", &label]).split_whitespace() {
@@ -171,30 +180,14 @@ fn job(archive: &Archive) -> Job {
         // No task maps the port: it listens on the node's own network, so that the test needs no bridge.
         ports: vec![],
         volumes: vec![Volume { source: "local/seen".into(), destination: "/seen".into(), read_only: true }],
+        ..DockerConfig::default()
     };
-    let task = Task {
-        name: "httpd".into(),
-        driver: Driver::Docker(config),
-        env: BTreeMap::from([("SITE".into(), "${meta.site}:${NOMAD_PORT_http}".into())]),
-        meta: BTreeMap::new(),
-        constraints: vec![],
-        resources: Resources { cpu: 100, memory: 32, memory_max: None },
-        kill_timeout: Millis::from_secs(5),
-    };
+    let env = BTreeMap::from([("SITE".into(), "${meta.site}:${NOMAD_PORT_http}".into())]);
+    let task = Task { env, ..Task::new("httpd", Driver::Docker(config)) };
     let restart = RestartPolicy { attempts: 5, interval: Millis::from_secs(600), delay: Millis(50), mode: RestartMode::Delay };
     let network = Network { ports: vec![Port { label: "http".into(), fixed: None, to: None }], ..Network::default() };
-    let group = Group { name: "web".into(), count: 1, constraints: vec![], network, restart, meta: BTreeMap::new(), tasks: vec![task] };
-    Job {
-        id: "till".into(),
-        name: "till".into(),
-        kind: JobType::Service,
-        priority: 50,
-        node_pool: "default".into(),
-        datacenters: vec!["*".into()],
-        constraints: vec![],
-        meta: BTreeMap::new(),
-        groups: vec![group],
-    }
+    let group = Group { network, restart, ..Group::new("web", vec![task]) };
+    Job::new("till", JobType::Service, vec![group])
 }
 
 /// What the application says of its version.

@@ -139,7 +139,7 @@ async fn resolve(client: &Client, root: &TrustedRoot, job: &Job, plan: &PlanRepl
     let mut ids = proposed.into_iter();
     for group in &mut ours.groups {
         for task in &mut group.tasks {
-            let skerry_wire::job::Driver::Docker(config) = &mut task.driver;
+            let skerry_wire::job::Driver::Docker(config) = &mut task.driver else { continue };
             config.image_id = ids.next().flatten();
         }
     }

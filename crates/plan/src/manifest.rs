@@ -56,7 +56,7 @@ pub fn content<'a>(
         .filter_map(|a| {
             let specification = specification(&a.job, a.version)?;
             let Alloc { job, group, index, id, version, .. } = a.clone();
-            Some(ManifestAlloc { job, group, index, id, version, specification })
+            Some(ManifestAlloc { job, group, index, id, version, specification, retry: 0, override_lock: false })
         })
         .collect();
     Content { allocs, tombstones }

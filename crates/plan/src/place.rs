@@ -231,8 +231,8 @@ impl<'a> Planner<'a> {
             }
             for group in &desired.job.groups {
                 match desired.job.kind {
-                    JobType::System => self.place_system(desired, group),
-                    JobType::Service => self.place_service(desired, group),
+                    JobType::System | JobType::SysBatch => self.place_system(desired, group),
+                    JobType::Service | JobType::Batch => self.place_service(desired, group),
                 }
             }
         }
@@ -343,7 +343,7 @@ impl<'a> Planner<'a> {
 /// Allocations that a group asks for: over the fleet for a service, on each node (0 or 1) for a system job.
 fn wanted_count(desired: &JobVersion, group: &Group) -> u32 {
     match desired.job.kind {
-        JobType::Service => group.count,
-        JobType::System => group.count.min(1),
+        JobType::Service | JobType::Batch => group.count,
+        JobType::System | JobType::SysBatch => group.count.min(1),
     }
 }

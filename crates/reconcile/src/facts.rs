@@ -6,10 +6,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use skerry_wire::manifest::{Manifest, ManifestAlloc, Tombstone};
 use skerry_wire::release::Specification;
-use skerry_wire::{AllocId, BootId, Digest, ImageId, NodeId};
+use skerry_wire::{AllocId, BootId, Digest, ImageId, Millis, NodeId, Timestamp};
 
-use crate::container::Labels;
 use crate::decision::Step;
+use crate::instance::Labels;
 use crate::policy::Policy;
 
 /// A place that an allocation takes on a node. At any time at most one version runs in it.
@@ -49,6 +49,9 @@ pub struct Now {
     pub boot: BootId,
     /// Milliseconds, suspend included (`CLOCK_BOOTTIME`).
     pub ms: u64,
+    /// The time of day, when the node has reason to trust it: a fresh signed answer of the server in this boot, or a synchronised
+    /// system clock. Only what is timed by its nature looks at it.
+    pub wall: Option<Timestamp>,
 }
 
 /// What is wanted: everything here was signed by keys that the node trusts.
@@ -69,12 +72,71 @@ pub struct Observed<'a> {
     pub policy: &'a Policy,
     /// Images in the engine that are checked and on disk.
     pub images: BTreeSet<ImageId>,
-    /// Containers of this node's agent, whatever their state.
-    pub containers: Vec<Container>,
+    /// Containers and processes of this node's agent, whatever their state.
+    pub instances: Vec<Instance>,
     /// Actions that failed since the last call.
     pub failures: Vec<Failure>,
     /// The engine was away since the last call: containers ended with it, not by themselves.
     pub interrupted: bool,
+    /// Names of the instances that a stop is under way for.
+    pub stopping: BTreeSet<String>,
+    /// What the checks of [`crate::Decision::checks`] found.
+    pub checks: BTreeMap<CheckId, CheckState>,
+    /// Allocations, as their instances are labelled, whose update lock (`update.lock` in the shared folder) is held.
+    pub locked: BTreeSet<AllocId>,
+    /// How long no answer came from the server, over restarts and reboots; none before the first enrolment.
+    pub silent: Option<Millis>,
+    /// Orders of an operator on the node, not yet carried out; told again until they are in [`crate::Memory::orders`].
+    pub orders: Vec<Order>,
+    /// Bytes free in the folder of the allocations.
+    pub disk_free: u64,
+    /// Paths of the devices, among those that the held specifications name, that are there.
+    pub devices: BTreeSet<String>,
+}
+
+/// One check of one task or group.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct CheckId {
+    /// The allocation, as its instances are labelled.
+    pub alloc: AllocId,
+    /// The service.
+    pub service: String,
+    /// The check.
+    pub check: String,
+}
+
+/// What a check found, since it was first asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckState {
+    /// Runs in a row that passed; 0 when the last one failed.
+    pub passed: u32,
+    /// Runs in a row that failed; 0 when the last one passed.
+    pub failed: u32,
+    /// When the last run ended, in milliseconds of the boot.
+    pub at: u64,
+    /// The last run's first words, for people: `HTTP 503`, `connection refused`.
+    pub output: String,
+}
+
+/// An order of an operator on the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// Tells it from every other one.
+    pub id: u64,
+    /// The allocation that it is for.
+    pub alloc: AllocId,
+    /// What is wanted.
+    pub kind: OrderKind,
+}
+
+/// What an [`Order`] wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OrderKind {
+    /// Try again what failed.
+    Retry,
+    /// Switch in spite of the update lock.
+    OverrideLock,
 }
 
 /// Facts of the node that go into environments and paths.
@@ -96,12 +158,14 @@ pub struct Node {
     pub meta: BTreeMap<String, String>,
     /// Absolute path of the folder that holds one folder per allocation.
     pub alloc_folder: String,
+    /// Memory of the node in MiB.
+    pub memory_mib: u64,
 }
 
-/// A container as the engine sees it.
+/// A container or process as engine or kernel see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Container {
-    /// Its name, as [`crate::container_name`] made it.
+pub struct Instance {
+    /// Its name, as [`crate::instance_name`] made it.
     pub name: String,
     /// What its labels say.
     pub labels: Labels,
@@ -111,7 +175,7 @@ pub struct Container {
     pub state: State,
 }
 
-/// State of a container.
+/// State of an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
     /// Never started.
@@ -120,8 +184,8 @@ pub enum State {
     Running,
     /// Its process ended.
     Exited {
-        /// Exit code.
-        code: i64,
+        /// Exit code, 128 + signal when killed; none when the agent was not there to see it (a process that outlived its agent).
+        code: Option<i64>,
         /// Killed for want of memory?
         out_of_memory: bool,
         /// Tells this end from every other one of the same container; only compared for equality.

@@ -7,9 +7,9 @@ use skerry_wire::job::{Group, Job};
 use skerry_wire::manifest::{Manifest, ManifestAlloc};
 use skerry_wire::{Digest, ImageId};
 
-use crate::container::Making;
 use crate::decision::NeededImage;
 use crate::facts::{Desired, Observed, Slot};
+use crate::making::Making;
 use crate::memory::{Memory, SlotMemory, Version};
 
 /// May an allocation of the manifest be switched to?
@@ -81,7 +81,7 @@ pub(crate) fn made_from_another(alloc: &ManifestAlloc, observed: &Observed<'_>, 
     if current.is_some() {
         return current.filter(other);
     }
-    observed.containers.iter().filter(|c| c.labels.alloc == alloc.id).map(|c| c.labels.specification).find(other)
+    observed.instances.iter().filter(|c| c.labels.alloc == alloc.id).map(|c| c.labels.specification).find(other)
 }
 
 /// Is this one allocation ready, seen by itself?

@@ -14,14 +14,16 @@
 //! - No decision uses a wall clock.
 #![forbid(unsafe_code)]
 
-mod container;
 mod decision;
 mod env;
 mod facts;
 mod gate;
 mod hash;
+mod instance;
 mod interpolate;
+mod making;
 mod memory;
+mod plan;
 mod policy;
 mod ports;
 mod rebuild;
@@ -30,14 +32,13 @@ mod restart;
 mod slot;
 mod supervise;
 
-pub use container::{
-    Bind, BindKind, ContainerPlan, LabelError, Labels, NetworkPlan, PublishedPort, container_label_of, container_name, label,
-};
-pub use decision::{Action, ActionKind, AllocView, Decision, NeededImage, Step};
+pub use decision::{Action, ActionKind, AllocView, CheckPlan, CheckRun, Decision, NeededImage, Step};
 pub use env::{TaskEnv, task_env};
-pub use facts::{Container, Desired, Failure, Node, Now, Observed, Slot, State};
+pub use facts::{CheckId, CheckState, Desired, Failure, Instance, Node, Now, Observed, Order, OrderKind, Slot, State};
+pub use instance::{LabelError, Labels, instance_name, label, node_label};
 pub use interpolate::interpolate;
 pub use memory::{Backoff, Leaving, Memory, Next, Reported, SlotMemory, TaskMemory, Version};
+pub use plan::{Bind, BindKind, CommonPlan, ContainerPlan, File, InstancePlan, NetworkPlan, ProcessPlan, PublishedPort};
 pub use policy::{Policy, Refusal};
 pub use ports::{DYNAMIC_PORTS, NoPortFree, assign_ports};
 pub use reconcile::{MIN_HEALTHY_MS, reconcile};

@@ -10,7 +10,7 @@ use crate::memory::{Leaving, Memory, SlotMemory, Version};
 
 /// Fills in places that have containers but no memory.
 pub(crate) fn rebuild(memory: &mut Memory, observed: &Observed<'_>, manifest: Option<&Manifest>) {
-    let unknown: BTreeSet<&Slot> = observed.containers.iter().map(|c| &c.labels.slot).filter(|s| !memory.slots.contains_key(*s)).collect();
+    let unknown: BTreeSet<&Slot> = observed.instances.iter().map(|c| &c.labels.slot).filter(|s| !memory.slots.contains_key(*s)).collect();
     let unknown: Vec<Slot> = unknown.into_iter().cloned().collect();
     for slot in unknown {
         memory.slots.insert(slot.clone(), rebuild_slot(&slot, observed, manifest));
@@ -18,7 +18,7 @@ pub(crate) fn rebuild(memory: &mut Memory, observed: &Observed<'_>, manifest: Op
 }
 
 fn rebuild_slot(slot: &Slot, observed: &Observed<'_>, manifest: Option<&Manifest>) -> SlotMemory {
-    let containers = || observed.containers.iter().filter(|c| c.labels.slot == *slot);
+    let containers = || observed.instances.iter().filter(|c| c.labels.slot == *slot);
     let tombstones = || manifest.into_iter().flat_map(|m| &m.tombstones).filter(|t| Slot::from(*t) == *slot);
     let listed = manifest.is_some_and(|m| m.allocs.iter().any(|a| Slot::from(a) == *slot));
     let mut leaving = BTreeMap::new();

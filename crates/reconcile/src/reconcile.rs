@@ -47,7 +47,7 @@ pub fn reconcile(desired: &Desired<'_>, observed: &Observed<'_>, memory: &Memory
     let versions = || memory.slots.values().flat_map(|m| m.versions().chain(&m.last_good));
     out.pins = versions().flat_map(|v| v.images.iter().copied()).chain(wanted_images).collect();
     out.specifications = versions().map(|v| v.specification).chain(wants.values().map(|w| w.alloc.specification)).collect();
-    out.folders = versions().map(|v| v.born).chain(observed.containers.iter().map(|c| c.labels.alloc)).collect();
+    out.folders = versions().map(|v| v.born).chain(observed.instances.iter().map(|c| c.labels.alloc)).collect();
     out.memory = memory;
     out
 }

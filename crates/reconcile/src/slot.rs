@@ -2,15 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use skerry_wire::AllocId;
 use skerry_wire::job::{Driver, Group, Job, RestartPolicy};
 use skerry_wire::manifest::Tombstone;
 use skerry_wire::poll::{AllocStatus, Event};
+use skerry_wire::{AllocId, Millis};
 
-use crate::container::{Making, container_name};
 use crate::decision::{Action, ActionKind, AllocView, Decision, Step};
-use crate::facts::{Container, Desired, Observed, Slot, State};
+use crate::facts::{Desired, Instance, Observed, Slot, State};
 use crate::gate::{Gate, Want, version_of};
+use crate::instance::instance_name;
+use crate::making::Making;
 use crate::memory::{Backoff, Leaving, Next, Reported, SlotMemory, Version};
 use crate::ports::assign_ports;
 
@@ -30,7 +31,7 @@ pub(crate) struct Context<'a> {
 pub(crate) struct Work<'a> {
     pub(crate) cx: Context<'a>,
     pub(crate) slot: &'a Slot,
-    pub(crate) containers: Vec<&'a Container>,
+    pub(crate) instances: Vec<&'a Instance>,
     pub(crate) creates: Vec<Action>,
     pub(crate) stops: Vec<Action>,
     pub(crate) starts: Vec<Action>,
@@ -40,8 +41,8 @@ pub(crate) struct Work<'a> {
 
 impl<'a> Work<'a> {
     pub(crate) fn new(cx: Context<'a>, slot: &'a Slot) -> Self {
-        let containers = cx.observed.containers.iter().filter(|c| c.labels.slot == *slot).collect();
-        Self { cx, slot, containers, creates: vec![], stops: vec![], starts: vec![], removes: vec![], wake_at: None }
+        let instances = cx.observed.instances.iter().filter(|c| c.labels.slot == *slot).collect();
+        Self { cx, slot, instances, creates: vec![], stops: vec![], starts: vec![], removes: vec![], wake_at: None }
     }
 
     /// Decides everything about the place.
@@ -77,8 +78,8 @@ impl<'a> Work<'a> {
     }
 
     /// The container of one task.
-    pub(crate) fn container(&self, version: &Version, task: &str) -> Option<&'a Container> {
-        self.containers.iter().copied().find(|c| c.labels.alloc == version.born && c.labels.task == task)
+    pub(crate) fn instance(&self, version: &Version, task: &str) -> Option<&'a Instance> {
+        self.instances.iter().copied().find(|c| c.labels.alloc == version.born && c.labels.task == task)
     }
 
     /// Job and group of a version, when its specification is held.
@@ -89,14 +90,14 @@ impl<'a> Work<'a> {
     }
 
     pub(crate) fn action(&self, alloc: AllocId, task: &str, kind: ActionKind, reason: impl Into<String>) -> Action {
-        let container = container_name(&alloc, task);
-        Action { slot: self.slot.clone(), alloc, task: task.to_owned(), container, kind, reason: reason.into() }
+        let container = instance_name(&alloc, task);
+        Action { slot: self.slot.clone(), alloc, task: task.to_owned(), instance: container, kind, reason: reason.into() }
     }
 
-    pub(crate) fn on(&self, container: &Container, kind: ActionKind, reason: impl Into<String>) -> Action {
+    pub(crate) fn on(&self, container: &Instance, kind: ActionKind, reason: impl Into<String>) -> Action {
         let labels = &container.labels;
         let (slot, task, name) = (labels.slot.clone(), labels.task.clone(), container.name.clone());
-        Action { slot, alloc: labels.alloc, task, container: name, kind, reason: reason.into() }
+        Action { slot, alloc: labels.alloc, task, instance: name, kind, reason: reason.into() }
     }
 
     /// Failures that are not the current version's: of the next version, and of clearing away.
@@ -193,10 +194,10 @@ impl<'a> Work<'a> {
         let Context { observed: Observed { node, policy, .. }, .. } = self.cx;
         let making = Making { node, policy, job, group, slot: self.slot, version };
         for task in &group.tasks {
-            if self.container(version, &task.name).is_some() {
+            if self.instance(version, &task.name).is_some() {
                 continue;
             }
-            match making.container(task) {
+            match making.instance(task) {
                 Ok(Some(plan)) => {
                     let reason = format!("version {} of job `{}` is ready", version.version, self.slot.job);
                     self.creates.push(self.action(version.born, &task.name, ActionKind::Create(Box::new(plan)), reason));
@@ -213,7 +214,7 @@ impl<'a> Work<'a> {
     fn promote(&mut self, memory: &mut SlotMemory) {
         let Some(next) = &memory.next else { return };
         let Some((_, group)) = self.group(&next.version) else { return };
-        if group.tasks.is_empty() || !group.tasks.iter().all(|t| self.container(&next.version, &t.name).is_some()) {
+        if group.tasks.is_empty() || !group.tasks.iter().all(|t| self.instance(&next.version, &t.name).is_some()) {
             return;
         }
         let version = next.version.clone();
@@ -227,14 +228,14 @@ impl<'a> Work<'a> {
     fn clear(&mut self, memory: &mut SlotMemory) {
         let kept: BTreeSet<AllocId> = memory.versions().map(|v| v.born).collect();
         let complete = memory.current.as_ref().is_some_and(|c| match self.group(c) {
-            Some((_, group)) => group.tasks.iter().all(|t| self.container(c, &t.name).is_some()),
+            Some((_, group)) => group.tasks.iter().all(|t| self.instance(c, &t.name).is_some()),
             None => true,
         });
-        let foreign: Vec<&Container> = self.containers.iter().copied().filter(|c| !kept.contains(&c.labels.alloc)).collect();
-        let ordered = |c: &Container| memory.leaving.values().any(|l| l.born == c.labels.alloc);
+        let foreign: Vec<&Instance> = self.instances.iter().copied().filter(|c| !kept.contains(&c.labels.alloc)).collect();
+        let ordered = |c: &Instance| memory.leaving.values().any(|l| l.born == c.labels.alloc);
         let tombstoned = memory.current.is_none() && memory.next.is_none() && memory.leaving.values().any(|l| l.tombstone);
-        let (doomed, spared): (Vec<&Container>, Vec<_>) = foreign.into_iter().partition(|c| complete || ordered(c) || tombstoned);
-        let running = |list: &[&Container]| list.iter().any(|c| c.state == State::Running);
+        let (doomed, spared): (Vec<&Instance>, Vec<_>) = foreign.into_iter().partition(|c| complete || ordered(c) || tombstoned);
+        let running = |list: &[&Instance]| list.iter().any(|c| c.state == State::Running);
         if running(&spared) {
             self.starts.clear(); // Never a mix: they stop once the current version has all its containers.
         }
@@ -254,7 +255,11 @@ impl<'a> Work<'a> {
             let why = memory.leaving.values().find(|l| l.born == container.labels.alloc).map(|l| l.reason.clone());
             let why = why.unwrap_or_else(|| "belongs to no allocation of this place any more".to_owned());
             if container.state == State::Running {
-                self.stops.push(self.on(container, ActionKind::Stop { timeout: container.labels.kill_timeout }, why.clone()));
+                self.stops.push(self.on(
+                    container,
+                    ActionKind::Stop { delay: Millis(0), timeout: container.labels.kill_timeout },
+                    why.clone(),
+                ));
             }
             self.removes.push(self.on(container, ActionKind::Remove, why));
         }
@@ -299,7 +304,7 @@ impl<'a> Work<'a> {
         let born_current = memory.current.as_ref().map(|c| c.born);
         let mut gone = vec![];
         for (id, leaving) in &memory.leaving {
-            let there = Some(leaving.born) != born_current && self.containers.iter().any(|c| c.labels.alloc == leaving.born);
+            let there = Some(leaving.born) != born_current && self.instances.iter().any(|c| c.labels.alloc == leaving.born);
             if there {
                 let reason = format!("stops: {}", leaving.reason);
                 out.allocs.push(self.view(*id, None, false, (AllocStatus::Running, reason), 0, Default::default()));
@@ -331,7 +336,21 @@ impl<'a> Work<'a> {
         ports: std::collections::BTreeMap<String, u16>,
     ) -> AllocView {
         let Slot { job, group, index } = self.slot.clone();
-        AllocView { id, job, group, index, version, current, status, reason, restarts, ports }
+        AllocView {
+            id,
+            job,
+            group,
+            index,
+            version,
+            current,
+            status,
+            reason,
+            restarts,
+            ports,
+            healthy: None,
+            until: None,
+            decisions: vec![],
+        }
     }
 
     /// The restart policy of a version: its specification's, else the default.
@@ -345,7 +364,7 @@ fn tell(memory: &mut SlotMemory, alloc: AllocId, status: AllocStatus, reason: &s
     let reported = Reported { status, reason: reason.to_owned(), restarts };
     if memory.reported.get(&alloc) != Some(&reported) {
         memory.reported.insert(alloc, reported);
-        out.events.push(Event::Alloc { alloc, status, reason: reason.to_owned(), restarts });
+        out.events.push(Event::Alloc { alloc, status, reason: reason.to_owned(), restarts, healthy: None, wait: None });
     }
 }
 
@@ -393,8 +412,9 @@ fn work_of(group: &Group) -> Group {
     work.restart = RestartPolicy::EDGE;
     for task in &mut work.tasks {
         task.constraints.clear();
-        let Driver::Docker(config) = &mut task.driver;
-        config.image.clear();
+        if let Driver::Docker(config) = &mut task.driver {
+            config.image.clear();
+        }
     }
     work
 }

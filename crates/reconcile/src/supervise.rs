@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use skerry_wire::Millis;
+use skerry_wire::job::Driver;
 use skerry_wire::poll::AllocStatus;
 
-use crate::container::Making;
 use crate::decision::{ActionKind, Decision, NeededImage, Step};
-use crate::facts::{Container, Observed, State};
+use crate::facts::{Instance, Observed, State};
+use crate::making::Making;
 use crate::memory::{SlotMemory, Version};
+use crate::plan::InstancePlan;
 use crate::reconcile::MIN_HEALTHY_MS;
 use crate::restart::{Verdict, after_end};
 use crate::slot::Work;
@@ -33,7 +36,7 @@ impl Work<'_> {
         if let Some(why) = memory.failed.clone() {
             memory.up_since = None;
             let running = self.own(&current).filter(|c| c.state == State::Running);
-            let stop = |c: &Container| ActionKind::Stop { timeout: c.labels.kill_timeout };
+            let stop = |c: &Instance| ActionKind::Stop { delay: Millis(0), timeout: c.labels.kill_timeout };
             let stops: Vec<_> = running.map(|c| self.on(c, stop(c), format!("its group failed: {why}"))).collect();
             self.stops.extend(stops);
             return Some((AllocStatus::Failed, why));
@@ -67,18 +70,22 @@ impl Work<'_> {
         }
     }
 
-    fn own(&self, version: &Version) -> impl Iterator<Item = &Container> {
-        self.containers.iter().copied().filter(|c| c.labels.alloc == version.born)
+    fn own(&self, version: &Version) -> impl Iterator<Item = &Instance> {
+        self.instances.iter().copied().filter(|c| c.labels.alloc == version.born)
     }
 
     /// Counts what happened to a task since the last call: an end, or a failed create or start.
     fn count_end(&mut self, memory: &mut SlotMemory, current: &Version, name: &str) {
-        let state = self.container(current, name).map(|c| &c.state);
+        let state = self.instance(current, name).map(|c| &c.state);
         let task = memory.tasks.entry(name.to_owned()).or_default();
         let ended = match state {
             Some(State::Exited { code, out_of_memory, mark }) if task.exit.as_ref() != Some(mark) => {
                 task.exit = Some(mark.clone());
-                let why = if *out_of_memory { "was killed for want of memory".to_owned() } else { format!("ended with exit code {code}") };
+                let why = match (*out_of_memory, *code) {
+                    (true, _) => "was killed for want of memory".to_owned(),
+                    (false, Some(code)) => format!("ended with exit code {code}"),
+                    (false, None) => "ended while the agent was away".to_owned(),
+                };
                 Some(format!("task `{name}` {why}"))
             }
             _ => None,
@@ -105,7 +112,7 @@ impl Work<'_> {
 
     /// Starts a task that is down and may start. Answers why it is down.
     fn keep_up(&mut self, memory: &mut SlotMemory, current: &Version, name: &str, out: &mut Decision) -> Option<String> {
-        let container = self.container(current, name);
+        let container = self.instance(current, name);
         if container.is_some_and(|c| c.state == State::Running) {
             return None;
         }
@@ -120,14 +127,15 @@ impl Work<'_> {
         if let Some((job, group)) = known {
             let making = Making { node, policy, job, group, slot: self.slot, version: current };
             let Some(wanted) = group.tasks.iter().find(|t| t.name == name) else { return Some(why) };
-            let plan = match making.container(wanted) {
+            let plan = match making.instance(wanted) {
                 Ok(Some(plan)) => plan,
                 Ok(None) => return Some(format!("task `{name}` has no image")),
                 Err(refusal) => return Some(refusal.to_string()),
             };
             if container.is_none() {
-                if !images.contains(&plan.image) {
-                    let skerry_wire::job::Driver::Docker(config) = &wanted.driver;
+                if let (InstancePlan::Container(plan), Driver::Docker(config)) = (&plan, &wanted.driver)
+                    && !images.contains(&plan.image)
+                {
                     out.needed.push(NeededImage::of(plan.image, &config.image, job));
                     return Some(format!("container and image {} of task `{name}` are gone; fetches the image again", config.image));
                 }

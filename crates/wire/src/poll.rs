@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::manifest::Mark;
 use crate::node::{Fingerprint, Inventory};
-use crate::{AllocId, Blob, BootId, Digest, ImageId, NodeId, Timestamp};
+use crate::{AllocId, Blob, BootId, Digest, ImageId, Millis, NodeId, Timestamp};
 
 /// What a node sends. Envelope with purpose [`PollRequest::PURPOSE`], signed by the node key.
 ///
@@ -206,6 +206,23 @@ pub enum Event {
         reason: String,
         /// Restarts of its tasks so far.
         restarts: u32,
+        /// The node's judgement of its health, once there is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        healthy: Option<bool>,
+        /// What it waits for ends by itself after this long, counted from the report.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        wait: Option<Millis>,
+    },
+    /// A run of a periodic allocation began or ended.
+    Run {
+        /// The periodic allocation.
+        alloc: AllocId,
+        /// Counts its runs on this node, from 1.
+        run: u64,
+        /// Client status.
+        status: AllocStatus,
+        /// Why, for people.
+        reason: String,
     },
     /// Reports that were given up, counted here instead.
     Dropped {
@@ -220,8 +237,8 @@ pub enum Event {
 
 impl Event {
     /// The events that this version knows, as they are written.
-    const KNOWN: [&'static str; 7] =
-        ["ManifestAccepted", "ManifestRefused", "ImageInTransit", "ImagePresent", "ImageFailed", "Alloc", "Dropped"];
+    const KNOWN: [&'static str; 8] =
+        ["ManifestAccepted", "ManifestRefused", "ImageInTransit", "ImagePresent", "ImageFailed", "Alloc", "Run", "Dropped"];
 }
 
 impl Serialize for Event {
@@ -314,7 +331,15 @@ mod tests {
             Event::ImageInTransit { image, have: 1, size: 2 },
             Event::ImagePresent { image },
             Event::ImageFailed { image, reason: reason.clone() },
-            Event::Alloc { alloc: AllocId::new([9; 16]), status: AllocStatus::Running, reason: reason.clone(), restarts: 4 },
+            Event::Alloc {
+                alloc: AllocId::new([9; 16]),
+                status: AllocStatus::Running,
+                reason: reason.clone(),
+                restarts: 4,
+                healthy: Some(true),
+                wait: Some(Millis(5)),
+            },
+            Event::Run { alloc: AllocId::new([9; 16]), run: 7, status: AllocStatus::Complete, reason: reason.clone() },
             Event::Dropped { count: 5, reason },
             Event::Unknown,
         ];

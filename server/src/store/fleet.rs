@@ -213,7 +213,14 @@ pub(super) fn write_manifests(
         let allocs = of_node.remove(node).unwrap_or_default();
         let content = skerry_plan::manifest::content(*node, allocs, |job, version| digests.get(&(job.to_owned(), version)).copied());
         let mark = director.next_mark(highest_mark(connection, *node)?);
-        let manifest = Manifest { node: *node, mark, issued_at: now, allocs: content.allocs, tombstones: content.tombstones };
+        let manifest = Manifest {
+            node: *node,
+            mark,
+            issued_at: now,
+            allocs: content.allocs,
+            tombstones: content.tombstones,
+            values: Default::default(),
+        };
         connection
             .prepare_cached("INSERT INTO manifests (node, root, epoch, counter, envelope, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
             .execute((node.as_bytes(), mark.root, mark.epoch, mark.counter, director.sign_manifest(&manifest), now.0))?;

@@ -274,7 +274,7 @@ fn count_report(c: &Connection, node: NodeId, event: &Event, now: Timestamp) -> 
         Event::ImageInTransit { image, .. } => sets::tell(c, node, *image, &News::InTransit, now),
         Event::ImagePresent { image } => sets::tell(c, node, *image, &News::Present, now),
         Event::ImageFailed { image, reason } => sets::tell(c, node, *image, &News::Failed(short(reason).to_owned()), now),
-        Event::Alloc { alloc, status, reason, restarts } => count_alloc(c, node, *alloc, *status, reason, *restarts, now),
+        Event::Alloc { alloc, status, reason, restarts, .. } => count_alloc(c, node, *alloc, *status, reason, *restarts, now),
         Event::ManifestRefused { mark, reason } => {
             tracing::warn!(%node, %mark, reason, "the node refused a manifest");
             Ok(())
@@ -283,7 +283,7 @@ fn count_report(c: &Connection, node: NodeId, event: &Event, now: Timestamp) -> 
             tracing::warn!(%node, count, reason, "the node gave up reports");
             Ok(())
         }
-        Event::ManifestAccepted { .. } | Event::Unknown => Ok(()),
+        Event::ManifestAccepted { .. } | Event::Run { .. } | Event::Unknown => Ok(()),
     }
 }
 

@@ -23,47 +23,15 @@ pub fn node(n: u8, pool: &str, memory_mib: u64) -> Node {
 }
 
 pub fn group(name: &str, count: u32, memory: u32, ports: &[u16], image: u8) -> Group {
-    let config = DockerConfig {
-        image: format!("app:{image}"),
-        image_id: Some(image_id(image)),
-        command: None,
-        args: Vec::new(),
-        ports: Vec::new(),
-        volumes: Vec::new(),
-    };
-    let task = Task {
-        name: "app".to_owned(),
-        driver: Driver::Docker(config),
-        env: BTreeMap::new(),
-        meta: BTreeMap::new(),
-        constraints: Vec::new(),
-        resources: Resources { cpu: 100, memory, memory_max: None },
-        kill_timeout: Millis::from_secs(5),
-    };
+    let config = DockerConfig { image: format!("app:{image}"), image_id: Some(image_id(image)), ..DockerConfig::default() };
+    let resources = Resources { memory, ..Resources::default() };
+    let task = Task { resources, ..Task::new("app", Driver::Docker(config)) };
     let ports = ports.iter().map(|p| Port { label: format!("p{p}"), fixed: Some(*p), to: None }).collect();
-    Group {
-        name: name.to_owned(),
-        count,
-        constraints: Vec::new(),
-        network: Network { ports, ..Network::default() },
-        restart: RestartPolicy::EDGE,
-        meta: BTreeMap::new(),
-        tasks: vec![task],
-    }
+    Group { count, network: Network { ports, ..Network::default() }, ..Group::new(name, vec![task]) }
 }
 
 pub fn job(id: &str, kind: JobType, priority: u8, groups: Vec<Group>) -> Job {
-    Job {
-        id: id.to_owned(),
-        name: id.to_owned(),
-        kind,
-        priority,
-        node_pool: "default".to_owned(),
-        datacenters: vec!["*".to_owned()],
-        constraints: Vec::new(),
-        meta: BTreeMap::new(),
-        groups,
-    }
+    Job { priority, ..Job::new(id, kind, groups) }
 }
 
 pub fn fleet(nodes: impl IntoIterator<Item = Node>) -> Fleet {

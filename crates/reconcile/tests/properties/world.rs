@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use skerry_reconcile::{
-    Action, ActionKind, Container, Decision, Desired, Failure, Memory, Node, Now, Observed, Policy, Slot, State, reconcile,
+    Action, ActionKind, Decision, Desired, Failure, Instance, Memory, Node, Now, Observed, Policy, Slot, State, reconcile,
 };
 use skerry_wire::job::{DockerConfig, Driver, Group, Job, JobType, Network, Port, Resources, RestartMode, RestartPolicy, Task};
 use skerry_wire::manifest::{Manifest, ManifestAlloc, Mark, Tombstone};
@@ -82,7 +82,7 @@ pub(crate) struct World {
     pub(crate) manifest: Option<Manifest>,
     specifications: BTreeMap<Digest, Specification>,
     pub(crate) images: BTreeSet<ImageId>,
-    pub(crate) containers: BTreeMap<String, Container>,
+    pub(crate) instances: BTreeMap<String, Instance>,
     pub(crate) memory: Memory,
     failures: Vec<Failure>,
     interrupted: bool,
@@ -104,31 +104,20 @@ fn job_name(n: u8) -> String {
 
 /// Job 0 has two groups, of two tasks and of one; job 1 never gives up; job 2 does.
 fn job(n: u8, image_number: u8) -> Job {
-    let task = |name: &str, image_number: u8| Task {
-        name: name.to_owned(),
-        driver: Driver::Docker(DockerConfig {
+    let task = |name: &str, image_number: u8| {
+        let config = DockerConfig {
             image: format!("image:{image_number}"),
             image_id: Some(image(image_number)),
-            command: None,
-            args: vec![],
             ports: vec!["http".to_owned()],
-            volumes: vec![],
-        }),
-        env: BTreeMap::new(),
-        meta: BTreeMap::new(),
-        constraints: vec![],
-        resources: Resources { cpu: 100, memory: 64, memory_max: None },
-        kill_timeout: Millis(5_000),
+            ..DockerConfig::default()
+        };
+        Task::new(name, Driver::Docker(config))
     };
     let mode = if n == 2 { RestartMode::Fail } else { RestartMode::Delay };
     let group = |name: &str, tasks| Group {
-        name: name.to_owned(),
-        count: 1,
-        constraints: vec![],
         network: Network { ports: vec![Port { label: "http".into(), fixed: None, to: Some(80) }], ..Network::default() },
         restart: RestartPolicy { attempts: 2, interval: Millis(60_000), delay: Millis(1_000), mode },
-        meta: BTreeMap::new(),
-        tasks,
+        ..Group::new(name, tasks)
     };
     let mut groups = vec![group("a", vec![task("main", image_number)])];
     if n == 0 {
@@ -204,7 +193,7 @@ impl World {
             Op::ImageArrives(n) => drop(self.images.insert(image(*n))),
             Op::ImageVanishes(n) => {
                 // An engine does not remove an image that a container uses.
-                if !self.containers.values().any(|c| c.image == Some(image(*n))) {
+                if !self.instances.values().any(|c| c.image == Some(image(*n))) {
                     self.images.remove(&image(*n));
                 }
             }
@@ -217,7 +206,7 @@ impl World {
             Op::RemoveContainer(n) => {
                 let all: Vec<String> = self.names(|_| true);
                 if let Some(name) = all.get(usize::from(*n) % all.len().max(1)) {
-                    self.containers.remove(name);
+                    self.instances.remove(name);
                 }
             }
             Op::Round { done, fail, cut } => {
@@ -282,14 +271,14 @@ impl World {
         }
     }
 
-    fn names(&self, wanted: impl Fn(&Container) -> bool) -> Vec<String> {
-        self.containers.values().filter(|c| wanted(c)).map(|c| c.name.clone()).collect()
+    fn names(&self, wanted: impl Fn(&Instance) -> bool) -> Vec<String> {
+        self.instances.values().filter(|c| wanted(c)).map(|c| c.name.clone()).collect()
     }
 
     fn end(&mut self, name: &str, code: i64) {
         self.ends += 1;
         let mark = self.ends.to_string();
-        if let Some(container) = self.containers.get_mut(name) {
+        if let Some(container) = self.instances.get_mut(name) {
             container.state = State::Exited { code, out_of_memory: false, mark };
         }
     }
@@ -307,7 +296,7 @@ impl World {
                 node: &self.node,
                 policy: &self.policy,
                 images: self.images.clone(),
-                containers: self.containers.values().cloned().collect(),
+                containers: self.instances.values().cloned().collect(),
                 failures: self.failures.clone(),
                 interrupted: self.interrupted,
             };
@@ -347,24 +336,24 @@ impl World {
     }
 
     fn act(&mut self, action: &Action) -> Result<(), String> {
-        let name = &action.container;
+        let name = &action.instance;
         match &action.kind {
             ActionKind::Create(plan) => {
                 if !self.images.contains(&plan.image) {
                     return Err("no such image".into());
                 }
                 assert_eq!(&plan.name, name);
-                let new = Container { name: name.clone(), labels: plan.labels.clone(), image: Some(plan.image), state: State::Created };
-                self.containers.entry(name.clone()).or_insert(new);
+                let new = Instance { name: name.clone(), labels: plan.labels.clone(), image: Some(plan.image), state: State::Created };
+                self.instances.entry(name.clone()).or_insert(new);
             }
-            ActionKind::Start => self.containers.get_mut(name).ok_or("no such container")?.state = State::Running,
+            ActionKind::Start => self.instances.get_mut(name).ok_or("no such container")?.state = State::Running,
             ActionKind::Stop { .. } => {
                 self.check_stop(name);
-                if self.containers.get(name).is_some_and(|c| c.state == State::Running) {
+                if self.instances.get(name).is_some_and(|c| c.state == State::Running) {
                     self.end(name, 0);
                 }
             }
-            ActionKind::Remove => drop(self.containers.remove(name)),
+            ActionKind::Remove => drop(self.instances.remove(name)),
         }
         Ok(())
     }
@@ -372,7 +361,7 @@ impl World {
     /// A group never runs two versions at once.
     fn check_no_mix(&self) {
         let mut running: BTreeMap<&Slot, AllocId> = BTreeMap::new();
-        for container in self.containers.values().filter(|c| c.state == State::Running) {
+        for container in self.instances.values().filter(|c| c.state == State::Running) {
             let alloc = *running.entry(&container.labels.slot).or_insert(container.labels.alloc);
             assert_eq!(alloc, container.labels.alloc, "two versions run in {}", container.labels.slot);
         }
@@ -380,14 +369,14 @@ impl World {
 
     /// What runs stops only for a version that has all its containers, by order, or by its own policy.
     fn check_stop(&self, name: &str) {
-        let Some(container) = self.containers.get(name).filter(|c| c.state == State::Running) else { return };
+        let Some(container) = self.instances.get(name).filter(|c| c.state == State::Running) else { return };
         let slot = &container.labels.slot;
         let ordered = self.manifest.as_ref().is_some_and(|m| m.tombstones.iter().any(|t| Slot::from(t) == *slot));
         let memory = self.memory.slots.get(slot).expect("a place with an action is remembered");
         let replaced = memory
             .current
             .as_ref()
-            .is_some_and(|c| c.born != container.labels.alloc && self.containers.values().any(|k| k.labels.alloc == c.born));
+            .is_some_and(|c| c.born != container.labels.alloc && self.instances.values().any(|k| k.labels.alloc == c.born));
         let left = memory.leaving.values().any(|l| l.born == container.labels.alloc && l.tombstone);
         assert!(ordered || left || replaced || memory.failed.is_some(), "{slot} stopped without a reason");
     }

@@ -1,5 +1,11 @@
 job "web" {
-  type = "batch"
+  type = "sysbatch"
+  periodic {
+    prohibit_overlap = "perhaps"
+  }
+  periodic {
+    cron  = "0 1 * * *"
+  }
   group "web" {
     task "server" {
       driver = "docker"

@@ -2,7 +2,7 @@ job "web" {
   type = "system"
   group "web" {
     task "server" {
-      driver = "exec"
+      driver = "java"
       config {
         image = "web:1"
       }
@@ -13,6 +13,12 @@ job "web" {
     }
     task "c" {
       driver = "dockr"
+    }
+    task "d" {
+      driver = "podman"
+      config {
+        image = "web:1"
+      }
     }
   }
 }
