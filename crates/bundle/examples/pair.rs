@@ -2,7 +2,7 @@
 //!
 //!     cargo run --release -p skerry-bundle --example pair -- OLD.tar NEW.tar [BUNDLE]
 //!
-//! OLD may be `-` for a full bundle. With BUNDLE, the bundle is written there.
+//! OLD may be `-` for a full bundle. PAIR_MEMORY_MIB is the memory for making. With BUNDLE, the bundle is written there.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use skerry_bundle::VerifiedToc;
-use skerry_bundle::make::{Base, Layer, MakeOptions, Target, make};
+use skerry_bundle::make::{Base, Layer, MakeOptions, Target, make_spilling};
 use skerry_delta::archive::{Scratch, ScratchFile};
 use skerry_delta::source::{LayerSource, Sources};
 use skerry_delta::{Silent, TarLayer};
@@ -166,7 +166,7 @@ fn peak() -> Result<u64> {
 
 fn main() -> Result<()> {
     let args: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
-    ensure!(args.len() >= 2, "usage: pair OLD.tar NEW.tar [BUNDLE] | pair apply OLD.tar BUNDLE KEY");
+    ensure!(args.len() >= 2, "usage: pair OLD.tar NEW.tar [BUNDLE]");
     let key = SigningKey::from_pkcs8(&SigningKey::generate(&ring::rand::SystemRandom::new())?)?;
     let keys = KeyRing::from(key.public());
     let bases = if args[0].as_os_str() == "-" { Vec::new() } else { vec![read_image(&args[0])?] };
@@ -176,12 +176,17 @@ fn main() -> Result<()> {
     let layers = |image: &'static Image| image.layers.iter().map(|(id, source)| Layer { diff_id: *id, source: &**source }).collect();
     let target: &'static Image = Box::leak(Box::new(target));
     let bases: &'static [Image] = Box::leak(bases.into_boxed_slice());
+    let mut options = MakeOptions::default();
+    if let Ok(memory) = std::env::var("PAIR_MEMORY_MIB") {
+        options.memory = memory.parse::<u64>()? << 20;
+    }
     let mut bundle = Vec::new();
     let base_list: Vec<_> = bases.iter().map(|b| Base { image_id: b.id, config: &b.config, layers: layers(b) }).collect();
-    let made = make(
+    let made = make_spilling(
         &Target { config: &target.config, layers: layers(target) },
         &base_list,
-        &MakeOptions::default(),
+        &options,
+        Some(&Temporary),
         &Silent,
         &AtomicBool::new(false),
         &key,

@@ -46,7 +46,7 @@ pub fn memory(old: u64, new: u64) -> u64 {
 pub fn difference(old: &[u8], new: &[u8]) -> Difference {
     let mut out = Writer { old, new, out: Difference::default(), old_at: 0 };
     if new.len() <= PART && old.len() <= PART + 2 * REACH {
-        scan(old, new, 0, 0, &mut out);
+        scan(old, new, &mut |old, new, add, insert| out.run(old, new, add, insert));
     } else {
         for start in (0..new.len()).step_by(PART) {
             let end = (start + PART).min(new.len());
@@ -54,10 +54,19 @@ pub fn difference(old: &[u8], new: &[u8]) -> Difference {
             let centre = |at: usize| usize::try_from(at as u128 * old.len() as u128 / new.len() as u128).unwrap_or(old.len());
             let from = centre(start).saturating_sub(REACH);
             let to = centre(end).saturating_add(REACH).min(old.len());
-            scan(&old[from..to], &new[start..end], from, start, &mut out);
+            scan(&old[from..to], &new[start..end], &mut |old, new, add, insert| out.run(from + old, start + new, add, insert));
         }
     }
     out.out
+}
+
+/// The runs of `new` that come from `old`: place in both, and length.
+pub(crate) fn runs(old: &[u8], new: &[u8], run: &mut dyn FnMut(usize, usize, usize)) {
+    scan(old, new, &mut |old, new, add, _| {
+        if add > 0 {
+            run(old, new, add);
+        }
+    });
 }
 
 /// Collects runs; places are those in the whole contents.
@@ -99,8 +108,8 @@ fn signed(place: usize) -> i64 {
     i64::try_from(place).expect("contents are shorter than 2^63 bytes")
 }
 
-/// Compares `new` with `old`, which begin at these places of the whole contents.
-fn scan(old: &[u8], new: &[u8], old_base: usize, new_base: usize, out: &mut Writer<'_>) {
+/// Compares `new` with `old`: for each run its place in both, its length, and the new bytes after it.
+fn scan(old: &[u8], new: &[u8], run: &mut dyn FnMut(usize, usize, usize, usize)) {
     let suffixes = Suffixes::new(old);
     let agree = |old_at: isize, new_at: usize| usize::try_from(old_at).ok().and_then(|at| old.get(at)) == Some(&new[new_at]);
     // The current run: where it began in both.
@@ -162,7 +171,7 @@ fn scan(old: &[u8], new: &[u8], old_base: usize, new_base: usize, out: &mut Writ
         } else {
             (forward, backward)
         };
-        out.run(old_base + last_old, new_base + last_new, forward, gap - forward - backward);
+        run(last_old, last_new, forward, gap - forward - backward);
         if done {
             return;
         }
