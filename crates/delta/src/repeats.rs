@@ -134,17 +134,15 @@ pub(crate) fn find_old(
         }
     }
     for (&number, pieces) in &pieces.of {
-        if fresh(choices, number) {
-            if let Some(like) = most_like(pieces, &places) {
-                choices[number as usize].content = Content::Like(like);
-            }
+        let like = if fresh(choices, number) { most_like(pieces, &places) } else { None };
+        if let Some(like) = like {
+            choices[number as usize].content = Content::Like(like);
         }
     }
     Ok(())
 }
 
 /// The content that has most of these pieces, when that is enough to compare the two.
-
 fn most_like(pieces: &[u64], places: &HashMap<u64, u32>) -> Option<u32> {
     let mut votes: BTreeMap<u32, usize> = BTreeMap::new();
     for place in pieces.iter().filter_map(|piece| places.get(piece)) {
@@ -231,7 +229,7 @@ mod tests {
 
     #[test]
     fn pieces_of_moved_bytes_are_the_same() {
-        let bytes: Vec<u8> = (0..400_000u64).map(|i| (i.wrapping_mul(i).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u8).collect();
+        let bytes: Vec<u8> = (0..400_000u64).map(|i| i.wrapping_mul(i).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[2]).collect();
         let moved = [&bytes[100_000..], b"something between", &bytes[..100_000]].concat();
         let (a, b) = (pieces(&bytes[..], 10).unwrap(), pieces(&moved[..], 10).unwrap());
         assert!(a.len() > 200, "{}", a.len());

@@ -9,7 +9,7 @@ use skerry_delta::archive::{Scratch, ScratchFile};
 use skerry_delta::codec::Codec;
 use skerry_delta::make::{Budget, Input, KEPT, Patch, make};
 use skerry_delta::source::LayerSource;
-use skerry_delta::stream::StreamsReader;
+use skerry_delta::stream::{Coder, Section, Stream, StreamsReader};
 use skerry_delta::{Silent, TarLayer};
 
 fn layer(tar: &[u8]) -> Box<dyn LayerSource> {
@@ -60,7 +60,7 @@ fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed;
     let mut next = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 56) as u8
+        state.to_be_bytes()[0]
     };
     (0..len).map(|_| next()).collect()
 }
@@ -153,4 +153,45 @@ fn an_old_content_of_another_name_is_found_by_its_pieces() {
     let old = tar(&[("lib/ancient.so".to_owned(), What::File(content))], 1);
     let (_, size) = round_trip(&[old], &[tar(&[("srv/quite_different".to_owned(), What::File(new))], 2)]);
     assert!(size < 500, "{size}");
+}
+
+/// A layer of three bare contents, as docs/formats/patch.md has it: one that is kept, its copy, and a bidiff of it.
+#[test]
+fn the_fixed_patch_with_a_kept_content_is_read() {
+    let streams: [(u8, &[u8]); 9] = [
+        (1, &[0, 0, 0, 0]),
+        (2, &[2, 2, 2, 3]),
+        (7, &[0, 6, 6, 7]),
+        (12, &[0x00, 0x41, 0x08, 0x0a]),
+        (13, &[0, 1]),
+        (14, &[6]),
+        (15, &[1]),
+        (17, &[0, 0, 1, 0, 0, 0]),
+        (18, b"kept!\n+"),
+    ];
+    let head: Vec<u8> = streams.iter().flat_map(|(number, bytes)| [*number, u8::try_from(bytes.len()).unwrap()]).chain([0]).collect();
+    let good: Vec<u8> = head.into_iter().chain(streams.iter().flat_map(|(_, bytes)| bytes.iter().copied())).collect();
+    let apply = |pack: &[u8]| -> std::io::Result<Vec<u8>> {
+        let len = pack.len() as u64;
+        let sections = [Section { stream: Stream::Pack, coder: Coder::Raw, raw_len: len, len }];
+        let streams = StreamsReader::open(&sections, |_| Ok(Box::new(pack)))?;
+        let mut applier = Applier::new(streams, &[], 1 << 20)?;
+        assert!(applier.config(None, &[])?.is_empty());
+        let mut made = Vec::new();
+        applier.layer(19, &mut |bytes| {
+            made.extend_from_slice(bytes);
+            Ok(())
+        })?;
+        applier.finish()?;
+        Ok(made)
+    };
+    assert_eq!(apply(&good).unwrap(), b"kept!\nkept!\nkeqt!\n+");
+    let changed = |from: &[u8], to: &[u8]| {
+        let at = good.windows(from.len()).position(|bytes| bytes == from).unwrap();
+        [&good[..at], to, &good[at + from.len()..]].concat()
+    };
+    // Nothing is kept; what is made from a kept content is kept itself; an archive of a kept content; a bit that is always 0.
+    for codecs in [[0x00, 0x01, 0x08, 0x0a], [0x00, 0x41, 0x48, 0x0a], [0x00, 0x41, 0x0e, 0x0a], [0x00, 0xc1, 0x08, 0x0a]] {
+        assert!(apply(&changed(&[0x00, 0x41, 0x08, 0x0a], &codecs)).is_err(), "{codecs:x?}");
+    }
 }

@@ -68,12 +68,12 @@ impl Blocks {
     }
 
     fn slot(&self, mixed: u64) -> usize {
-        // Cut to the number of slots, which is a power of two.
-        mixed as usize & (self.slots.len() - 1)
+        // The number of slots is a power of two.
+        usize::try_from(mixed & (self.slots.len() as u64 - 1)).expect("less than the number of slots")
     }
 
     fn tag(mixed: u64) -> u32 {
-        (mixed >> 32) as u32
+        u32::try_from(mixed >> 32).expect("32 bits")
     }
 
     fn add(&mut self, mixed: u64, number: u32) {
@@ -176,7 +176,7 @@ pub(super) fn find(
 }
 
 /// The equal bytes around `bytes[at..]` and this old place, or where the last seed leads when those are as good.
-#[allow(clippy::too_many_arguments)]
+#[expect(clippy::too_many_arguments, reason = "the parts of `find` that it reads")]
 fn longest(
     old: &mut Pages<'_>,
     place: u64,
