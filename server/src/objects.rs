@@ -63,6 +63,11 @@ impl Objects {
         Ok(NewObject { file, hash: Context::new(&SHA256), size: 0, root: self.root.clone() })
     }
 
+    /// A file without a name, for what is only needed for a while. Blocks.
+    pub fn scratch(&self) -> io::Result<File> {
+        tempfile::tempfile_in(self.root.join("tmp"))
+    }
+
     /// Keeps the collection away; see [`Pin`].
     pub async fn pin(&self) -> Pin {
         Pin { _gate: Arc::clone(&self.gate).read_owned().await }

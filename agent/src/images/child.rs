@@ -84,11 +84,12 @@ fn make<W: Write>(request: &Request, out: W) -> Result<W> {
     if table.toc().target != request.image {
         bail!("{path} makes image {}, not {}", table.toc().target, request.image);
     }
+    let scratch = Unnamed(request.bundle.parent().unwrap_or(Path::new(".")).to_owned());
     let sources: Box<dyn Sources> = if table.toc().bases.is_empty() {
-        Box::new(Nothing)
+        Box::new(Nothing { scratch })
     } else {
         let layers = EngineLayers::open(&request.data_root, &request.storage_driver)?;
-        Box::new(AtNode { layers, scratch: Unnamed(request.bundle.parent().unwrap_or(Path::new(".")).to_owned()) })
+        Box::new(AtNode { layers, scratch })
     };
     let limits = Limits { memory: request.memory, output: request.output };
     let mut sink = Archive { writer: LoadArchiveWriter::new(out), tags: request.tags.clone() };
@@ -130,9 +131,11 @@ impl Scratch for Unnamed {
     }
 }
 
-/// The sources of a full bundle.
+/// The sources of a full bundle, and room for scratch files beside it.
 #[derive(Debug)]
-struct Nothing;
+struct Nothing {
+    scratch: Unnamed,
+}
 
 impl Sources for Nothing {
     fn config(&self, image: &ImageId) -> io::Result<Vec<u8>> {
@@ -141,6 +144,10 @@ impl Sources for Nothing {
 
     fn layer(&self, diff_id: &DiffId) -> io::Result<Box<dyn LayerSource + '_>> {
         Err(io::Error::new(io::ErrorKind::NotFound, format!("{diff_id} is in no base of a full bundle")))
+    }
+
+    fn scratch(&self) -> Option<&dyn Scratch> {
+        Some(&self.scratch)
     }
 }
 

@@ -17,8 +17,8 @@ pub const BASE_LAYERS: u32 = 512;
 const _: () = assert!(BASE_LAYERS as usize == limits::LAYERS, "a part of the format");
 
 /// The features that a reader of this version knows. 1: the patch as described in `docs/formats/patch.md`. 2: streams coded by LZMA.
-/// 3: streams coded by context mixing. 4: differences coded by its fast model.
-const KNOWN_FEATURES: [u16; 4] = [1, 2, 3, 4];
+/// 3: streams coded by context mixing. 4: differences coded by its fast model. 5: contents kept for later ones.
+const KNOWN_FEATURES: [u16; 5] = [1, 2, 3, 4, 5];
 /// Bytes of a chunk's digest: the first of its SHA-256.
 const CHUNK_DIGEST: usize = 16;
 /// Base images of one bundle.
@@ -115,6 +115,8 @@ pub struct Toc {
     pub memory: u64,
     /// Bytes of disk that applying needs at most beside the bundle.
     pub disk: u64,
+    /// Features that a reader must know beside the first one and those of the sections' coders, rising.
+    pub(crate) more_features: Vec<u16>,
     /// The digests of the payload's chunks.
     pub(crate) chunks: Vec<u8>,
 }
@@ -130,14 +132,16 @@ enum WrittenLayer {
     New(ByteBuf, u64),
 }
 
+/// Takes bytes.
+type Put<'p> = dyn FnMut(&[u8]) -> std::io::Result<()> + 'p;
+
 impl Toc {
-    /// A table for a payload, which is read to its end.
-    pub(crate) fn new(mut toc: Self, payload: &[Vec<u8>]) -> Self {
-        toc.chunks.clear();
+    /// A table for a payload, which is read to its end: `payload` hands its bytes to what it is given.
+    pub(crate) fn new(mut toc: Self, payload: &mut dyn FnMut(&mut Put<'_>) -> std::io::Result<()>) -> std::io::Result<Self> {
+        let mut chunks = Vec::new();
         let mut chunk = digest::Context::new(&digest::SHA256);
         let mut room = limits::CHUNK;
-        for part in payload {
-            let mut part = &part[..];
+        payload(&mut |mut part| {
             while !part.is_empty() {
                 let (now, later) = part.split_at(part.len().min(room));
                 chunk.update(now);
@@ -145,15 +149,17 @@ impl Toc {
                 part = later;
                 if room == 0 {
                     let done = std::mem::replace(&mut chunk, digest::Context::new(&digest::SHA256));
-                    toc.chunks.extend_from_slice(&done.finish().as_ref()[..CHUNK_DIGEST]);
+                    chunks.extend_from_slice(&done.finish().as_ref()[..CHUNK_DIGEST]);
                     room = limits::CHUNK;
                 }
             }
-        }
+            Ok(())
+        })?;
         if room < limits::CHUNK {
-            toc.chunks.extend_from_slice(&chunk.finish().as_ref()[..CHUNK_DIGEST]);
+            chunks.extend_from_slice(&chunk.finish().as_ref()[..CHUNK_DIGEST]);
         }
-        toc
+        toc.chunks = chunks;
+        Ok(toc)
     }
 
     pub(crate) fn encode(&self) -> Result<Vec<u8>, std::io::Error> {
@@ -164,7 +170,7 @@ impl Toc {
         };
         let section = |s: &Section| [s.stream as u64, u64::from(s.coder.number()), s.raw_len, s.len];
         let plain = cbor::encode(&Written(
-            features(&self.sections),
+            features(&self.sections, &self.more_features),
             ByteBuf::from(*self.target.digest().as_bytes()),
             self.bases.iter().map(|id| ByteBuf::from(*id.digest().as_bytes())).collect(),
             self.used.iter().map(place).collect(),
@@ -210,7 +216,7 @@ impl Toc {
     }
 
     fn from_written(written: Written) -> Result<Self, TocError> {
-        let Written(_, target, bases, used, layers, sections, memory, disk, chunks) = written;
+        let Written(mut more_features, target, bases, used, layers, sections, memory, disk, chunks) = written;
         if bases.len() > BASES || layers.len() > limits::LAYERS || used.len() > BASES * limits::LAYERS || layers.is_empty() {
             return Err(TocError::Malformed("too many bases or layers, or none"));
         }
@@ -231,8 +237,12 @@ impl Toc {
             sections: sections_of(&sections)?,
             memory: memory.saturating_mul(1024),
             disk: disk.saturating_mul(1024),
+            more_features: Vec::new(),
             chunks: chunks.into_vec(),
         };
+        let implied = features(&toc.sections, &[]);
+        more_features.retain(|feature| !implied.contains(feature));
+        let toc = Self { more_features, ..toc };
         let total = toc.sections.iter().try_fold(0u64, |sum, section| sum.checked_add(section.len));
         let total = total.ok_or(TocError::Malformed("sections beyond 64 bits"))?;
         if toc.chunks.len() as u64 != total.div_ceil(limits::CHUNK as u64).saturating_mul(CHUNK_DIGEST as u64) {
@@ -272,9 +282,10 @@ fn digest_of(bytes: &[u8]) -> Result<Digest, TocError> {
     bytes.try_into().map(Digest::new).map_err(|_| TocError::Malformed("a digest that is not of 32 bytes"))
 }
 
-/// What a reader must know to read these sections.
-fn features(sections: &[Section]) -> Vec<u16> {
+/// What a reader must know: for these sections, and more.
+fn features(sections: &[Section], more: &[u16]) -> Vec<u16> {
     let mut features = std::collections::BTreeSet::from([1]);
+    features.extend(more);
     features.extend(sections.iter().filter_map(|section| match section.coder {
         Coder::Raw | Coder::Zstd(_) => None,
         Coder::Lzma(..) => Some(2),

@@ -8,9 +8,10 @@ use crate::archive::{self, Scratch};
 use crate::codec::bidiff::{Buffers, steps};
 use crate::codec::{Codec, Kind, bidiff, bytecode, dictionary, elf};
 use crate::config;
+use crate::kept::Kept;
 use crate::old::{OldMembers, OldRef};
 use crate::predict::{Predictor, base, codec, flag};
-use crate::source::LayerSource;
+use crate::source::{LayerSource, ReadSeek};
 use crate::stream::{Stream, StreamsReader};
 use crate::tar::{BLOCK, Form, MAX_EXTENDED, Member, padding};
 use crate::varint::unzigzag;
@@ -33,6 +34,8 @@ pub struct Applier<'a> {
     state: Predictor,
     buffers: Buffers,
     archives: archive::apply::State<'a>,
+    /// Taken away while one more is written.
+    kept: Option<Kept<'a>>,
 }
 
 impl<'a> Applier<'a> {
@@ -44,14 +47,24 @@ impl<'a> Applier<'a> {
             table.load(&**layer, limit)?;
         }
         let archives = archive::apply::State::new(layers.iter().map(|layer| &**layer as &dyn LayerSource).collect(), None);
-        Ok(Self { streams, layers, table, state: Predictor::default(), buffers: Buffers::new(STEP), archives })
+        Ok(Self {
+            streams,
+            layers,
+            table,
+            state: Predictor::default(),
+            buffers: Buffers::new(STEP),
+            archives,
+            kept: Some(Kept::new(None, limit)),
+        })
     }
 
-    /// Gives it scratch files: what of archives is too long for memory goes there, and stays in memory without them.
+    /// Gives it scratch files: what of archives is too long for memory and new contents that are kept go there. Without them they stay
+    /// in memory.
     #[must_use]
     pub fn with_scratch(mut self, scratch: &'a dyn Scratch) -> Self {
         let layers = self.layers.iter().map(|layer| &**layer as &dyn LayerSource).collect();
         self.archives = archive::apply::State::new(layers, Some(scratch));
+        self.kept = Some(Kept::new(Some(scratch), 0));
         self
     }
 
@@ -190,8 +203,26 @@ impl<'a> Applier<'a> {
 
     fn content(&mut self, base: Option<OldRef>, size: u64, out: &mut Sink<'_>) -> io::Result<()> {
         let byte = self.streams.byte(Stream::Codec)?;
+        if byte & codec::NONE != 0 {
+            return Err(invalid("an unknown codec"));
+        }
+        if byte & codec::KEPT == 0 {
+            return self.coded(byte, base, size, out);
+        }
+        let mut kept = self.kept.take().ok_or_else(|| invalid("a content to keep within another"))?;
+        kept.begin(size)?;
+        let done = self.coded(byte, base, size, &mut |bytes| {
+            kept.write(bytes)?;
+            out(bytes)
+        });
+        self.kept = Some(kept);
+        done
+    }
+
+    /// Makes a content with this codec byte.
+    fn coded(&mut self, byte: u8, base: Option<OldRef>, size: u64, out: &mut Sink<'_>) -> io::Result<()> {
         let codec = Codec::from_number(byte & codec::MASK).ok_or_else(|| invalid("an unknown codec"))?;
-        let kind = Kind::from_number(byte >> codec::KIND).ok_or_else(|| invalid("an unknown kind of content"))?;
+        let kind = Kind::from_number(byte >> codec::KIND & codec::KIND_MASK).ok_or_else(|| invalid("an unknown kind of content"))?;
         if codec == Codec::New {
             return self.pass(kind.stream(), size, out);
         }
@@ -209,8 +240,7 @@ impl<'a> Applier<'a> {
         if codec == Codec::Archive {
             return self.archive(source, size, out);
         }
-        let (layer, file, old_size) = self.file(source)?;
-        let mut old = self.layers[layer].open(file)?;
+        let (old_size, mut old) = open(&self.table, self.layers, &mut self.kept, source)?;
         match codec {
             Codec::Bidiff => bidiff::apply(&mut self.streams, kind, &mut *old, size, &mut self.buffers, out),
             Codec::Elf => elf::apply(&mut self.streams, kind, &mut *old, [old_size, size], &mut self.buffers, out),
@@ -233,17 +263,11 @@ impl<'a> Applier<'a> {
         if left > 0 { Err(invalid("an archive with fewer bytes than its member")) } else { Ok(()) }
     }
 
-    /// Layer, file and size of an old member's content.
-    fn file(&self, number: OldRef) -> io::Result<(usize, u32, u64)> {
-        find(&self.table, number)
-    }
-
     fn copy(&mut self, number: OldRef, size: u64, out: &mut Sink<'_>) -> io::Result<()> {
-        let (layer, file, old_size) = self.file(number)?;
+        let (old_size, mut old) = open(&self.table, self.layers, &mut self.kept, number)?;
         if old_size != size {
             return Err(invalid("a copy of another size"));
         }
-        let mut old = self.layers[layer].open(file)?;
         steps(size, STEP, |len| {
             old.read_exact(&mut self.buffers.old[..len])?;
             out(&self.buffers.old[..len])
@@ -260,6 +284,22 @@ impl<'a> Applier<'a> {
             out(&self.buffers.new[..len])
         })
     }
+}
+
+/// Size and content of a source: an old member, or a content that is kept.
+fn open<'s>(
+    table: &OldMembers,
+    layers: &'s [Box<dyn LayerSource + '_>],
+    kept: &'s mut Option<Kept<'_>>,
+    number: OldRef,
+) -> io::Result<(u64, Box<dyn ReadSeek + 's>)> {
+    if let Some(number) = number.checked_sub(table.len()) {
+        let kept = kept.as_mut().ok_or_else(|| invalid("a content to keep that is made from one that is kept"))?;
+        let size = kept.size(number).ok_or_else(|| invalid("a source that is neither in its layers nor kept"))?;
+        return Ok((size, Box::new(kept.open(number)?)));
+    }
+    let (layer, file, size) = find(table, number)?;
+    Ok((size, layers[layer].open(file)?))
 }
 
 fn find(table: &OldMembers, number: OldRef) -> io::Result<(usize, u32, u64)> {

@@ -7,7 +7,7 @@
 pub(crate) mod apply;
 pub(crate) mod make;
 pub(crate) mod old;
-mod spill;
+pub(crate) mod spill;
 #[cfg(test)]
 mod tests;
 pub(crate) mod write;

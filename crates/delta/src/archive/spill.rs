@@ -45,7 +45,7 @@ impl Write for Spill<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let len = self.len + bytes.len() as u64;
         if len > self.limit {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "an archive's entry is longer than it may be"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a content is longer than it may be"));
         }
         match (&mut self.file, self.scratch) {
             (Some(file), _) => file.write_all(bytes)?,
