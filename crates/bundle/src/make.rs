@@ -12,7 +12,7 @@ use skerry_delta::{Progress, make as patch};
 use skerry_trust::{SigningKey, envelope};
 use skerry_wire::{DiffId, Digest, ImageId};
 
-use crate::toc::{LayerPlace, TargetLayer, Toc};
+use crate::toc::{LayerPlace, TargetLayer, Toc, features};
 use crate::{PURPOSE, head};
 
 /// One layer of an image.
@@ -148,9 +148,10 @@ pub fn make(
         Some(place) => TargetLayer::Known(*place),
         None => TargetLayer::New { diff_id: layer.diff_id, size: sizes.get(&layer.diff_id).copied().unwrap_or(0) },
     });
+    let codecs = patch.layers.iter().flat_map(|layer| layer.codecs.keys().copied());
     let toc = Toc::build(
-        ImageId(sha256(target.config)),
-        bases.iter().map(|base| base.image_id).collect(),
+        features(&patch.written.sections, codecs),
+        (ImageId(sha256(target.config)), bases.iter().map(|base| base.image_id).collect()),
         patch.used.iter().filter_map(|&index| places.get(&old[index].0).copied()).collect(),
         layers.collect(),
         patch.written.sections,
@@ -180,8 +181,8 @@ pub fn make(
 
 impl Toc {
     fn build(
-        target: ImageId,
-        bases: Vec<ImageId>,
+        features: Vec<u16>,
+        (target, bases): (ImageId, Vec<ImageId>),
         used: Vec<LayerPlace>,
         layers: Vec<TargetLayer>,
         sections: Vec<skerry_delta::stream::Section>,
@@ -193,6 +194,7 @@ impl Toc {
         let made: u64 = layers.iter().map(|layer| if let TargetLayer::New { size, .. } = layer { *size } else { 0 }).sum();
         Self::new(
             Self {
+                features,
                 target,
                 bases,
                 used,

@@ -4,6 +4,7 @@ use std::io::{self, Read};
 
 use skerry_wire::limits;
 
+use crate::archive::spill::Room;
 use crate::archive::{self, Scratch};
 use crate::codec::bidiff::{Buffers, steps};
 use crate::codec::{Codec, Kind, bidiff, bytecode, dictionary, elf};
@@ -44,15 +45,15 @@ impl<'a> Applier<'a> {
         for layer in layers {
             table.load(&**layer, limit)?;
         }
-        let archives = archive::apply::State::new(layers.iter().map(|layer| &**layer as &dyn LayerSource).collect(), None);
+        let archives = archive::apply::State::new(layers.iter().map(|layer| &**layer as &dyn LayerSource).collect(), Room::Little);
         Ok(Self { streams, layers, table, state: Predictor::default(), buffers: Buffers::new(STEP), archives })
     }
 
-    /// Gives it scratch files: what of archives is too long for memory goes there, and stays in memory without them.
+    /// Gives it scratch files: what of archives is too long for memory goes there. Without them it is an error.
     #[must_use]
     pub fn with_scratch(mut self, scratch: &'a dyn Scratch) -> Self {
         let layers = self.layers.iter().map(|layer| &**layer as &dyn LayerSource).collect();
-        self.archives = archive::apply::State::new(layers, Some(scratch));
+        self.archives = archive::apply::State::new(layers, Room::Scratch(scratch));
         self
     }
 

@@ -164,14 +164,17 @@ fn best(old: &[u8], new: &[u8], memory: u64) -> io::Result<Outcome> {
 pub(crate) fn of_entry(old: Option<&[u8]>, new: &[u8]) -> io::Result<(usize, Outcome)> {
     let mut best = (cost(new)?, Outcome::New);
     let Some(old) = old else { return Ok(best) };
-    let difference = bidiff::difference(old, new);
+    let (difference, wrap): (_, fn(Kind, Difference) -> Outcome) = match elf::difference(old, new)? {
+        Some(difference) => (difference, Outcome::Elf),
+        None => (bidiff::difference(old, new), Outcome::Bidiff),
+    };
     let mut as_difference = 0;
     for (index, part) in difference.parts().into_iter().enumerate() {
         // Beside their old bytes differences become about half as long as zstd makes them.
         as_difference += cost(part)? >> u32::from(index == bidiff::DIFFERENCES);
     }
     if as_difference <= best.0 {
-        best = (as_difference, Outcome::Bidiff(Kind::of(new), difference));
+        best = (as_difference, wrap(Kind::of(new), difference));
     }
     if let Some(frame) = dictionary::compress(old, new)?.filter(|frame| frame.len() + frame.len() / 8 + 16 < best.0) {
         best = (frame.len(), Outcome::Dictionary(frame));

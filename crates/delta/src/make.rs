@@ -5,8 +5,10 @@ use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::archive;
+use crate::archive::form::Form;
 use crate::archive::make::Planner;
 use crate::archive::old::{Archives, Origin};
+use crate::archive::spill::Room;
 use crate::archive::write::ArchiveWriter;
 use crate::codec::{Codec, Kind};
 use crate::config;
@@ -93,9 +95,9 @@ pub fn make(input: &Input<'_>, budget: Budget, progress: &dyn Progress, cancel: 
     let layers: Vec<_> = used.iter().map(|&layer| input.old[layer]).collect();
     drop(old);
 
-    let jobs = jobs(&new, &choices, &table);
+    let jobs = jobs(input.new, &new, &choices, &table)?;
     progress.stage("comparing files", jobs.0.iter().chain(jobs.1.values()).map(|job| job.new_size).sum());
-    let archives = ArchiveWriter::new(Planner::new(Archives::new(layers.clone(), None), archives(&table)));
+    let archives = ArchiveWriter::new(Planner::new(Archives::new(layers.clone(), Room::Memory), archives(&table)));
     let contents = Contents::new(jobs, input.new, &layers, budget.make, progress, cancel);
     let mut maker = Maker {
         streams: StreamsWriter::within(budget.apply),
@@ -133,7 +135,7 @@ fn used_layers(choices: &[Choice], layer_of: impl Fn(OldRef) -> Option<usize>) -
 }
 
 /// The changed contents, and apart from them those that may be archives.
-fn jobs(new: &Hashed, choices: &[Choice], table: &OldMembers) -> (Vec<Job>, BTreeMap<u32, Job>) {
+fn jobs(layers: &[&dyn LayerSource], new: &Hashed, choices: &[Choice], table: &OldMembers) -> io::Result<(Vec<Job>, BTreeMap<u32, Job>)> {
     let (mut jobs, mut late) = (Vec::new(), BTreeMap::new());
     for ((number, member), choice) in new.members.iter().zip(choices) {
         let Content::Like(source) = choice.content else { continue };
@@ -148,13 +150,20 @@ fn jobs(new: &Hashed, choices: &[Choice], table: &OldMembers) -> (Vec<Job>, BTre
             old_file,
             old_size: old.size,
         };
-        if archive::make::is_named(member.path) {
+        if Form::of(&start(layers[job.new_layer], new_file)?).is_some() {
             late.insert(number, job);
         } else {
             jobs.push(job);
         }
     }
-    (jobs, late)
+    Ok((jobs, late))
+}
+
+/// The first bytes of a file.
+fn start(layer: &dyn LayerSource, file: u32) -> io::Result<Vec<u8>> {
+    let mut start = Vec::new();
+    layer.open(file)?.take(8).read_to_end(&mut start)?;
+    Ok(start)
 }
 
 /// Old members that may be archives, as long as they are not too many bytes together.
@@ -404,7 +413,7 @@ impl Maker<'_> {
         };
         let mut new = Vec::new();
         layer.open(file)?.take(size).read_to_end(&mut new)?;
-        if new.len() as u64 != size || !archive::make::is_zip(&new) {
+        if new.len() as u64 != size || Form::of(&new).is_none() {
             return Ok(false);
         }
         let Some(ready) = self.archives.plan(&new, Origin::Member { number: source, layer: old_layer, file: old_file })? else {

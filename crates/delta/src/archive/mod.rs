@@ -1,13 +1,17 @@
-//! Archives: a zip (jar, war, ear, wheel) as its entries, matched against the entries of old archives.
+//! Archives: a zip (jar, war, ear, wheel) as its entries, matched against the entries of old archives; a gzip file or a PNG picture
+//! as the one entry that it is.
 //!
 //! Headers are values, expected from those of the old entry like the headers of tar members are. A content is that of an old entry
 //! byte for byte as it stands in the archive, or is made plain, by the codecs of members or as an archive in the archive, and
 //! deflated again by the built-in zlib. Checksums, sizes and the directory follow.
 
 pub(crate) mod apply;
+pub(crate) mod form;
+mod gzip;
 pub(crate) mod make;
 pub(crate) mod old;
-mod spill;
+mod png;
+pub(crate) mod spill;
 #[cfg(test)]
 mod tests;
 pub(crate) mod write;
@@ -55,11 +59,15 @@ enum Way {
     Archive = 5,
     /// The bytes in the archive, because they cannot be deflated again.
     Carried = 6,
+    /// As a program.
+    Elf = 7,
 }
 
 impl Way {
     fn from_number(number: u8) -> Option<Self> {
-        [Self::Raw, Self::Plain, Self::New, Self::Bidiff, Self::Dictionary, Self::Archive, Self::Carried].get(usize::from(number)).copied()
+        [Self::Raw, Self::Plain, Self::New, Self::Bidiff, Self::Dictionary, Self::Archive, Self::Carried, Self::Elf]
+            .get(usize::from(number))
+            .copied()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use super::form::Form;
 use super::make::{Content, Plan, Planned, Planner};
 use super::old::{ArchiveRef, Origin};
 use super::{Expect, NextSources, Way, flag};
@@ -49,9 +50,12 @@ impl<'a> ArchiveWriter<'a> {
     }
 
     fn archive(&mut self, streams: &mut StreamsWriter, plan: Plan) -> io::Result<()> {
-        streams.number(Stream::EntryNumber, plan.entries.len() as u64)?;
-        text(streams, &plan.prefix)?;
-        text(streams, &plan.comment)?;
+        streams.number(Stream::EntryNumber, plan.form as u64)?;
+        if plan.form == Form::Zip {
+            streams.number(Stream::EntryNumber, plan.entries.len() as u64)?;
+            text(streams, &plan.prefix)?;
+            text(streams, &plan.comment)?;
+        }
         let mut expect = Expect { level: 6, ..Expect::default() };
         for planned in plan.entries {
             self.entry(streams, plan.base, planned, &mut expect)?;
@@ -96,6 +100,7 @@ impl<'a> ArchiveWriter<'a> {
             Content::Archive(_) => (Way::Archive, Kind::Text),
             Content::Carried(_) => (Way::Carried, Kind::Text),
             Content::Made { outcome: Outcome::Bidiff(kind, _), .. } => (Way::Bidiff, *kind),
+            Content::Made { outcome: Outcome::Elf(kind, _), .. } => (Way::Elf, *kind),
             Content::Made { outcome: Outcome::Dictionary(_), .. } => (Way::Dictionary, Kind::Text),
             Content::Made { bytes, .. } => (Way::New, Kind::of(bytes)),
         };
@@ -132,7 +137,7 @@ impl<'a> ArchiveWriter<'a> {
                 let expected = if named.is_some() { old_size } else { old.map_or(0, |old| u64::from(old.sums.plain)) };
                 streams.signed(Stream::EntryNumber, new.cast_signed() - expected.cast_signed())?;
                 match outcome {
-                    Outcome::Bidiff(kind, difference) => difference.write(streams, kind)?,
+                    Outcome::Bidiff(kind, difference) | Outcome::Elf(kind, difference) => difference.write(streams, kind)?,
                     Outcome::Dictionary(frame) => dictionary::write(streams, &frame)?,
                     _ => streams.put(kind.stream(), &bytes)?,
                 }
