@@ -24,6 +24,22 @@ const STEP: usize = 64 * 1024;
 pub const FIXED_MEMORY: u64 = 4 * STEP as u64 + dictionary::MEMORY;
 const _: () = assert!(elf::MEMORY <= dictionary::MEMORY, "no codec needs more");
 
+/// A part of a layer that was made, and what of the patch went into it.
+#[derive(Debug)]
+pub struct Item<'i> {
+    /// Its path; empty for bytes between members.
+    pub path: &'i [u8],
+    /// How its content is carried; none for one without content, and for bytes between members.
+    pub codec: Option<Codec>,
+    /// Bytes of its content.
+    pub size: u64,
+    /// Bytes that were read for it of each stream, by the stream's number.
+    pub read: &'i [u64],
+}
+
+/// Is told of each item.
+pub type Tally<'t> = dyn Fn(&Item<'_>) + 't;
+
 /// Takes the bytes of a layer, in order.
 pub type Sink<'s> = dyn FnMut(&[u8]) -> io::Result<()> + 's;
 
@@ -35,6 +51,10 @@ pub struct Applier<'a> {
     state: Predictor,
     buffers: Buffers,
     archives: archive::apply::State<'a>,
+    tally: Option<&'a Tally<'a>>,
+    /// Bytes of each stream that were left at the last item; the codec and the bytes of the content of this one.
+    left: Vec<u64>,
+    made: (Option<Codec>, u64),
 }
 
 impl<'a> Applier<'a> {
@@ -46,7 +66,17 @@ impl<'a> Applier<'a> {
             table.load(&**layer, limit)?;
         }
         let archives = archive::apply::State::new(layers.iter().map(|layer| &**layer as &dyn LayerSource).collect(), Room::Little);
-        Ok(Self { streams, layers, table, state: Predictor::default(), buffers: Buffers::new(STEP), archives })
+        Ok(Self {
+            streams,
+            layers,
+            table,
+            state: Predictor::default(),
+            buffers: Buffers::new(STEP),
+            archives,
+            tally: None,
+            left: Vec::new(),
+            made: (None, 0),
+        })
     }
 
     /// Gives it scratch files: what of archives is too long for memory goes there. Without them it is an error.
@@ -55,6 +85,23 @@ impl<'a> Applier<'a> {
         let layers = self.layers.iter().map(|layer| &**layer as &dyn LayerSource).collect();
         self.archives = archive::apply::State::new(layers, Room::Scratch(scratch));
         self
+    }
+
+    /// Has it tell of each item what of the patch went into it.
+    #[must_use]
+    pub fn with_tally(mut self, tally: &'a Tally<'a>) -> Self {
+        self.tally = Some(tally);
+        self
+    }
+
+    /// Tells of the item that was made.
+    fn tell(&mut self, is_member: bool) {
+        let Some(tally) = self.tally else { return };
+        let left: Vec<_> = Stream::ALL.into_iter().map(|stream| self.streams.get(stream).left()).collect();
+        let read: Vec<_> = self.left.iter().zip(&left).map(|(before, now)| before.saturating_sub(*now)).collect();
+        let (codec, size) = std::mem::take(&mut self.made);
+        tally(&Item { path: if is_member { &self.state.path } else { &[] }, codec, size, read: &read });
+        self.left = left;
     }
 
     /// The target's configuration; comes first. `known` are the digests known to both sides.
@@ -87,6 +134,9 @@ impl<'a> Applier<'a> {
             left.set(left.get().checked_sub(bytes.len() as u64).ok_or_else(|| invalid("more bytes than its layer"))?);
             out(bytes)
         };
+        if self.tally.is_some() && self.left.is_empty() {
+            self.left = Stream::ALL.into_iter().map(|stream| self.streams.get(stream).left()).collect();
+        }
         loop {
             let flags = self.streams.byte(Stream::Flags)?;
             let base = if flags & flag::NEXT != 0 {
@@ -95,16 +145,19 @@ impl<'a> Applier<'a> {
                 match self.streams.number(Stream::Base)? {
                     base::NONE => {
                         self.member(flags, None, &mut out)?;
+                        self.tell(true);
                         continue;
                     }
                     base::RAW => {
                         let len = self.streams.number(Stream::Size)?;
                         self.pass(Stream::Raw, len, &mut out)?;
+                        self.tell(false);
                         continue;
                     }
                     base::BARE => {
                         let size = self.streams.number(Stream::Size)?;
                         self.content(None, size, &mut out)?;
+                        self.tell(false);
                         continue;
                     }
                     base::END => break,
@@ -115,6 +168,7 @@ impl<'a> Applier<'a> {
                 }
             };
             self.member(flags, Some(base), &mut out)?;
+            self.tell(true);
         }
         self.buffers.new.fill(0);
         steps(left.get(), STEP, |len| out(&self.buffers.new[..len]))
@@ -182,7 +236,10 @@ impl<'a> Applier<'a> {
         }
         if content > 0 {
             match (has(flag::CONTENT), number) {
-                (true, Some(number)) => self.copy(number, content, out)?,
+                (true, Some(number)) => {
+                    self.made = (Some(Codec::Copy), content);
+                    self.copy(number, content, out)?;
+                }
                 (true, None) => return Err(invalid("a content of no base")),
                 (false, _) => self.content(number, content, out)?,
             }
@@ -194,6 +251,7 @@ impl<'a> Applier<'a> {
         let byte = self.streams.byte(Stream::Codec)?;
         let codec = Codec::from_number(byte & codec::MASK).ok_or_else(|| invalid("an unknown codec"))?;
         let kind = Kind::from_number(byte >> codec::KIND).ok_or_else(|| invalid("an unknown kind of content"))?;
+        self.made = (Some(codec), size);
         if codec == Codec::New {
             return self.pass(kind.stream(), size, out);
         }

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 
 use skerry_delta::TarLayer;
+use skerry_delta::archive::Scratch;
 use skerry_delta::source::{LayerSource, Sources};
 use skerry_image::frames::FrameReader;
 use skerry_wire::{DiffId, Digest, ImageId};
@@ -46,6 +47,10 @@ impl Sources for StoredSources {
         let diff_id = *diff_id;
         let open = move || open_frames(&self.objects, &diff_id, &object);
         Ok(Box::new(TarLayer::new(open)?))
+    }
+
+    fn scratch(&self) -> Option<&dyn Scratch> {
+        Some(&self.objects)
     }
 }
 
