@@ -71,8 +71,8 @@ fn inspect_shows_where_every_byte_goes() {
         "LAYER MEMBERS SIZE SHARE\nsha#:",
         "(the configuration) #",
         "CODEC MEMBERS SIZE SHARE\n",
-        "\nMEMBER CODEC SIZE SHARE\napp/new New # kB #",
-        "app/changelog.gz Archive # kB #",
+        "\nMEMBER CODEC SIZE SHARE\napp/new New # KB #",
+        "app/changelog.gz Archive # KB #",
     ] {
         assert!(text.contains(golden), "{golden:?} is not in\n{text}");
     }
@@ -100,7 +100,7 @@ fn the_nearest_base_comes_first() {
     let bytes = |n: usize| said["bases"][n]["predicted_bytes"].as_u64().unwrap();
     assert!(bytes(0) < bytes(1) && bytes(1) < said["full_bytes"].as_u64().unwrap(), "{said}");
     let text = masked(&bed.ok(&["image", "rank", "--target", "2.tar", "--base", "3.oci"]));
-    assert!(text.starts_with("BASE PREDICTED LAYERS SHARED\n#oci # kB #\n(none: a full bundle) # kB #"), "{text}");
+    assert!(text.starts_with("BASE PREDICTED LAYERS SHARED\n#oci # KB #\n(none: a full bundle) # KB #"), "{text}");
 }
 
 /// An image of this machine's engine, under its name; skipped where no engine answers.

@@ -35,6 +35,9 @@ pub async fn spool(engine: &impl Engine, image: &ImageId, path: &Path) -> Result
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(at(error)),
     }
+    if !engine.image_present(image).await? {
+        return Err(EngineError::NoImage { reference: image.to_string() });
+    }
     let (pieces, received) = mpsc::channel(PIECES);
     let (wanted, file) = (*image, path.to_owned());
     let writer = tokio::task::spawn_blocking(move || write(received, &wanted, &file));
