@@ -115,8 +115,7 @@ pub fn make(input: &Input<'_>, budget: Budget, progress: &dyn Progress, cancel: 
     for layer in input.new {
         stats.push(maker.layer(*layer)?);
     }
-    let archives = if maker.archives.is_empty() { 0 } else { archive::MEMORY };
-    let table = maker.table.bytes() + archives;
+    let table = maker.table.bytes() + maker.archives.memory();
     let scratch = maker.archives.scratch();
     progress.stage("compressing", 0);
     let written = maker.streams.finish_for(budget.apply, stats.iter().map(|layer| layer.size).sum())?;

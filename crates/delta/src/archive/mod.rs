@@ -25,9 +25,13 @@ pub use spill::{Scratch, ScratchFile};
 /// How deep archives may be in archives.
 pub(crate) const MAX_DEPTH: u8 = 3;
 
-/// Bytes of memory that applying needs at most for archives: what is open of the old ones; at each depth a deflating stream, its
-/// output and a directory; an old content; and the values of entries.
-pub const MEMORY: u64 = 4 * (HELD + (600 << 10)) + (MAX_DEPTH as u64 + 1) * (zlib::MEMORY + 2 * HELD) + 2 * HELD;
+/// Bytes of memory that applying needs at most for archives down to this depth, `zips` when there is a zip among them or the old ones:
+/// what is open of the old ones; at each depth a deflating stream, its output and a directory; an old content; the values of entries.
+pub(crate) fn memory(depth: u8, zips: bool) -> u64 {
+    // A zip's directory has 8 bytes per entry, and the zip may be an entry; other archives have three texts.
+    let open = if zips { HELD + (600 << 10) } else { 200 << 10 };
+    old::OPEN as u64 * open + (u64::from(depth) + 1) * (zlib::MEMORY + 2 * HELD) + 2 * HELD
+}
 
 const HELD: u64 = spill::HELD as u64;
 
