@@ -138,7 +138,7 @@ fn an_interrupt_leaves_nothing() {
         let mut builder = tar::Builder::new(Vec::new());
         let mut content = noise(9, 24 << 20);
         for (at, byte) in content.iter_mut().enumerate().step_by(997) {
-            *byte ^= (version * at) as u8;
+            *byte ^= (version * at).to_le_bytes()[0];
         }
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);

@@ -93,8 +93,7 @@ impl<'a> Maker<'_, 'a> {
             }
         };
         let old = number.map(|number| self.state.archives.entry(base, number)).transpose()?;
-        let mut entry = Entry::default();
-        entry.name = match (has(flag::NAME), &old) {
+        let name = match (has(flag::NAME), &old) {
             (true, Some(old)) => old.name.clone(),
             (true, None) => return Err(invalid("a name of no entry")),
             (false, _) => {
@@ -104,6 +103,7 @@ impl<'a> Maker<'_, 'a> {
                 name
             }
         };
+        let mut entry = Entry { name, ..Entry::default() };
         entry.time = expect.time(old.as_ref().map(|old| old.time));
         if !has(flag::TIME) {
             let by = self.streams.signed(Stream::EntryTime)?;

@@ -10,7 +10,7 @@ use super::form::{Form, whole};
 use super::zip::{DEFLATED, Entry, Meta, Sums};
 use crate::source::ReadSeek;
 
-const MAGIC: [u8; 3] = [0x1f, 0x8b, DEFLATED as u8];
+const MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
 const CHECKSUM: u16 = 2;
 const EXTRA: u16 = 4;
 const NAME: u16 = 8;

@@ -189,19 +189,18 @@ impl<'a> Planner<'a> {
                 continue;
             }
             planned.source = own.or_else(|| named.first().copied());
-            if Form::of(&plain).is_some() && depth < MAX_DEPTH {
-                if let Some((archive, number)) = planned.source {
-                    let origin = Origin::Entry { archive, entry: number };
-                    if let Some(old) = self.add(origin)? {
-                        let size = self.archives.entry(archive, number)?.sums.plain;
-                        self.longest.0 = self.longest.0.max(u64::from(size));
-                        if let Some((nested, inner)) = self.archive(&plain, old, depth + 1)?.filter(|(_, inner)| *inner < coded.len()) {
-                            cost += inner;
-                            planned.content = Content::Archive(Box::new(nested));
-                            plan.entries.push(planned);
-                            continue;
-                        }
-                    }
+            if Form::of(&plain).is_some()
+                && depth < MAX_DEPTH
+                && let Some((archive, number)) = planned.source
+                && let Some(old) = self.add(Origin::Entry { archive, entry: number })?
+            {
+                let size = self.archives.entry(archive, number)?.sums.plain;
+                self.longest.0 = self.longest.0.max(u64::from(size));
+                if let Some((nested, inner)) = self.archive(&plain, old, depth + 1)?.filter(|(_, inner)| *inner < coded.len()) {
+                    cost += inner;
+                    planned.content = Content::Archive(Box::new(nested));
+                    plan.entries.push(planned);
+                    continue;
                 }
             }
             let old = match planned.source {

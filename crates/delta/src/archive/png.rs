@@ -187,12 +187,10 @@ pub(super) fn read(from: &mut dyn ReadSeek) -> io::Result<(Entry, Chunks)> {
     let mut all = Coded { from, chunk: chunks.chunk, left: chunks.chunk, rest: chunks.size };
     all.read_exact(&mut ends[..2])?;
     // The checksum may begin in one chunk and end in the next.
-    let mut sum_at = chunks.size - 4;
-    for byte in &mut ends[2..] {
+    for (sum_at, byte) in (chunks.size - 4..).zip(&mut ends[2..]) {
         let (whole, rest) = (sum_at / chunks.chunk, sum_at % chunks.chunk);
         all.from.seek(SeekFrom::Start(chunks.start + whole * (chunks.chunk + AROUND) + rest))?;
         all.from.read_exact(std::slice::from_mut(byte))?;
-        sum_at += 1;
     }
     let [high, low, a, b, c, d] = ends;
     let coded = u32::try_from(chunks.size - ZLIB).map_err(|_| bad("too many bytes"))?;
