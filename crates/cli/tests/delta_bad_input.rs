@@ -48,7 +48,9 @@ fn files_of_another_kind_or_version() {
     let key = SigningKey::from_text(&std::fs::read_to_string(bed.path("key")).unwrap()).unwrap();
     let table = envelope::sign(&key, skerry_bundle::PURPOSE, &[0, 0x82, 0x82, 1, 0x18, 99, 0xf6]);
     let len = u16::try_from(table.len()).unwrap();
-    let head = [b"SKB\x01".to_vec(), vec![(len & 0x7f) as u8 | 0x80, (len >> 7) as u8]].concat();
+    let [low, _] = (len & 0x7f | 0x80).to_le_bytes();
+    let [high, _] = (len >> 7).to_le_bytes();
+    let head = [&b"SKB\x01"[..], &[low, high]].concat();
     bed.bundle_refused(&[head, table].concat(), "the bundle needs feature 99, which this version does not know: update the agent");
     // Signed by somebody else.
     bed.ok(&["key", "generate", "--out", "other"]);
