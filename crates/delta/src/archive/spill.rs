@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn the_same_bytes_from_memory_and_from_a_file() {
-        let bytes: Vec<u8> = (0..3 * HELD).map(|i| (i % 251) as u8).collect();
+        let bytes: Vec<u8> = (0..3 * HELD).map(|i| i.to_le_bytes()[0] ^ i.to_le_bytes()[1]).collect();
         for (room, in_file) in [(Room::Memory, false), (Room::Scratch(&Memory), true)] {
             let mut spill = Spill::new(room, bytes.len() as u64);
             for piece in bytes.chunks(10_000) {
