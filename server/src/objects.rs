@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ring::digest::{Context, SHA256};
+use skerry_delta::archive::{Scratch, ScratchFile};
 use skerry_wire::Digest;
 use tempfile::NamedTempFile;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
@@ -61,11 +62,6 @@ impl Objects {
     pub fn begin(&self) -> io::Result<NewObject> {
         let file = NamedTempFile::new_in(self.root.join("tmp"))?;
         Ok(NewObject { file, hash: Context::new(&SHA256), size: 0, root: self.root.clone() })
-    }
-
-    /// A file without a name, for what is only needed for a while. Blocks.
-    pub fn scratch(&self) -> io::Result<File> {
-        tempfile::tempfile_in(self.root.join("tmp"))
     }
 
     /// Keeps the collection away; see [`Pin`].
@@ -131,6 +127,13 @@ impl Objects {
     pub fn free(&self) -> io::Result<u64> {
         let stat = rustix::fs::statvfs(&self.root)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+/// Scratch files of the delta engine, without a name.
+impl Scratch for Objects {
+    fn file(&self) -> io::Result<Box<dyn ScratchFile>> {
+        Ok(Box::new(tempfile::tempfile_in(self.root.join("tmp"))?))
     }
 }
 

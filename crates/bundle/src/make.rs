@@ -13,7 +13,7 @@ use skerry_delta::{Progress, make as patch};
 use skerry_trust::{SigningKey, envelope};
 use skerry_wire::{DiffId, Digest, ImageId};
 
-use crate::toc::{LayerPlace, TargetLayer, Toc};
+use crate::toc::{LayerPlace, TargetLayer, Toc, features};
 use crate::{PURPOSE, head};
 
 /// One layer of an image.
@@ -165,14 +165,14 @@ pub fn make_spilling(
         Some(place) => TargetLayer::Known(*place),
         None => TargetLayer::New { diff_id: layer.diff_id, size: sizes.get(&layer.diff_id).copied().unwrap_or(0) },
     });
+    let codecs = patch.layers.iter().flat_map(|layer| layer.codecs.keys().copied());
     let toc = Toc::build(
-        ImageId(sha256(target.config)),
-        bases.iter().map(|base| base.image_id).collect(),
+        features(&patch.written.sections, codecs, &patch.features),
+        (ImageId(sha256(target.config)), bases.iter().map(|base| base.image_id).collect()),
         patch.used.iter().filter_map(|&index| places.get(&old[index].0).copied()).collect(),
         layers.collect(),
         &mut patch.written,
         [patch.table, patch.scratch],
-        patch.features,
     )?;
     let toc = envelope::sign(sign, PURPOSE, &toc.encode()?);
     let mut start = head::write(toc.len());
@@ -199,13 +199,12 @@ pub fn make_spilling(
 
 impl Toc {
     fn build(
-        target: ImageId,
-        bases: Vec<ImageId>,
+        features: Vec<u16>,
+        (target, bases): (ImageId, Vec<ImageId>),
         used: Vec<LayerPlace>,
         layers: Vec<TargetLayer>,
         written: &mut Written,
         [table, scratch]: [u64; 2],
-        more_features: Vec<u16>,
     ) -> io::Result<Self> {
         let sections = written.sections.clone();
         let memory = StreamsReader::memory(&sections).saturating_add(table).saturating_add(skerry_delta::apply::FIXED_MEMORY);
@@ -213,6 +212,7 @@ impl Toc {
         let made: u64 = layers.iter().map(|layer| if let TargetLayer::New { size, .. } = layer { *size } else { 0 }).sum();
         Self::new(
             Self {
+                features,
                 target,
                 bases,
                 used,
@@ -220,7 +220,6 @@ impl Toc {
                 sections,
                 memory,
                 disk: made.saturating_mul(2).saturating_add(scratch),
-                more_features,
                 chunks: Vec::new(),
             },
             &mut |out| written.read(out),

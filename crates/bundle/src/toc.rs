@@ -6,6 +6,7 @@ use std::ops::Range;
 use ring::digest;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
+use skerry_delta::codec::Codec;
 use skerry_delta::stream::{Coder, Section, Stream};
 use skerry_trust::{EnvelopeError, KeyId, KeyRing, envelope};
 use skerry_wire::{DiffId, Digest, ImageId, cbor, limits};
@@ -17,8 +18,9 @@ pub const BASE_LAYERS: u32 = 512;
 const _: () = assert!(BASE_LAYERS as usize == limits::LAYERS, "a part of the format");
 
 /// The features that a reader of this version knows. 1: the patch as described in `docs/formats/patch.md`. 2: streams coded by LZMA.
-/// 3: streams coded by context mixing. 4: differences coded by its fast model. 5: contents kept for later ones.
-const KNOWN_FEATURES: [u16; 5] = [1, 2, 3, 4, 5];
+/// 3: streams coded by context mixing. 4, 5, 6: contents by the codecs of these numbers, program, bytecode and archive. 7: differences
+/// coded by the fast model of context mixing. 8: contents kept for later ones.
+const KNOWN_FEATURES: [u16; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
 /// Bytes of a chunk's digest: the first of its SHA-256.
 const CHUNK_DIGEST: usize = 16;
 /// Base images of one bundle.
@@ -101,6 +103,8 @@ pub enum TargetLayer {
 /// The table of contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Toc {
+    /// What a reader must know, in rising order.
+    pub features: Vec<u16>,
     /// What is made.
     pub target: ImageId,
     /// The base images; none in a full bundle. The target's configuration is coded against the first's.
@@ -115,8 +119,6 @@ pub struct Toc {
     pub memory: u64,
     /// Bytes of disk that applying needs at most beside the bundle.
     pub disk: u64,
-    /// Features that a reader must know beside the first one and those of the sections' coders, rising.
-    pub(crate) more_features: Vec<u16>,
     /// The digests of the payload's chunks.
     pub(crate) chunks: Vec<u8>,
 }
@@ -170,7 +172,7 @@ impl Toc {
         };
         let section = |s: &Section| [s.stream as u64, u64::from(s.coder.number()), s.raw_len, s.len];
         let plain = cbor::encode(&Written(
-            features(&self.sections, &self.more_features),
+            self.features.clone(),
             ByteBuf::from(*self.target.digest().as_bytes()),
             self.bases.iter().map(|id| ByteBuf::from(*id.digest().as_bytes())).collect(),
             self.used.iter().map(place).collect(),
@@ -216,7 +218,7 @@ impl Toc {
     }
 
     fn from_written(written: Written) -> Result<Self, TocError> {
-        let Written(mut more_features, target, bases, used, layers, sections, memory, disk, chunks) = written;
+        let Written(features, target, bases, used, layers, sections, memory, disk, chunks) = written;
         if bases.len() > BASES || layers.len() > limits::LAYERS || used.len() > BASES * limits::LAYERS || layers.is_empty() {
             return Err(TocError::Malformed("too many bases or layers, or none"));
         }
@@ -230,6 +232,7 @@ impl Toc {
             WrittenLayer::New(diff_id, size) => Ok(TargetLayer::New { diff_id: DiffId(digest_of(&diff_id)?), size }),
         };
         let toc = Self {
+            features,
             target: ImageId(digest_of(&target)?),
             bases: bases.iter().map(|id| digest_of(id).map(ImageId)).collect::<Result<_, _>>()?,
             used: used.into_iter().map(place).collect::<Result<_, _>>()?,
@@ -237,12 +240,8 @@ impl Toc {
             sections: sections_of(&sections)?,
             memory: memory.saturating_mul(1024),
             disk: disk.saturating_mul(1024),
-            more_features: Vec::new(),
             chunks: chunks.into_vec(),
         };
-        let implied = features(&toc.sections, &[]);
-        more_features.retain(|feature| !implied.contains(feature));
-        let toc = Self { more_features, ..toc };
         let total = toc.sections.iter().try_fold(0u64, |sum, section| sum.checked_add(section.len));
         let total = total.ok_or(TocError::Malformed("sections beyond 64 bits"))?;
         if toc.chunks.len() as u64 != total.div_ceil(limits::CHUNK as u64).saturating_mul(CHUNK_DIGEST as u64) {
@@ -282,15 +281,21 @@ fn digest_of(bytes: &[u8]) -> Result<Digest, TocError> {
     bytes.try_into().map(Digest::new).map_err(|_| TocError::Malformed("a digest that is not of 32 bytes"))
 }
 
-/// What a reader must know: for these sections, and more.
-fn features(sections: &[Section], more: &[u16]) -> Vec<u16> {
+/// What a reader must know to read these sections and apply these codecs, and more.
+pub(crate) fn features(sections: &[Section], codecs: impl IntoIterator<Item = Codec>, more: &[u16]) -> Vec<u16> {
     let mut features = std::collections::BTreeSet::from([1]);
     features.extend(more);
+    features.extend(codecs.into_iter().filter_map(|codec| match codec {
+        Codec::Copy | Codec::New | Codec::Bidiff | Codec::Dictionary => None,
+        Codec::Elf => Some(4),
+        Codec::Bytecode => Some(5),
+        Codec::Archive => Some(6),
+    }));
     features.extend(sections.iter().filter_map(|section| match section.coder {
         Coder::Raw | Coder::Zstd(_) => None,
         Coder::Lzma(..) => Some(2),
         Coder::Mix | Coder::Sparse => Some(3),
-        Coder::FastSparse => Some(4),
+        Coder::FastSparse => Some(7),
     }));
     features.into_iter().collect()
 }

@@ -4,6 +4,7 @@ use std::io::{self, Read};
 
 use skerry_wire::limits;
 
+use crate::archive::spill::Room;
 use crate::archive::{self, Scratch};
 use crate::codec::bidiff::{Buffers, steps};
 use crate::codec::{Codec, Kind, bidiff, bytecode, dictionary, elf};
@@ -23,6 +24,22 @@ const STEP: usize = 64 * 1024;
 /// as a dictionary.
 pub const FIXED_MEMORY: u64 = 4 * STEP as u64 + if elf::MEMORY > dictionary::MEMORY { elf::MEMORY } else { dictionary::MEMORY };
 
+/// A part of a layer that was made, and what of the patch went into it.
+#[derive(Debug)]
+pub struct Item<'i> {
+    /// Its path; empty for bytes between members.
+    pub path: &'i [u8],
+    /// How its content is carried; none for one without content, and for bytes between members.
+    pub codec: Option<Codec>,
+    /// Bytes of its content.
+    pub size: u64,
+    /// Bytes that were read for it of each stream, by the stream's number.
+    pub read: &'i [u64],
+}
+
+/// Is told of each item.
+pub type Tally<'t> = dyn Fn(&Item<'_>) + 't;
+
 /// Takes the bytes of a layer, in order.
 pub type Sink<'s> = dyn FnMut(&[u8]) -> io::Result<()> + 's;
 
@@ -36,6 +53,10 @@ pub struct Applier<'a> {
     archives: archive::apply::State<'a>,
     /// Taken away while one more is written.
     kept: Option<Kept<'a>>,
+    tally: Option<&'a Tally<'a>>,
+    /// Bytes of each stream that were left at the last item; the codec and the bytes of the content of this one.
+    left: Vec<u64>,
+    made: (Option<Codec>, u64),
 }
 
 impl<'a> Applier<'a> {
@@ -46,7 +67,7 @@ impl<'a> Applier<'a> {
         for layer in layers {
             table.load(&**layer, limit)?;
         }
-        let archives = archive::apply::State::new(layers.iter().map(|layer| &**layer as &dyn LayerSource).collect(), None);
+        let archives = archive::apply::State::new(layers.iter().map(|layer| &**layer as &dyn LayerSource).collect(), Room::Little);
         Ok(Self {
             streams,
             layers,
@@ -55,17 +76,37 @@ impl<'a> Applier<'a> {
             buffers: Buffers::new(STEP),
             archives,
             kept: Some(Kept::new(None, limit)),
+            tally: None,
+            left: Vec::new(),
+            made: (None, 0),
         })
     }
 
-    /// Gives it scratch files: what of archives is too long for memory and new contents that are kept go there. Without them they stay
-    /// in memory.
+    /// Gives it scratch files: what of archives is too long for memory and new contents that are kept go there. Without them the former
+    /// is an error, and the latter stay in memory.
     #[must_use]
     pub fn with_scratch(mut self, scratch: &'a dyn Scratch) -> Self {
         let layers = self.layers.iter().map(|layer| &**layer as &dyn LayerSource).collect();
-        self.archives = archive::apply::State::new(layers, Some(scratch));
+        self.archives = archive::apply::State::new(layers, Room::Scratch(scratch));
         self.kept = Some(Kept::new(Some(scratch), 0));
         self
+    }
+
+    /// Has it tell of each item what of the patch went into it.
+    #[must_use]
+    pub fn with_tally(mut self, tally: &'a Tally<'a>) -> Self {
+        self.tally = Some(tally);
+        self
+    }
+
+    /// Tells of the item that was made.
+    fn tell(&mut self, is_member: bool) {
+        let Some(tally) = self.tally else { return };
+        let left: Vec<_> = Stream::ALL.into_iter().map(|stream| self.streams.get(stream).left()).collect();
+        let read: Vec<_> = self.left.iter().zip(&left).map(|(before, now)| before.saturating_sub(*now)).collect();
+        let (codec, size) = std::mem::take(&mut self.made);
+        tally(&Item { path: if is_member { &self.state.path } else { &[] }, codec, size, read: &read });
+        self.left = left;
     }
 
     /// The target's configuration; comes first. `known` are the digests known to both sides.
@@ -98,6 +139,9 @@ impl<'a> Applier<'a> {
             left.set(left.get().checked_sub(bytes.len() as u64).ok_or_else(|| invalid("more bytes than its layer"))?);
             out(bytes)
         };
+        if self.tally.is_some() && self.left.is_empty() {
+            self.left = Stream::ALL.into_iter().map(|stream| self.streams.get(stream).left()).collect();
+        }
         loop {
             let flags = self.streams.byte(Stream::Flags)?;
             let base = if flags & flag::NEXT != 0 {
@@ -106,16 +150,19 @@ impl<'a> Applier<'a> {
                 match self.streams.number(Stream::Base)? {
                     base::NONE => {
                         self.member(flags, None, &mut out)?;
+                        self.tell(true);
                         continue;
                     }
                     base::RAW => {
                         let len = self.streams.number(Stream::Size)?;
                         self.pass(Stream::Raw, len, &mut out)?;
+                        self.tell(false);
                         continue;
                     }
                     base::BARE => {
                         let size = self.streams.number(Stream::Size)?;
                         self.content(None, size, &mut out)?;
+                        self.tell(false);
                         continue;
                     }
                     base::END => break,
@@ -126,6 +173,7 @@ impl<'a> Applier<'a> {
                 }
             };
             self.member(flags, Some(base), &mut out)?;
+            self.tell(true);
         }
         self.buffers.new.fill(0);
         steps(left.get(), STEP, |len| out(&self.buffers.new[..len]))
@@ -193,7 +241,10 @@ impl<'a> Applier<'a> {
         }
         if content > 0 {
             match (has(flag::CONTENT), number) {
-                (true, Some(number)) => self.copy(number, content, out)?,
+                (true, Some(number)) => {
+                    self.made = (Some(Codec::Copy), content);
+                    self.copy(number, content, out)?;
+                }
                 (true, None) => return Err(invalid("a content of no base")),
                 (false, _) => self.content(number, content, out)?,
             }
@@ -223,6 +274,7 @@ impl<'a> Applier<'a> {
     fn coded(&mut self, byte: u8, base: Option<OldRef>, size: u64, out: &mut Sink<'_>) -> io::Result<()> {
         let codec = Codec::from_number(byte & codec::MASK).ok_or_else(|| invalid("an unknown codec"))?;
         let kind = Kind::from_number(byte >> codec::KIND & codec::KIND_MASK).ok_or_else(|| invalid("an unknown kind of content"))?;
+        self.made = (Some(codec), size);
         if codec == Codec::New {
             return self.pass(kind.stream(), size, out);
         }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
+use crate::archive::form::Form;
 use crate::codec::bidiff::{self, Difference};
 use crate::codec::bytecode::{self, Bytecode};
 use crate::codec::{Kind, dictionary, elf};
@@ -34,11 +35,12 @@ pub(crate) struct Job {
 /// The changed contents, and apart from them those that may be archives.
 pub(crate) fn jobs(
     new: &Hashed,
+    layers: &[&dyn LayerSource],
     choices: &[Choice],
     table: &OldMembers,
     repeats: &Repeats,
     old_layers: usize,
-) -> (Vec<Job>, BTreeMap<u32, Job>) {
+) -> io::Result<(Vec<Job>, BTreeMap<u32, Job>)> {
     let (mut jobs, mut late) = (Vec::new(), BTreeMap::new());
     for ((number, member), choice) in new.members.iter().zip(choices) {
         let Content::Like(source) = choice.content else { continue };
@@ -59,13 +61,21 @@ pub(crate) fn jobs(
             old_file,
             old_size: old.size,
         };
-        if crate::archive::make::is_named(member.path) {
+        // What is kept of this patch cannot be an archive's source.
+        if repeated.is_none() && Form::of(&start(layers[job.new_layer], new_file)?).is_some() {
             late.insert(number, job);
         } else {
             jobs.push(job);
         }
     }
-    (jobs, late)
+    Ok((jobs, late))
+}
+
+/// The first bytes of a file.
+fn start(layer: &dyn LayerSource, file: u32) -> io::Result<Vec<u8>> {
+    let mut start = Vec::new();
+    layer.open(file)?.take(8).read_to_end(&mut start)?;
+    Ok(start)
 }
 
 /// The best way found.
@@ -242,14 +252,17 @@ fn best(old: &[u8], new: &[u8], memory: u64, cancel: &AtomicBool) -> io::Result<
 pub(crate) fn of_entry(old: Option<&[u8]>, new: &[u8]) -> io::Result<(usize, Outcome)> {
     let mut best = (cost(new)?, Outcome::New);
     let Some(old) = old else { return Ok(best) };
-    let difference = bidiff::difference(old, new);
+    let (difference, wrap): (_, fn(Kind, Difference) -> Outcome) = match elf::difference(old, new, &AtomicBool::new(false))? {
+        Some(difference) => (difference, Outcome::Elf),
+        None => (bidiff::difference(old, new), Outcome::Bidiff),
+    };
     let mut as_difference = 0;
     for (index, part) in difference.parts().into_iter().enumerate() {
         // Beside their old bytes differences become about half as long as zstd makes them.
         as_difference += cost(part)? >> u32::from(index == bidiff::DIFFERENCES);
     }
     if as_difference <= best.0 {
-        best = (as_difference, Outcome::Bidiff(Kind::of(new), difference));
+        best = (as_difference, wrap(Kind::of(new), difference));
     }
     if let Some(frame) = dictionary::compress(old, new)?.filter(|frame| frame.len() + frame.len() / 8 + 16 < best.0) {
         best = (frame.len(), Outcome::Dictionary(frame));

@@ -6,7 +6,7 @@
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use crate::archive::Scratch;
-use crate::archive::spill::{HELD, Spill};
+use crate::archive::spill::{HELD, Room, Spill};
 
 /// How many contents of a patch may be kept.
 pub(crate) const MOST: usize = 1 << 16;
@@ -31,7 +31,8 @@ pub(crate) struct Kept<'a> {
 impl<'a> Kept<'a> {
     /// None yet. Without scratch they stay in memory, and may be `limit` bytes together.
     pub(crate) fn new(scratch: Option<&'a dyn Scratch>, limit: u64) -> Self {
-        Self { bytes: Spill::new(scratch, if scratch.is_some() { u64::MAX } else { limit }), places: Vec::new() }
+        let (room, limit) = scratch.map_or((Room::Memory, limit), |scratch| (Room::Scratch(scratch), u64::MAX));
+        Self { bytes: Spill::new(room, limit), places: Vec::new() }
     }
 
     /// The next content begins, of so many bytes.

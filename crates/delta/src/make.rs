@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::apply::FIXED_MEMORY;
 use crate::archive;
 use crate::archive::Scratch;
+use crate::archive::form::Form;
 use crate::archive::make::Planner;
 use crate::archive::old::{Archives, Origin};
+use crate::archive::spill::Room;
 use crate::archive::write::ArchiveWriter;
 use crate::codec::{Codec, Kind};
 use crate::config;
@@ -70,7 +72,7 @@ pub struct Patch {
 }
 
 /// The feature of contents that are [kept](crate::kept) for later ones.
-pub const KEPT: u16 = 5;
+pub const KEPT: u16 = 8;
 
 /// What became of the contents of a layer.
 #[derive(Debug, Default, Clone)]
@@ -121,16 +123,17 @@ pub fn make_spilling(
     let repeats = Repeats::find(&new, &pieces, &mut choices, table.len())?;
     drop(pieces);
 
-    let jobs = content::jobs(&new, &choices, &table, &repeats, layers.len());
+    let jobs = content::jobs(&new, input.new, &choices, &table, &repeats, layers.len())?;
     let archived = !jobs.1.is_empty();
     progress.stage("comparing files", jobs.0.iter().chain(jobs.1.values()).map(|job| job.new_size).sum());
-    let archives = ArchiveWriter::new(Planner::new(Archives::new(layers.clone(), None), archives(&table)));
+    let archives = ArchiveWriter::new(Planner::new(Archives::new(layers.clone(), Room::Memory), archives(&table)));
     let sources: Vec<_> = layers.iter().chain(input.new).copied().collect();
     let contents = Contents::new(jobs, input.new, &sources, budget.make / 8 * 5, progress, cancel);
-    let reserved = FIXED_MEMORY + if archived { archive::MEMORY } else { 0 } + kept::memory(repeats.len());
-    let room = |table: &OldMembers| budget.apply.saturating_sub(reserved + table.bytes()).max(STREAMS);
+    let kept = kept::memory(repeats.len());
+    let room = |table: &OldMembers, archives: u64| budget.apply.saturating_sub(FIXED_MEMORY + kept + archives + table.bytes()).max(STREAMS);
+    let parts = room(&table, if archived { archive::memory(0, true) } else { 0 });
     let mut maker = Maker {
-        streams: StreamsWriter::within(room(&table)).in_parts(budget.make / 32).spilling(scratch.map(Scratch::file).transpose()?),
+        streams: StreamsWriter::within(parts).in_parts(budget.make / 32).spilling(scratch.map(Scratch::file).transpose()?),
         table,
         state: Predictor::default(),
         choices: &choices,
@@ -146,9 +149,9 @@ pub fn make_spilling(
     for layer in input.new {
         stats.push(maker.layer(*layer)?);
     }
-    let archives = if maker.archives.is_empty() { 0 } else { archive::MEMORY };
-    let room = room(&maker.table);
-    let table = maker.table.bytes() + archives + kept::memory(maker.repeats.len());
+    let archives = maker.archives.memory();
+    let room = room(&maker.table, archives);
+    let table = maker.table.bytes() + archives + kept;
     let scratch = maker.archives.scratch() + maker.repeats.bytes();
     let features = if maker.repeats.len() > 0 { vec![KEPT] } else { Vec::new() };
     progress.stage("compressing", 0);
@@ -416,7 +419,7 @@ impl Maker<'_> {
         };
         let mut new = Vec::new();
         layer.open(file)?.take(size).read_to_end(&mut new)?;
-        if new.len() as u64 != size || !archive::make::is_zip(&new) {
+        if new.len() as u64 != size || Form::of(&new).is_none() {
             return Ok(false);
         }
         let Some(ready) = self.archives.plan(&new, Origin::Member { number: source, layer: old_layer, file: old_file })? else {

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 
 use skerry_delta::TarLayer;
-use skerry_delta::archive::{Scratch, ScratchFile};
+use skerry_delta::archive::Scratch;
 use skerry_delta::index::{LayerIndex, limit};
 use skerry_delta::source::{LayerSource, ReadSeek, Segment, Sources};
 use skerry_image::frames::FrameReader;
@@ -79,7 +79,7 @@ impl Sources for StoredSources {
     }
 
     fn scratch(&self) -> Option<&dyn Scratch> {
-        Some(self)
+        Some(&self.objects)
     }
 }
 
@@ -100,12 +100,6 @@ impl<L: LayerSource> LayerSource for Indexed<L> {
 
     fn hashes(&self) -> Option<Vec<u64>> {
         Some(self.hashes.clone())
-    }
-}
-
-impl Scratch for StoredSources {
-    fn file(&self) -> io::Result<Box<dyn ScratchFile>> {
-        Ok(Box::new(self.objects.scratch()?))
     }
 }
 
