@@ -17,10 +17,22 @@ pub const DEPLOY: Duration = Duration::from_secs(180);
 /// # Errors
 /// When something does not start.
 pub fn enrolled() -> Result<Option<Bed>> {
+    enrolled_in(Bed::start)
+}
+
+/// The same with an engine on this storage driver.
+///
+/// # Errors
+/// When something does not start.
+pub fn enrolled_on(driver: &'static str) -> Result<Option<Bed>> {
+    enrolled_in(|| Bed::start_on(driver))
+}
+
+fn enrolled_in(bed: impl FnOnce() -> Result<Bed>) -> Result<Option<Bed>> {
     if !need::bed()? {
         return Ok(None);
     }
-    let mut bed = Bed::start()?;
+    let mut bed = bed()?;
     bed.start_server()?;
     bed.start_agent()?;
     wait_enrolled(&bed, 1)?;

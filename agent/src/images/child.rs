@@ -14,8 +14,9 @@ use rustix::process::{Pid, Resource, Rlimit, Signal};
 use serde::{Deserialize, Serialize};
 use skerry_bundle::VerifiedToc;
 use skerry_delta::archive::{Scratch, ScratchFile};
-use skerry_delta::source::{LayerSource, Sources};
-use skerry_engine::EngineLayers;
+use skerry_delta::source::{LayerSource, Segment, Sources};
+use skerry_engine::{EngineLayers, SpooledImages};
+use skerry_image::Sha256;
 use skerry_image::load::{LoadArchiveError, LoadArchiveWriter, LoadLayer};
 use skerry_reconstruct::{ImageSink, LayerInfo, Limits, reconstruct};
 use skerry_trust::{KeyRing, PublicKey};
@@ -43,6 +44,10 @@ pub(crate) struct Request {
     pub(crate) data_root: PathBuf,
     /// The engine's storage driver.
     pub(crate) storage_driver: String,
+    /// Exports of the base images, where the engine's layers cannot be read in place.
+    pub(crate) spools: Vec<PathBuf>,
+    /// Whether the archive has all layers, not only those that the engine lacks.
+    pub(crate) whole: bool,
     /// Tags that the image gets.
     pub(crate) tags: Vec<String>,
     /// Bytes of memory for windows and buffers.
@@ -84,22 +89,33 @@ fn make<W: Write>(request: &Request, out: W) -> Result<W> {
     if table.toc().target != request.image {
         bail!("{path} makes image {}, not {}", table.toc().target, request.image);
     }
+    let scratch = Unnamed(request.bundle.parent().unwrap_or(Path::new(".")).to_owned());
     let sources: Box<dyn Sources> = if table.toc().bases.is_empty() {
-        Box::new(Nothing)
+        Box::new(Nothing { scratch })
     } else {
-        let layers = EngineLayers::open(&request.data_root, &request.storage_driver)?;
-        Box::new(AtNode { layers, scratch: Unnamed(request.bundle.parent().unwrap_or(Path::new(".")).to_owned()) })
+        let layers: Box<dyn Sources> = if request.spools.is_empty() {
+            Box::new(EngineLayers::open(&request.data_root, &request.storage_driver)?)
+        } else {
+            Box::new(SpooledImages::open(&request.spools).context("the export of a base image")?)
+        };
+        Box::new(AtNode { layers, scratch })
     };
     let limits = Limits { memory: request.memory, output: request.output };
-    let mut sink = Archive { writer: LoadArchiveWriter::new(out), tags: request.tags.clone() };
+    let mut sink = Archive {
+        writer: LoadArchiveWriter::new(out),
+        tags: request.tags.clone(),
+        known: request.whole.then_some(&*sources),
+        layers: Vec::new(),
+        next: 0,
+    };
     reconstruct(&mut bundle, &table, &*sources, &mut sink, &limits)?;
+    sink.known_before(sink.layers.len())?;
     Ok(sink.writer.finish()?)
 }
 
-/// The sources of a bundle with bases: the engine's layers, and room for scratch files beside the bundle.
-#[derive(Debug)]
+/// The sources of a bundle with bases: the engine's layers or exports of its images, and room for scratch files beside the bundle.
 struct AtNode {
-    layers: EngineLayers,
+    layers: Box<dyn Sources>,
     scratch: Unnamed,
 }
 
@@ -130,9 +146,11 @@ impl Scratch for Unnamed {
     }
 }
 
-/// The sources of a full bundle.
+/// The sources of a full bundle, and room for scratch files beside it.
 #[derive(Debug)]
-struct Nothing;
+struct Nothing {
+    scratch: Unnamed,
+}
 
 impl Sources for Nothing {
     fn config(&self, image: &ImageId) -> io::Result<Vec<u8>> {
@@ -142,21 +160,85 @@ impl Sources for Nothing {
     fn layer(&self, diff_id: &DiffId) -> io::Result<Box<dyn LayerSource + '_>> {
         Err(io::Error::new(io::ErrorKind::NotFound, format!("{diff_id} is in no base of a full bundle")))
     }
+
+    fn scratch(&self) -> Option<&dyn Scratch> {
+        Some(&self.scratch)
+    }
 }
 
 /// The new image as an archive for the engine.
-struct Archive<W> {
+struct Archive<'a, W> {
     writer: LoadArchiveWriter<W>,
     tags: Vec<String>,
+    /// Where layers come from that are not made, when the engine wants them all the same.
+    known: Option<&'a dyn Sources>,
+    layers: Vec<LayerInfo>,
+    /// The layer that comes next.
+    next: usize,
 }
 
-impl<W: Write> ImageSink for Archive<W> {
+impl<W: Write> Archive<'_, W> {
+    /// Writes the known layers from the next one on up to this.
+    fn known_before(&mut self, index: usize) -> io::Result<()> {
+        let Some(known) = self.known else { return Ok(()) };
+        while self.next < index {
+            let diff_id = self.layers[self.next].diff_id;
+            let layer = known.layer(&diff_id)?;
+            let mut size = 0;
+            for segment in layer.segments()? {
+                size += match segment? {
+                    Segment::Raw(bytes) => bytes.len() as u64,
+                    Segment::File { size } => size,
+                };
+            }
+            self.writer.layer_start(self.next, &diff_id, size).map_err(plain)?;
+            let hash = self.copy(&*layer)?;
+            self.writer.layer_end().map_err(plain)?;
+            if DiffId(hash.digest()) != diff_id {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("layer {diff_id} of a base image is damaged on this node")));
+            }
+            self.next += 1;
+        }
+        Ok(())
+    }
+
+    fn copy(&mut self, layer: &dyn LayerSource) -> io::Result<Sha256> {
+        let (mut hash, mut file, mut piece) = (Sha256::new(), 0, vec![0; BUFFER]);
+        for segment in layer.segments()? {
+            match segment? {
+                Segment::Raw(bytes) => {
+                    hash.update(&bytes);
+                    self.writer.layer_bytes(&bytes).map_err(plain)?;
+                }
+                Segment::File { size } => {
+                    let mut content = layer.open(file)?.take(size);
+                    loop {
+                        let n = content.read(&mut piece)?;
+                        if n == 0 {
+                            break;
+                        }
+                        hash.update(&piece[..n]);
+                        self.writer.layer_bytes(&piece[..n]).map_err(plain)?;
+                    }
+                    file += 1;
+                }
+            }
+        }
+        Ok(hash)
+    }
+}
+
+impl<W: Write> ImageSink for Archive<'_, W> {
     fn config(&mut self, image_id: &ImageId, bytes: &[u8], layers: &[LayerInfo]) -> io::Result<()> {
-        let layers: Vec<_> = layers.iter().map(|l| LoadLayer { diff_id: l.diff_id, given: l.new_size.is_some() }).collect();
+        self.layers = layers.to_vec();
+        let whole = self.known.is_some();
+        let layers: Vec<_> = layers.iter().map(|l| LoadLayer { diff_id: l.diff_id, given: whole || l.new_size.is_some() }).collect();
         self.writer.config(image_id, bytes, &layers, &self.tags).map_err(plain)
     }
 
     fn layer_start(&mut self, index: usize, diff_id: &DiffId, size: u64) -> io::Result<()> {
+        self.known_before(index)?;
+        self.next = index + 1;
         self.writer.layer_start(index, diff_id, size).map_err(plain)
     }
 

@@ -22,6 +22,11 @@ pub(super) fn disk_of(path: &Path) -> io::Result<Disk> {
     Ok(Disk { device: std::fs::metadata(path)?.dev(), free: stat.f_bavail.saturating_mul(stat.f_frsize) })
 }
 
+/// About how many bytes the export of an image takes whose files have so many: every file has a header and is padded.
+pub(super) fn export_of(image: u64) -> u64 {
+    image.saturating_add(image / 8).saturating_add(16 << 20)
+}
+
 /// Why there is no room for `bundle` more bytes in the agent's folder and `engine` bytes under the engine's data root.
 pub(super) fn lacking(bundle: u64, ours: (&Path, Disk), engine: u64, theirs: (&Path, Disk)) -> Option<String> {
     let check = |path: &Path, needed: u64, free: u64| {

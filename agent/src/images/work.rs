@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use skerry_bundle::{TargetLayer, VerifiedToc};
-use skerry_engine::{Engine, EngineError};
+use skerry_engine::{Engine, EngineError, spool};
 use skerry_reconstruct::Limits;
 use skerry_trust::Role;
 use skerry_wire::ImageId;
@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::child::Request;
 use super::parent::{self, MakeError};
-use super::space::{disk_of, lacking};
+use super::space::{disk_of, export_of, lacking};
 use super::{Images, show};
 use crate::engine_facts::EngineFacts;
 use crate::fetch::{Fetch, FetchError, Order};
@@ -164,7 +164,8 @@ async fn get<E: Engine>(
         images.wake.notify_one();
     }
     let table = fetch.table().await?;
-    admit(images, row, facts, present, &table, fetch.have())?;
+    let exports = exports(images, facts, present, &table).await?;
+    admit(images, row, facts, present, &table, (fetch.have(), exports))?;
     if stage.again && fetch.have() < row.size {
         in_transit(images, row, fetch.have(), stage).await?;
     }
@@ -207,7 +208,7 @@ fn admit<E>(
     facts: &EngineFacts,
     present: &[ImageId],
     table: &VerifiedToc,
-    have: u64,
+    (have, exports): (u64, u64),
 ) -> Result<(), WorkError> {
     let toc = table.toc();
     if toc.target != row.image {
@@ -215,20 +216,6 @@ fn admit<E>(
     }
     if let Some(gone) = toc.bases.iter().find(|b| !present.contains(b)) {
         return Err(WorkError::BaseGone(*gone));
-    }
-    let driver = &facts.info.storage_driver;
-    if !toc.bases.is_empty() && !facts.abilities.layers_in_place {
-        return Err(WorkError::CannotApply(format!(
-            "its bundle is a patch, and the layers of this engine cannot be read in place (storage driver `{driver}`): use Docker with \
-             overlay2 and its own image store, and run the agent with the right to read {}",
-            facts.info.data_root.display()
-        )));
-    }
-    if toc.layers.iter().any(|l| matches!(l, TargetLayer::Known(_))) && !facts.abilities.accepts_partial_load {
-        return Err(WorkError::CannotApply(format!(
-            "its bundle leaves out layers that the engine has, and this engine does not load such an archive (storage driver `{driver}`): \
-             use Docker with overlay2 and its own image store"
-        )));
     }
     let limit = Limits::default().memory;
     if toc.memory > limit {
@@ -238,10 +225,45 @@ fn admit<E>(
     // An engine whose folder is not to be seen from here judges its space itself.
     let root = &facts.info.data_root;
     let theirs = disk_of(root).unwrap_or(super::space::Disk { device: u64::MAX, free: u64::MAX });
-    match lacking(row.size.saturating_sub(have), (&images.folder, ours), toc.disk, (root, theirs)) {
+    // An engine that wants all layers stages and keeps those of the bases once more.
+    let again = if loads_whole(facts, table) { exports.saturating_mul(2) } else { 0 };
+    let here = row.size.saturating_sub(have).saturating_add(exports);
+    match lacking(here, (&images.folder, ours), toc.disk.saturating_add(again), (root, theirs)) {
         Some(reason) => Err(WorkError::Space(reason)),
         None => Ok(()),
     }
+}
+
+/// Does the engine want layers that it has? One that takes no archive without them does.
+fn loads_whole(facts: &EngineFacts, table: &VerifiedToc) -> bool {
+    !facts.abilities.accepts_partial_load && table.toc().layers.iter().any(|l| matches!(l, TargetLayer::Known(_)))
+}
+
+/// Bytes that exports of the bases take, where layers cannot be read in place. An image that is not here any more takes none: the
+/// missing base is told of by itself.
+async fn exports<E: Engine>(images: &Images<E>, facts: &EngineFacts, present: &[ImageId], table: &VerifiedToc) -> Result<u64, EngineError> {
+    let mut bytes = 0u64;
+    if !facts.abilities.layers_in_place || loads_whole(facts, table) {
+        for base in table.toc().bases.iter().filter(|base| present.contains(base)) {
+            bytes = bytes.saturating_add(export_of(images.engine.image_size(base).await?));
+        }
+    }
+    Ok(bytes)
+}
+
+/// Has the engine export the bases, unless their layers can be read in place. An export lies beside the bundle, under a name that begins
+/// with the same image, and goes when the bundle goes.
+async fn spools<E: Engine>(images: &Images<E>, facts: &EngineFacts, table: &VerifiedToc) -> Result<Vec<std::path::PathBuf>, EngineError> {
+    let mut spools = Vec::new();
+    if !facts.abilities.layers_in_place {
+        for base in &table.toc().bases {
+            let path = images.folder.join(format!("{}-{}.spool", table.toc().target.digest().hex(), base.digest().hex()));
+            let size = spool(&images.engine, base, &path).await?;
+            tracing::info!("base image {}: {size} bytes exported", base.digest().short());
+            spools.push(path);
+        }
+    }
+    Ok(spools)
 }
 
 /// Reconstructs and loads.
@@ -261,6 +283,8 @@ async fn make<E: Engine>(
         image: row.image,
         data_root: facts.info.data_root.clone(),
         storage_driver: facts.info.storage_driver.clone(),
+        spools: spools(images, facts, table).await?,
+        whole: loads_whole(facts, table),
         // Tagged from the first moment on: nothing prunes it before it runs.
         tags: vec![format!("skerry-pin:{}", row.image.digest().hex())],
         memory: limits.memory,

@@ -3,8 +3,9 @@
 //!     cargo run --release -p skerry-bundle --example pair -- OLD.tar NEW.tar [BUNDLE]
 //!     cargo run --release -p skerry-bundle --example pair -- apply OLD.tar BUNDLE [TIMES]
 //!
-//! OLD may be `-` for a full bundle. With BUNDLE, the bundle is written there, and the key that signed it beside it. `apply` only applies
-//! it, in a process that has done nothing else: so its memory and the time on a core are those of a node.
+//! OLD may be `-` for a full bundle. PAIR_MEMORY_MIB is the memory for making. With BUNDLE, the bundle is written there, and the key that
+//! signed it beside it. `apply` only applies it, in a process that has done nothing else: so its memory and the time on a core are those
+//! of a node.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,7 +16,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use skerry_bundle::VerifiedToc;
-use skerry_bundle::make::{Base, Layer, MakeOptions, Target, make};
+use skerry_bundle::make::{Base, Layer, MakeOptions, Target, make_spilling};
 use skerry_delta::archive::{Scratch, ScratchFile};
 use skerry_delta::source::{LayerSource, Sources};
 use skerry_delta::{Silent, TarLayer};
@@ -231,12 +232,17 @@ fn main() -> Result<()> {
     let layers = |image: &'static Image| image.layers.iter().map(|(id, source)| Layer { diff_id: *id, source: &**source }).collect();
     let target: &'static Image = Box::leak(Box::new(target));
     let bases: &'static [Image] = Box::leak(bases.into_boxed_slice());
+    let mut options = MakeOptions::default();
+    if let Ok(memory) = std::env::var("PAIR_MEMORY_MIB") {
+        options.memory = memory.parse::<u64>()? << 20;
+    }
     let mut bundle = Vec::new();
     let base_list: Vec<_> = bases.iter().map(|b| Base { image_id: b.id, config: &b.config, layers: layers(b) }).collect();
-    let made = make(
+    let made = make_spilling(
         &Target { config: &target.config, layers: layers(target) },
         &base_list,
-        &MakeOptions::default(),
+        &options,
+        Some(&Temporary),
         &Silent,
         &AtomicBool::new(false),
         &key,

@@ -5,14 +5,15 @@ use std::io::{self, Write};
 use std::sync::atomic::AtomicBool;
 
 use ring::digest;
+use skerry_delta::archive::Scratch;
 use skerry_delta::make::{Budget, Input, LayerStats};
 use skerry_delta::source::LayerSource;
-use skerry_delta::stream::{StreamSize, StreamsReader};
+use skerry_delta::stream::{StreamSize, StreamsReader, Written};
 use skerry_delta::{Progress, make as patch};
 use skerry_trust::{SigningKey, envelope};
 use skerry_wire::{DiffId, Digest, ImageId};
 
-use crate::toc::{LayerPlace, TargetLayer, Toc};
+use crate::toc::{LayerPlace, TargetLayer, Toc, features};
 use crate::{PURPOSE, head};
 
 /// One layer of an image.
@@ -44,7 +45,8 @@ pub struct Base<'a> {
 /// What making may use.
 #[derive(Debug, Clone, Copy)]
 pub struct MakeOptions {
-    /// Bytes of memory for making.
+    /// Bytes of memory for making, about. With less, fewer and shorter bytes are compared at once and the bundle becomes longer; the
+    /// tables of members are needed in any case.
     pub memory: u64,
     /// Bytes of memory for whoever applies: windows, buffers and the table of old members.
     pub apply_memory: u64,
@@ -52,7 +54,7 @@ pub struct MakeOptions {
 
 impl Default for MakeOptions {
     fn default() -> Self {
-        Self { memory: 700 << 20, apply_memory: 16 << 20 }
+        Self { memory: 1 << 30, apply_memory: 16 << 20 }
     }
 }
 
@@ -117,6 +119,21 @@ pub fn make(
     sign: &SigningKey,
     out: &mut impl Write,
 ) -> Result<Made, MakeError> {
+    make_spilling(target, bases, options, None, progress, cancel, sign, out)
+}
+
+/// The same; with scratch, what is longer than a few parts is not held in memory until the table of contents is written.
+#[expect(clippy::too_many_arguments, reason = "those of `make` and one")]
+pub fn make_spilling(
+    target: &Target<'_>,
+    bases: &[Base<'_>],
+    options: &MakeOptions,
+    scratch: Option<&dyn Scratch>,
+    progress: &dyn Progress,
+    cancel: &AtomicBool,
+    sign: &SigningKey,
+    out: &mut impl Write,
+) -> Result<Made, MakeError> {
     check(target, bases)?;
     let mut places = BTreeMap::new();
     let mut old = Vec::new();
@@ -141,32 +158,34 @@ pub fn make(
         old: &old_sources,
     };
     let budget = Budget { make: options.memory, apply: options.apply_memory };
-    let patch = patch::make(&input, budget, progress, cancel)?;
+    let mut patch = patch::make_spilling(&input, budget, scratch, progress, cancel)?;
 
     let sizes: BTreeMap<_, _> = new.iter().zip(&patch.layers).map(|(layer, stats)| (layer.diff_id, stats.size)).collect();
     let layers = target.layers.iter().map(|layer| match places.get(&layer.diff_id) {
         Some(place) => TargetLayer::Known(*place),
         None => TargetLayer::New { diff_id: layer.diff_id, size: sizes.get(&layer.diff_id).copied().unwrap_or(0) },
     });
+    let codecs = patch.layers.iter().flat_map(|layer| layer.codecs.keys().copied());
     let toc = Toc::build(
-        ImageId(sha256(target.config)),
-        bases.iter().map(|base| base.image_id).collect(),
+        features(&patch.written.sections, codecs, &patch.features),
+        (ImageId(sha256(target.config)), bases.iter().map(|base| base.image_id).collect()),
         patch.used.iter().filter_map(|&index| places.get(&old[index].0).copied()).collect(),
         layers.collect(),
-        patch.written.sections,
+        &mut patch.written,
         [patch.table, patch.scratch],
-        &patch.written.bytes,
-    );
+    )?;
     let toc = envelope::sign(sign, PURPOSE, &toc.encode()?);
     let mut start = head::write(toc.len());
     start.extend(toc);
     let mut context = digest::Context::new(&digest::SHA256);
     let mut size = 0;
-    for part in std::iter::once(&start).chain(&patch.written.bytes) {
-        context.update(part);
-        out.write_all(part)?;
-        size += part.len() as u64;
-    }
+    let mut put = |bytes: &[u8]| {
+        context.update(bytes);
+        size += bytes.len() as u64;
+        out.write_all(bytes)
+    };
+    put(&start)?;
+    patch.written.read(&mut put)?;
     out.flush()?;
     let digest = context.finish().as_ref().try_into().map(Digest::new).expect("a SHA-256 has 32 bytes");
     let stats = Stats {
@@ -180,19 +199,20 @@ pub fn make(
 
 impl Toc {
     fn build(
-        target: ImageId,
-        bases: Vec<ImageId>,
+        features: Vec<u16>,
+        (target, bases): (ImageId, Vec<ImageId>),
         used: Vec<LayerPlace>,
         layers: Vec<TargetLayer>,
-        sections: Vec<skerry_delta::stream::Section>,
+        written: &mut Written,
         [table, scratch]: [u64; 2],
-        payload: &[Vec<u8>],
-    ) -> Self {
+    ) -> io::Result<Self> {
+        let sections = written.sections.clone();
         let memory = StreamsReader::memory(&sections).saturating_add(table).saturating_add(skerry_delta::apply::FIXED_MEMORY);
         // An engine stages what it loads once before it keeps it.
         let made: u64 = layers.iter().map(|layer| if let TargetLayer::New { size, .. } = layer { *size } else { 0 }).sum();
         Self::new(
             Self {
+                features,
                 target,
                 bases,
                 used,
@@ -202,7 +222,7 @@ impl Toc {
                 disk: made.saturating_mul(2).saturating_add(scratch),
                 chunks: Vec::new(),
             },
-            payload,
+            &mut |out| written.read(out),
         )
     }
 }

@@ -6,6 +6,7 @@ use std::ops::Range;
 use ring::digest;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
+use skerry_delta::codec::Codec;
 use skerry_delta::stream::{Coder, Section, Stream};
 use skerry_trust::{EnvelopeError, KeyId, KeyRing, envelope};
 use skerry_wire::{DiffId, Digest, ImageId, cbor, limits};
@@ -17,8 +18,9 @@ pub const BASE_LAYERS: u32 = 512;
 const _: () = assert!(BASE_LAYERS as usize == limits::LAYERS, "a part of the format");
 
 /// The features that a reader of this version knows. 1: the patch as described in `docs/formats/patch.md`. 2: streams coded by LZMA.
-/// 3: streams coded by context mixing. 4: differences coded by its fast model.
-const KNOWN_FEATURES: [u16; 4] = [1, 2, 3, 4];
+/// 3: streams coded by context mixing. 4, 5, 6: contents by the codecs of these numbers, program, bytecode and archive. 7: differences
+/// coded by the fast model of context mixing. 8: contents kept for later ones.
+const KNOWN_FEATURES: [u16; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
 /// Bytes of a chunk's digest: the first of its SHA-256.
 const CHUNK_DIGEST: usize = 16;
 /// Base images of one bundle.
@@ -101,6 +103,8 @@ pub enum TargetLayer {
 /// The table of contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Toc {
+    /// What a reader must know, in rising order.
+    pub features: Vec<u16>,
     /// What is made.
     pub target: ImageId,
     /// The base images; none in a full bundle. The target's configuration is coded against the first's.
@@ -130,14 +134,16 @@ enum WrittenLayer {
     New(ByteBuf, u64),
 }
 
+/// Takes bytes.
+type Put<'p> = dyn FnMut(&[u8]) -> std::io::Result<()> + 'p;
+
 impl Toc {
-    /// A table for a payload, which is read to its end.
-    pub(crate) fn new(mut toc: Self, payload: &[Vec<u8>]) -> Self {
-        toc.chunks.clear();
+    /// A table for a payload, which is read to its end: `payload` hands its bytes to what it is given.
+    pub(crate) fn new(mut toc: Self, payload: &mut dyn FnMut(&mut Put<'_>) -> std::io::Result<()>) -> std::io::Result<Self> {
+        let mut chunks = Vec::new();
         let mut chunk = digest::Context::new(&digest::SHA256);
         let mut room = limits::CHUNK;
-        for part in payload {
-            let mut part = &part[..];
+        payload(&mut |mut part| {
             while !part.is_empty() {
                 let (now, later) = part.split_at(part.len().min(room));
                 chunk.update(now);
@@ -145,15 +151,17 @@ impl Toc {
                 part = later;
                 if room == 0 {
                     let done = std::mem::replace(&mut chunk, digest::Context::new(&digest::SHA256));
-                    toc.chunks.extend_from_slice(&done.finish().as_ref()[..CHUNK_DIGEST]);
+                    chunks.extend_from_slice(&done.finish().as_ref()[..CHUNK_DIGEST]);
                     room = limits::CHUNK;
                 }
             }
-        }
+            Ok(())
+        })?;
         if room < limits::CHUNK {
-            toc.chunks.extend_from_slice(&chunk.finish().as_ref()[..CHUNK_DIGEST]);
+            chunks.extend_from_slice(&chunk.finish().as_ref()[..CHUNK_DIGEST]);
         }
-        toc
+        toc.chunks = chunks;
+        Ok(toc)
     }
 
     pub(crate) fn encode(&self) -> Result<Vec<u8>, std::io::Error> {
@@ -164,7 +172,7 @@ impl Toc {
         };
         let section = |s: &Section| [s.stream as u64, u64::from(s.coder.number()), s.raw_len, s.len];
         let plain = cbor::encode(&Written(
-            features(&self.sections),
+            self.features.clone(),
             ByteBuf::from(*self.target.digest().as_bytes()),
             self.bases.iter().map(|id| ByteBuf::from(*id.digest().as_bytes())).collect(),
             self.used.iter().map(place).collect(),
@@ -210,7 +218,7 @@ impl Toc {
     }
 
     fn from_written(written: Written) -> Result<Self, TocError> {
-        let Written(_, target, bases, used, layers, sections, memory, disk, chunks) = written;
+        let Written(features, target, bases, used, layers, sections, memory, disk, chunks) = written;
         if bases.len() > BASES || layers.len() > limits::LAYERS || used.len() > BASES * limits::LAYERS || layers.is_empty() {
             return Err(TocError::Malformed("too many bases or layers, or none"));
         }
@@ -224,6 +232,7 @@ impl Toc {
             WrittenLayer::New(diff_id, size) => Ok(TargetLayer::New { diff_id: DiffId(digest_of(&diff_id)?), size }),
         };
         let toc = Self {
+            features,
             target: ImageId(digest_of(&target)?),
             bases: bases.iter().map(|id| digest_of(id).map(ImageId)).collect::<Result<_, _>>()?,
             used: used.into_iter().map(place).collect::<Result<_, _>>()?,
@@ -272,14 +281,21 @@ fn digest_of(bytes: &[u8]) -> Result<Digest, TocError> {
     bytes.try_into().map(Digest::new).map_err(|_| TocError::Malformed("a digest that is not of 32 bytes"))
 }
 
-/// What a reader must know to read these sections.
-fn features(sections: &[Section]) -> Vec<u16> {
+/// What a reader must know to read these sections and apply these codecs, and more.
+pub(crate) fn features(sections: &[Section], codecs: impl IntoIterator<Item = Codec>, more: &[u16]) -> Vec<u16> {
     let mut features = std::collections::BTreeSet::from([1]);
+    features.extend(more);
+    features.extend(codecs.into_iter().filter_map(|codec| match codec {
+        Codec::Copy | Codec::New | Codec::Bidiff | Codec::Dictionary => None,
+        Codec::Elf => Some(4),
+        Codec::Bytecode => Some(5),
+        Codec::Archive => Some(6),
+    }));
     features.extend(sections.iter().filter_map(|section| match section.coder {
         Coder::Raw | Coder::Zstd(_) => None,
         Coder::Lzma(..) => Some(2),
         Coder::Mix | Coder::Sparse => Some(3),
-        Coder::FastSparse => Some(4),
+        Coder::FastSparse => Some(7),
     }));
     features.into_iter().collect()
 }

@@ -26,7 +26,7 @@ pub(crate) async fn run(command: DeltaCommand, json: bool) -> Result<()> {
     match command {
         DeltaCommand::Make(args) => run_make(args, json).await,
         DeltaCommand::Apply(args) => delta_apply::run(args, json).await,
-        DeltaCommand::Inspect(args) => delta_inspect::run(&args, json),
+        DeltaCommand::Inspect(args) => delta_inspect::run(args, json).await,
     }
 }
 

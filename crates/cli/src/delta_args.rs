@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-/// An image on this machine is a `docker save` archive, an OCI layout (folder or tar), or NAME[:TAG] or id in the local engine.
+/// An image on this machine is a `docker save` archive, an OCI layout (folder or tar), or NAME[:TAG] or id in the local engine, also
+/// written docker:NAME[:TAG].
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeltaCommand {
     /// Make a bundle that turns base images into a target image
@@ -82,8 +83,17 @@ pub(crate) struct ApplyArgs {
 pub(crate) struct InspectArgs {
     /// The bundle
     pub(crate) bundle: PathBuf,
+    /// Base image of the bundle, to see layers, codecs and members too; may be repeated. The bundle is applied for that, and nothing
+    /// is written
+    #[arg(long = "base", value_name = "IMAGE")]
+    pub(crate) bases: Vec<String>,
+    /// Members to show, those that cost most; JSON has all
+    #[arg(long, value_name = "COUNT", default_value_t = 20)]
+    pub(crate) members: usize,
     #[command(flatten)]
     pub(crate) trust: TrustArgs,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
 }
 
 #[derive(Debug, Clone, Args)]

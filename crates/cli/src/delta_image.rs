@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use skerry_delta::TarLayer;
+use skerry_delta::archive::{Scratch, ScratchFile};
 use skerry_delta::source::{LayerSource, ReadSeek, Segment, Sources};
 use skerry_image::archive::{Archive, ArchiveLayer};
 use skerry_wire::{DiffId, ImageId};
@@ -33,8 +34,10 @@ pub(crate) struct Found {
 
 /// Finds a file, a folder, or an image of the engine, which is exported.
 pub(crate) async fn find(name: &str, socket: &str) -> Result<Found> {
+    // Said so, it is an image of the engine even where a file has the same name.
+    let (name, said) = name.strip_prefix("docker:").map_or((name, false), |reference| (reference, true));
     let path = Path::new(name);
-    if path.exists() {
+    if !said && path.exists() {
         return Ok(Found { path: path.to_owned(), _spool: None, name: name.to_owned() });
     }
     let (spool, _) = engine_source::export(socket, name).await?;
@@ -179,6 +182,19 @@ impl Sources for LocalSources {
     fn layer(&self, diff_id: &DiffId) -> io::Result<Box<dyn LayerSource + '_>> {
         let layer = self.find(diff_id).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no image of --base has it"))?;
         Ok(Box::new(Borrowed(layer)))
+    }
+
+    fn scratch(&self) -> Option<&dyn Scratch> {
+        Some(&Temporary)
+    }
+}
+
+/// Scratch files without a name in the folder for temporary files.
+struct Temporary;
+
+impl Scratch for Temporary {
+    fn file(&self) -> io::Result<Box<dyn ScratchFile>> {
+        Ok(Box::new(tempfile::tempfile()?))
     }
 }
 

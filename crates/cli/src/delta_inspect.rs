@@ -8,12 +8,16 @@ use serde_json::json;
 use skerry_bundle::{TargetLayer, VerifiedToc};
 use skerry_delta::stream::{Stream, StreamsReader};
 
+use crate::delta::interruptible;
 use crate::delta_args::InspectArgs;
+use crate::delta_image::find;
+use crate::delta_shares::{self, Shares};
 use crate::output;
 
 /// A part of the bundle.
 struct Part {
     name: String,
+    stream: Option<Stream>,
     /// Bytes before coding.
     raw: u64,
     /// Bytes in the file.
@@ -23,7 +27,7 @@ struct Part {
 }
 
 /// `skerry delta inspect`
-pub(crate) fn run(args: &InspectArgs, json: bool) -> Result<()> {
+pub(crate) async fn run(args: InspectArgs, json: bool) -> Result<()> {
     let Some(keys) = args.trust.ring()? else {
         bail!(
             "whose bundles are trusted?\n  Name a root document with --root, or a public key with --trust-key: nothing of a bundle is read before its signature holds."
@@ -33,6 +37,7 @@ pub(crate) fn run(args: &InspectArgs, json: bool) -> Result<()> {
     let mut bundle = BufReader::new(File::open(&args.bundle).with_context(named)?);
     let toc = VerifiedToc::read(&mut bundle, &keys).with_context(named)?;
     let parts = parts(&mut bundle, &toc).with_context(named)?;
+    let shares = if args.bases.is_empty() && !toc.toc().bases.is_empty() { None } else { Some(shares(&args, &toc, &parts).await?) };
     let table = toc.toc();
     let layers = table.layers.iter().map(|layer| match layer {
         TargetLayer::Known(place) => (format!("layer {} of base {}", place.layer + 1, place.base + 1), None),
@@ -44,7 +49,8 @@ pub(crate) fn run(args: &InspectArgs, json: bool) -> Result<()> {
         return output::json(&json!({
             "target": table.target.to_string(), "bases": table.bases.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "size": toc.size(), "signed_by": toc.key_id().to_string(), "chunks": toc.chunk_count(),
-            "memory": table.memory, "disk": table.disk, "layers": layers, "parts": parts,
+            "features": table.features, "memory": table.memory, "disk": table.disk, "layers": layers, "parts": parts,
+            "shares": shares.map(|shares| shares.json()),
         }));
     }
     let mut text = format!("Target     {}\n", table.target);
@@ -65,14 +71,41 @@ pub(crate) fn run(args: &InspectArgs, json: bool) -> Result<()> {
     let rows =
         parts.iter().map(|p| vec![p.name.clone(), p.raw.to_string(), p.coded.to_string(), if p.packed { "pack" } else { "" }.to_owned()]);
     text.push_str(&output::table(&["PART", "BYTES", "CODED", "IN"], &["BYTES", "CODED"], rows));
+    text.push('\n');
+    match shares {
+        Some(shares) => text.push_str(&shares.text(args.members, toc.toc().payload_len())),
+        None => text.push_str("With --base BASE for each base, layers, codecs and members are shown as well.\n"),
+    }
     output::print(&text)
+}
+
+/// Applies the bundle to see what each member takes.
+async fn shares(args: &InspectArgs, toc: &VerifiedToc, parts: &[Part]) -> Result<Shares> {
+    let mut costs = vec![(0, 0); Stream::ALL.len()];
+    for part in parts {
+        if let Some(stream) = part.stream {
+            let (raw, coded) = &mut costs[stream as usize];
+            (*raw, *coded) = (*raw + part.raw, *coded + part.coded);
+        }
+    }
+    let mut bases = Vec::new();
+    for base in &args.bases {
+        bases.push(find(base, &args.engine.docker).await?);
+    }
+    let (path, toc) = (args.bundle.clone(), toc.clone());
+    interruptible(move |cancel| {
+        let mut bundle = BufReader::new(File::open(&path).with_context(|| format!("bundle {}", path.display()))?);
+        delta_shares::count(&mut bundle, &toc, bases, &costs, cancel)
+    })
+    .await
 }
 
 /// Every byte of the file once: the table of contents, the streams that are sections, and those in the pack by their share.
 fn parts(bundle: &mut BufReader<File>, toc: &VerifiedToc) -> Result<Vec<Part>> {
     let sections = &toc.toc().sections;
     let start = toc.payload_start();
-    let mut parts = vec![Part { name: "head, signature, table of contents".to_owned(), raw: start, coded: start, packed: false }];
+    let mut parts =
+        vec![Part { name: "head, signature, table of contents".to_owned(), stream: None, raw: start, coded: start, packed: false }];
     if let Some(index) = sections.iter().position(|section| section.stream == Stream::Pack) {
         let section = sections[index];
         let range = toc.section_range(index);
@@ -86,12 +119,18 @@ fn parts(bundle: &mut BufReader<File>, toc: &VerifiedToc) -> Result<Vec<Part>> {
             if raw > 0 {
                 let share = raw.saturating_mul(section.len) / section.raw_len.max(1);
                 rest = rest.saturating_sub(share);
-                parts.push(Part { name: format!("{stream:?}"), raw, coded: share, packed: true });
+                parts.push(Part { name: format!("{stream:?}"), stream: Some(stream), raw, coded: share, packed: true });
             }
         }
-        parts.push(Part { name: "the pack's own head".to_owned(), raw: 0, coded: rest, packed: true });
+        parts.push(Part { name: "the pack's own head".to_owned(), stream: None, raw: 0, coded: rest, packed: true });
     }
     let alone = sections.iter().filter(|section| section.stream != Stream::Pack);
-    parts.extend(alone.map(|s| Part { name: format!("{:?}", s.stream), raw: s.raw_len, coded: s.len, packed: false }));
+    parts.extend(alone.map(|s| Part {
+        name: format!("{:?}", s.stream),
+        stream: Some(s.stream),
+        raw: s.raw_len,
+        coded: s.len,
+        packed: false,
+    }));
     Ok(parts)
 }

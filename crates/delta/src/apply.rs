@@ -4,13 +4,15 @@ use std::io::{self, Read};
 
 use skerry_wire::limits;
 
+use crate::archive::spill::Room;
 use crate::archive::{self, Scratch};
 use crate::codec::bidiff::{Buffers, steps};
 use crate::codec::{Codec, Kind, bidiff, bytecode, dictionary, elf};
 use crate::config;
+use crate::kept::Kept;
 use crate::old::{OldMembers, OldRef};
 use crate::predict::{Predictor, base, codec, flag};
-use crate::source::LayerSource;
+use crate::source::{LayerSource, ReadSeek};
 use crate::stream::{Stream, StreamsReader};
 use crate::tar::{BLOCK, Form, MAX_EXTENDED, Member, padding};
 use crate::varint::unzigzag;
@@ -21,6 +23,22 @@ const STEP: usize = 64 * 1024;
 /// Bytes of memory that applying needs beside streams and tables: its buffers, and what one content needs, such as an old one used
 /// as a dictionary.
 pub const FIXED_MEMORY: u64 = 4 * STEP as u64 + if elf::MEMORY > dictionary::MEMORY { elf::MEMORY } else { dictionary::MEMORY };
+
+/// A part of a layer that was made, and what of the patch went into it.
+#[derive(Debug)]
+pub struct Item<'i> {
+    /// Its path; empty for bytes between members.
+    pub path: &'i [u8],
+    /// How its content is carried; none for one without content, and for bytes between members.
+    pub codec: Option<Codec>,
+    /// Bytes of its content.
+    pub size: u64,
+    /// Bytes that were read for it of each stream, by the stream's number.
+    pub read: &'i [u64],
+}
+
+/// Is told of each item.
+pub type Tally<'t> = dyn Fn(&Item<'_>) + 't;
 
 /// Takes the bytes of a layer, in order.
 pub type Sink<'s> = dyn FnMut(&[u8]) -> io::Result<()> + 's;
@@ -33,6 +51,12 @@ pub struct Applier<'a> {
     state: Predictor,
     buffers: Buffers,
     archives: archive::apply::State<'a>,
+    /// Taken away while one more is written.
+    kept: Option<Kept<'a>>,
+    tally: Option<&'a Tally<'a>>,
+    /// Bytes of each stream that were left at the last item; the codec and the bytes of the content of this one.
+    left: Vec<u64>,
+    made: (Option<Codec>, u64),
 }
 
 impl<'a> Applier<'a> {
@@ -43,16 +67,46 @@ impl<'a> Applier<'a> {
         for layer in layers {
             table.load(&**layer, limit)?;
         }
-        let archives = archive::apply::State::new(layers.iter().map(|layer| &**layer as &dyn LayerSource).collect(), None);
-        Ok(Self { streams, layers, table, state: Predictor::default(), buffers: Buffers::new(STEP), archives })
+        let archives = archive::apply::State::new(layers.iter().map(|layer| &**layer as &dyn LayerSource).collect(), Room::Little);
+        Ok(Self {
+            streams,
+            layers,
+            table,
+            state: Predictor::default(),
+            buffers: Buffers::new(STEP),
+            archives,
+            kept: Some(Kept::new(None, limit)),
+            tally: None,
+            left: Vec::new(),
+            made: (None, 0),
+        })
     }
 
-    /// Gives it scratch files: what of archives is too long for memory goes there, and stays in memory without them.
+    /// Gives it scratch files: what of archives is too long for memory and new contents that are kept go there. Without them the former
+    /// is an error, and the latter stay in memory.
     #[must_use]
     pub fn with_scratch(mut self, scratch: &'a dyn Scratch) -> Self {
         let layers = self.layers.iter().map(|layer| &**layer as &dyn LayerSource).collect();
-        self.archives = archive::apply::State::new(layers, Some(scratch));
+        self.archives = archive::apply::State::new(layers, Room::Scratch(scratch));
+        self.kept = Some(Kept::new(Some(scratch), 0));
         self
+    }
+
+    /// Has it tell of each item what of the patch went into it.
+    #[must_use]
+    pub fn with_tally(mut self, tally: &'a Tally<'a>) -> Self {
+        self.tally = Some(tally);
+        self
+    }
+
+    /// Tells of the item that was made.
+    fn tell(&mut self, is_member: bool) {
+        let Some(tally) = self.tally else { return };
+        let left: Vec<_> = Stream::ALL.into_iter().map(|stream| self.streams.get(stream).left()).collect();
+        let read: Vec<_> = self.left.iter().zip(&left).map(|(before, now)| before.saturating_sub(*now)).collect();
+        let (codec, size) = std::mem::take(&mut self.made);
+        tally(&Item { path: if is_member { &self.state.path } else { &[] }, codec, size, read: &read });
+        self.left = left;
     }
 
     /// The target's configuration; comes first. `known` are the digests known to both sides.
@@ -85,6 +139,9 @@ impl<'a> Applier<'a> {
             left.set(left.get().checked_sub(bytes.len() as u64).ok_or_else(|| invalid("more bytes than its layer"))?);
             out(bytes)
         };
+        if self.tally.is_some() && self.left.is_empty() {
+            self.left = Stream::ALL.into_iter().map(|stream| self.streams.get(stream).left()).collect();
+        }
         loop {
             let flags = self.streams.byte(Stream::Flags)?;
             let base = if flags & flag::NEXT != 0 {
@@ -93,16 +150,19 @@ impl<'a> Applier<'a> {
                 match self.streams.number(Stream::Base)? {
                     base::NONE => {
                         self.member(flags, None, &mut out)?;
+                        self.tell(true);
                         continue;
                     }
                     base::RAW => {
                         let len = self.streams.number(Stream::Size)?;
                         self.pass(Stream::Raw, len, &mut out)?;
+                        self.tell(false);
                         continue;
                     }
                     base::BARE => {
                         let size = self.streams.number(Stream::Size)?;
                         self.content(None, size, &mut out)?;
+                        self.tell(false);
                         continue;
                     }
                     base::END => break,
@@ -113,6 +173,7 @@ impl<'a> Applier<'a> {
                 }
             };
             self.member(flags, Some(base), &mut out)?;
+            self.tell(true);
         }
         self.buffers.new.fill(0);
         steps(left.get(), STEP, |len| out(&self.buffers.new[..len]))
@@ -180,7 +241,10 @@ impl<'a> Applier<'a> {
         }
         if content > 0 {
             match (has(flag::CONTENT), number) {
-                (true, Some(number)) => self.copy(number, content, out)?,
+                (true, Some(number)) => {
+                    self.made = (Some(Codec::Copy), content);
+                    self.copy(number, content, out)?;
+                }
                 (true, None) => return Err(invalid("a content of no base")),
                 (false, _) => self.content(number, content, out)?,
             }
@@ -190,8 +254,27 @@ impl<'a> Applier<'a> {
 
     fn content(&mut self, base: Option<OldRef>, size: u64, out: &mut Sink<'_>) -> io::Result<()> {
         let byte = self.streams.byte(Stream::Codec)?;
+        if byte & codec::NONE != 0 {
+            return Err(invalid("an unknown codec"));
+        }
+        if byte & codec::KEPT == 0 {
+            return self.coded(byte, base, size, out);
+        }
+        let mut kept = self.kept.take().ok_or_else(|| invalid("a content to keep within another"))?;
+        kept.begin(size)?;
+        let done = self.coded(byte, base, size, &mut |bytes| {
+            kept.write(bytes)?;
+            out(bytes)
+        });
+        self.kept = Some(kept);
+        done
+    }
+
+    /// Makes a content with this codec byte.
+    fn coded(&mut self, byte: u8, base: Option<OldRef>, size: u64, out: &mut Sink<'_>) -> io::Result<()> {
         let codec = Codec::from_number(byte & codec::MASK).ok_or_else(|| invalid("an unknown codec"))?;
-        let kind = Kind::from_number(byte >> codec::KIND).ok_or_else(|| invalid("an unknown kind of content"))?;
+        let kind = Kind::from_number(byte >> codec::KIND & codec::KIND_MASK).ok_or_else(|| invalid("an unknown kind of content"))?;
+        self.made = (Some(codec), size);
         if codec == Codec::New {
             return self.pass(kind.stream(), size, out);
         }
@@ -209,8 +292,7 @@ impl<'a> Applier<'a> {
         if codec == Codec::Archive {
             return self.archive(source, size, out);
         }
-        let (layer, file, old_size) = self.file(source)?;
-        let mut old = self.layers[layer].open(file)?;
+        let (old_size, mut old) = open(&self.table, self.layers, &mut self.kept, source)?;
         match codec {
             Codec::Bidiff => bidiff::apply(&mut self.streams, kind, &mut *old, size, &mut self.buffers, out),
             Codec::Elf => elf::apply(&mut self.streams, kind, &mut *old, [old_size, size], &mut self.buffers, out),
@@ -233,17 +315,11 @@ impl<'a> Applier<'a> {
         if left > 0 { Err(invalid("an archive with fewer bytes than its member")) } else { Ok(()) }
     }
 
-    /// Layer, file and size of an old member's content.
-    fn file(&self, number: OldRef) -> io::Result<(usize, u32, u64)> {
-        find(&self.table, number)
-    }
-
     fn copy(&mut self, number: OldRef, size: u64, out: &mut Sink<'_>) -> io::Result<()> {
-        let (layer, file, old_size) = self.file(number)?;
+        let (old_size, mut old) = open(&self.table, self.layers, &mut self.kept, number)?;
         if old_size != size {
             return Err(invalid("a copy of another size"));
         }
-        let mut old = self.layers[layer].open(file)?;
         steps(size, STEP, |len| {
             old.read_exact(&mut self.buffers.old[..len])?;
             out(&self.buffers.old[..len])
@@ -260,6 +336,22 @@ impl<'a> Applier<'a> {
             out(&self.buffers.new[..len])
         })
     }
+}
+
+/// Size and content of a source: an old member, or a content that is kept.
+fn open<'s>(
+    table: &OldMembers,
+    layers: &'s [Box<dyn LayerSource + '_>],
+    kept: &'s mut Option<Kept<'_>>,
+    number: OldRef,
+) -> io::Result<(u64, Box<dyn ReadSeek + 's>)> {
+    if let Some(number) = number.checked_sub(table.len()) {
+        let kept = kept.as_mut().ok_or_else(|| invalid("a content to keep that is made from one that is kept"))?;
+        let size = kept.size(number).ok_or_else(|| invalid("a source that is neither in its layers nor kept"))?;
+        return Ok((size, Box::new(kept.open(number)?)));
+    }
+    let (layer, file, size) = find(table, number)?;
+    Ok((size, layers[layer].open(file)?))
 }
 
 fn find(table: &OldMembers, number: OldRef) -> io::Result<(usize, u32, u64)> {

@@ -6,15 +6,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
+use crate::archive::form::Form;
 use crate::codec::bidiff::{self, Difference};
 use crate::codec::bytecode::{self, Bytecode};
 use crate::codec::{Kind, dictionary, elf};
-use crate::hashed::cancelled;
+use crate::hashed::{Hashed, cancelled};
+use crate::large::{self, Runs};
+use crate::matching::{Choice, Content};
+use crate::old::OldMembers;
 use crate::progress::Progress;
+use crate::repeats::Repeats;
 use crate::source::LayerSource;
+use crate::stream::StreamsWriter;
 
 /// A new content and an old one that is probably like it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Job {
     /// The number of the new member.
     pub number: u32,
@@ -26,6 +32,52 @@ pub(crate) struct Job {
     pub old_size: u64,
 }
 
+/// The changed contents, and apart from them those that may be archives.
+pub(crate) fn jobs(
+    new: &Hashed,
+    layers: &[&dyn LayerSource],
+    choices: &[Choice],
+    table: &OldMembers,
+    repeats: &Repeats,
+    old_layers: usize,
+) -> io::Result<(Vec<Job>, BTreeMap<u32, Job>)> {
+    let (mut jobs, mut late) = (Vec::new(), BTreeMap::new());
+    for ((number, member), choice) in new.members.iter().zip(choices) {
+        let Content::Like(source) = choice.content else { continue };
+        let repeated = source.checked_sub(table.len()).and_then(|kept| repeats.member(kept));
+        // New layers come after the old ones.
+        let old = match repeated {
+            Some(number) => new.members.get(number).map(|old| (old, old_layers)),
+            None => table.get(source).map(|old| (old, 0)),
+        };
+        let (Some((old, layer)), Some(new_file)) = (old, member.file) else { continue };
+        let Some(old_file) = old.file else { continue };
+        let job = Job {
+            number,
+            new_layer: usize::from(member.layer),
+            new_file,
+            new_size: member.size,
+            old_layer: layer + usize::from(old.layer),
+            old_file,
+            old_size: old.size,
+        };
+        // What is kept of this patch cannot be an archive's source.
+        if repeated.is_none() && Form::of(&start(layers[job.new_layer], new_file)?).is_some() {
+            late.insert(number, job);
+        } else {
+            jobs.push(job);
+        }
+    }
+    Ok((jobs, late))
+}
+
+/// The first bytes of a file.
+fn start(layer: &dyn LayerSource, file: u32) -> io::Result<Vec<u8>> {
+    let mut start = Vec::new();
+    layer.open(file)?.take(8).read_to_end(&mut start)?;
+    Ok(start)
+}
+
 /// The best way found.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -34,6 +86,8 @@ pub(crate) enum Outcome {
     Dictionary(Vec<u8>),
     Bytecode(Bytecode),
     Elf(Kind, Difference),
+    /// As [`Outcome::Bidiff`], of contents that are read again when it is written.
+    Large(Kind, Runs, Job),
 }
 
 /// Results are worked out ahead of their use for about this many bytes of new content.
@@ -73,8 +127,7 @@ impl<'a> Contents<'a> {
     /// The result for this member.
     pub(crate) fn take(&mut self, number: u32) -> io::Result<Outcome> {
         if let Some(job) = self.late.remove(&number) {
-            let fits = bidiff::memory(job.old_size, job.new_size) <= self.memory;
-            return if fits { self.work(&job) } else { Ok(Outcome::New) };
+            return self.work(&job, self.memory);
         }
         if !self.ready.contains_key(&number) {
             self.batch()?;
@@ -85,7 +138,7 @@ impl<'a> Contents<'a> {
     fn batch(&mut self) -> io::Result<()> {
         let mut end = self.next;
         let mut bytes = 0;
-        while end < self.jobs.len() && (end == self.next || bytes + self.jobs[end].new_size <= AHEAD) {
+        while end < self.jobs.len() && (end == self.next || bytes + self.jobs[end].new_size <= AHEAD.min(self.memory / 6)) {
             bytes += self.jobs[end].new_size;
             end += 1;
         }
@@ -93,34 +146,69 @@ impl<'a> Contents<'a> {
         self.next = end;
         // Long ones first, so that no core waits for one at the end. Those that need much memory go one at a time.
         batch.sort_by_key(|job| (std::cmp::Reverse(job.new_size), job.number));
-        let threads = rayon::current_num_threads() as u64;
-        let need = |job: &Job| bidiff::memory(job.old_size, job.new_size);
+        let share = self.memory / 2 / rayon::current_num_threads() as u64;
         let (shared, alone): (Vec<_>, Vec<_>) =
-            batch.into_iter().partition(|job| elf::memory(job.old_size, job.new_size) <= self.memory / 2 / threads);
+            batch.into_iter().partition(|job| job.new_size.max(job.old_size) < large::LARGE && need(job) <= share);
         for job in alone {
-            let outcome = if need(&job) <= self.memory { self.work(&job)? } else { Outcome::New };
+            let outcome = self.work(&job, self.memory)?;
             self.ready.insert(job.number, outcome);
         }
         let this = &*self;
         let results = shared
             .into_par_iter()
             .with_max_len(1)
-            .map(|job| this.work(&job).map(|outcome| (job.number, outcome)))
+            .map(|job| this.work(&job, share).map(|outcome| (job.number, outcome)))
             .collect::<io::Result<Vec<_>>>()?;
         self.ready.extend(results);
         Ok(())
     }
 
-    fn work(&self, job: &Job) -> io::Result<Outcome> {
+    fn work(&self, job: &Job, memory: u64) -> io::Result<Outcome> {
         if self.cancel.load(Ordering::Relaxed) {
             return Err(cancelled());
         }
-        let old = read(self.old[job.old_layer], job.old_file, job.old_size)?;
-        let new = read(self.new[job.new_layer], job.new_file, job.new_size)?;
-        let outcome = best(&old, &new, self.memory, self.cancel)?;
+        let outcome = if need(job) > memory || (job.new_size.max(job.old_size) >= large::LARGE && !self.is_program(job)?) {
+            self.large(job, memory)?
+        } else {
+            let old = read(self.old[job.old_layer], job.old_file, job.old_size)?;
+            let new = read(self.new[job.new_layer], job.new_file, job.new_size)?;
+            best(&old, &new, memory, self.cancel)?
+        };
         self.progress.advance(job.new_size);
         Ok(outcome)
     }
+
+    fn is_program(&self, job: &Job) -> io::Result<bool> {
+        let mut start = Vec::new();
+        self.new[job.new_layer].open(job.new_file)?.take(START).read_to_end(&mut start)?;
+        Ok(elf::is_program(&start))
+    }
+
+    /// The difference of contents that are not held in memory.
+    fn large(&self, job: &Job, memory: u64) -> io::Result<Outcome> {
+        let mut old = self.old[job.old_layer].open(job.old_file)?;
+        let mut new = self.new[job.new_layer].open(job.new_file)?;
+        let mut start = Vec::new();
+        (&mut new).take(START).read_to_end(&mut start)?;
+        let runs = large::compare((&mut *old, job.old_size), (&mut *new, job.new_size), memory, self.cancel)?;
+        // Little in common does not pay for the runs.
+        Ok(if runs.covered() >= job.new_size / 32 { Outcome::Large(Kind::of(&start), runs, *job) } else { Outcome::New })
+    }
+
+    /// Appends such a difference to the streams.
+    pub(crate) fn write_large(&self, job: &Job, kind: Kind, runs: &Runs, streams: &mut StreamsWriter) -> io::Result<()> {
+        let mut old = self.old[job.old_layer].open(job.old_file)?;
+        let mut new = self.new[job.new_layer].open(job.new_file)?;
+        runs.write(streams, kind, &mut *old, (&mut *new, job.new_size))
+    }
+}
+
+/// So many first bytes tell what a content is.
+const START: u64 = 64 << 10;
+
+/// Bytes of memory that comparing in memory needs.
+fn need(job: &Job) -> u64 {
+    elf::memory(job.old_size, job.new_size)
 }
 
 /// The smallest of what the codecs give, made with at most about `memory` bytes.
@@ -164,14 +252,17 @@ fn best(old: &[u8], new: &[u8], memory: u64, cancel: &AtomicBool) -> io::Result<
 pub(crate) fn of_entry(old: Option<&[u8]>, new: &[u8]) -> io::Result<(usize, Outcome)> {
     let mut best = (cost(new)?, Outcome::New);
     let Some(old) = old else { return Ok(best) };
-    let difference = bidiff::difference(old, new);
+    let (difference, wrap): (_, fn(Kind, Difference) -> Outcome) = match elf::difference(old, new, &AtomicBool::new(false))? {
+        Some(difference) => (difference, Outcome::Elf),
+        None => (bidiff::difference(old, new), Outcome::Bidiff),
+    };
     let mut as_difference = 0;
     for (index, part) in difference.parts().into_iter().enumerate() {
         // Beside their old bytes differences become about half as long as zstd makes them.
         as_difference += cost(part)? >> u32::from(index == bidiff::DIFFERENCES);
     }
     if as_difference <= best.0 {
-        best = (as_difference, Outcome::Bidiff(Kind::of(new), difference));
+        best = (as_difference, wrap(Kind::of(new), difference));
     }
     if let Some(frame) = dictionary::compress(old, new)?.filter(|frame| frame.len() + frame.len() / 8 + 16 < best.0) {
         best = (frame.len(), Outcome::Dictionary(frame));

@@ -6,17 +6,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::apply::FIXED_MEMORY;
 use crate::archive;
+use crate::archive::Scratch;
+use crate::archive::form::Form;
 use crate::archive::make::Planner;
 use crate::archive::old::{Archives, Origin};
+use crate::archive::spill::Room;
 use crate::archive::write::ArchiveWriter;
 use crate::codec::{Codec, Kind};
 use crate::config;
-use crate::content::{Contents, Job, Outcome};
+use crate::content::{self, Contents, Outcome};
 use crate::hashed::{Hashed, cancelled};
+use crate::kept;
 use crate::matching::{Choice, Content, choose};
 use crate::old::{OldMembers, OldRef};
 use crate::predict::{Predictor, base, codec, flag};
 use crate::progress::Progress;
+use crate::repeats::{self, Pieces, Repeats};
 use crate::source::LayerSource;
 use crate::stream::{Stream, StreamsWriter, Written};
 use crate::tar::{Item, Items, Member};
@@ -42,7 +47,7 @@ pub struct Input<'a> {
 /// What making may use.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
-    /// Bytes of memory for making.
+    /// Bytes of memory for making, about.
     pub make: u64,
     /// Bytes of memory for whoever applies: windows, buffers and the table of old members. The table and what every patch needs come
     /// first; a mebibyte is always left for streams.
@@ -62,7 +67,12 @@ pub struct Patch {
     pub table: u64,
     /// Bytes of scratch files that applying needs at most.
     pub scratch: u64,
+    /// What whoever applies must know beside the first feature and those of coders.
+    pub features: Vec<u16>,
 }
+
+/// The feature of contents that are [kept](crate::kept) for later ones.
+pub const KEPT: u16 = 8;
 
 /// What became of the contents of a layer.
 #[derive(Debug, Default, Clone)]
@@ -77,13 +87,26 @@ pub struct LayerStats {
 
 /// Makes the patch.
 pub fn make(input: &Input<'_>, budget: Budget, progress: &dyn Progress, cancel: &AtomicBool) -> io::Result<Patch> {
+    make_spilling(input, budget, None, progress, cancel)
+}
+
+/// Makes the patch; with scratch its bytes are not held in memory.
+pub fn make_spilling(
+    input: &Input<'_>,
+    budget: Budget,
+    scratch: Option<&dyn Scratch>,
+    progress: &dyn Progress,
+    cancel: &AtomicBool,
+) -> io::Result<Patch> {
     progress.stage("reading layers", 0);
     let known: Vec<_> = input.old.iter().map(|layer| layer.hashes()).collect();
     let short = known.iter().any(Option::is_some);
     let new = Hashed::read(input.new, &[], short, progress, cancel)?;
     let old = Hashed::read(input.old, &known, short, progress, cancel)?;
     drop(known);
-    let choices = choose(&new, &old);
+    let mut choices = choose(&new, &old);
+    let pieces = Pieces::of_new(&new, input.new, &choices, cancel)?;
+    repeats::find_old(&old, input.old, &pieces, &mut choices, cancel)?;
     let layer_of = |number: OldRef| old.members.get(number).map(|member| usize::from(member.layer));
     let used = used_layers(&choices, layer_of);
     // Numbers as whoever applies counts them: over the layers in use only.
@@ -94,23 +117,29 @@ pub fn make(input: &Input<'_>, budget: Budget, progress: &dyn Progress, cancel: 
         table.load(input.old[layer], u64::MAX)?;
     }
     let renumber = |number: OldRef| number - layer_of(number).map_or(0, |layer| shifts[layer]);
-    let choices: Vec<_> = choices.into_iter().map(|choice| choice.map(renumber)).collect();
+    let mut choices: Vec<_> = choices.into_iter().map(|choice| choice.map(renumber)).collect();
     let layers: Vec<_> = used.iter().map(|&layer| input.old[layer]).collect();
     drop(old);
+    let repeats = Repeats::find(&new, &pieces, &mut choices, table.len())?;
+    drop(pieces);
 
-    let jobs = jobs(&new, &choices, &table);
+    let jobs = content::jobs(&new, input.new, &choices, &table, &repeats, layers.len())?;
+    let archived = !jobs.1.is_empty();
     progress.stage("comparing files", jobs.0.iter().chain(jobs.1.values()).map(|job| job.new_size).sum());
-    let archives = ArchiveWriter::new(Planner::new(Archives::new(layers.clone(), None), archives(&table)));
-    let reserved = FIXED_MEMORY + if jobs.1.is_empty() { 0 } else { archive::MEMORY };
-    let room = |table: &OldMembers| budget.apply.saturating_sub(reserved + table.bytes()).max(STREAMS);
-    let contents = Contents::new(jobs, input.new, &layers, budget.make, progress, cancel);
+    let archives = ArchiveWriter::new(Planner::new(Archives::new(layers.clone(), Room::Memory), archives(&table)));
+    let sources: Vec<_> = layers.iter().chain(input.new).copied().collect();
+    let contents = Contents::new(jobs, input.new, &sources, budget.make / 8 * 5, progress, cancel);
+    let kept = kept::memory(repeats.len());
+    let room = |table: &OldMembers, archives: u64| budget.apply.saturating_sub(FIXED_MEMORY + kept + archives + table.bytes()).max(STREAMS);
+    let parts = room(&table, if archived { archive::memory(0, true) } else { 0 });
     let mut maker = Maker {
-        streams: StreamsWriter::within(room(&table)),
+        streams: StreamsWriter::within(parts).in_parts(budget.make / 32).spilling(scratch.map(Scratch::file).transpose()?),
         table,
         state: Predictor::default(),
         choices: &choices,
         contents,
         archives,
+        repeats,
         item: 0,
         progress,
         cancel,
@@ -120,13 +149,14 @@ pub fn make(input: &Input<'_>, budget: Budget, progress: &dyn Progress, cancel: 
     for layer in input.new {
         stats.push(maker.layer(*layer)?);
     }
-    let archives = if maker.archives.is_empty() { 0 } else { archive::MEMORY };
-    let room = room(&maker.table);
-    let table = maker.table.bytes() + archives;
-    let scratch = maker.archives.scratch();
+    let archives = maker.archives.memory();
+    let room = room(&maker.table, archives);
+    let table = maker.table.bytes() + archives + kept;
+    let scratch = maker.archives.scratch() + maker.repeats.bytes();
+    let features = if maker.repeats.len() > 0 { vec![KEPT] } else { Vec::new() };
     progress.stage("compressing", 0);
     let written = maker.streams.finish_for(room, stats.iter().map(|layer| layer.size).sum())?;
-    Ok(Patch { written, used, layers: stats, table, scratch })
+    Ok(Patch { written, used, layers: stats, table, scratch, features })
 }
 
 fn used_layers(choices: &[Choice], layer_of: impl Fn(OldRef) -> Option<usize>) -> Vec<usize> {
@@ -138,31 +168,6 @@ fn used_layers(choices: &[Choice], layer_of: impl Fn(OldRef) -> Option<usize>) -
         }
     }
     used.into_iter().collect()
-}
-
-/// The changed contents, and apart from them those that may be archives.
-fn jobs(new: &Hashed, choices: &[Choice], table: &OldMembers) -> (Vec<Job>, BTreeMap<u32, Job>) {
-    let (mut jobs, mut late) = (Vec::new(), BTreeMap::new());
-    for ((number, member), choice) in new.members.iter().zip(choices) {
-        let Content::Like(source) = choice.content else { continue };
-        let (Some(old), Some(new_file)) = (table.get(source), member.file) else { continue };
-        let Some(old_file) = old.file else { continue };
-        let job = Job {
-            number,
-            new_layer: usize::from(member.layer),
-            new_file,
-            new_size: member.size,
-            old_layer: usize::from(old.layer),
-            old_file,
-            old_size: old.size,
-        };
-        if archive::make::is_named(member.path) {
-            late.insert(number, job);
-        } else {
-            jobs.push(job);
-        }
-    }
-    (jobs, late)
 }
 
 /// Old members that may be archives, as long as they are not too many bytes together.
@@ -196,6 +201,7 @@ struct Maker<'a> {
     choices: &'a [Choice],
     contents: Contents<'a>,
     archives: ArchiveWriter<'a>,
+    repeats: Repeats,
     progress: &'a dyn Progress,
     /// The number of the next new member.
     item: u32,
@@ -381,7 +387,7 @@ impl Maker<'_> {
         };
         let (number, kind) = match &outcome {
             None | Some(Outcome::New) => (Codec::Copy, Kind::Text),
-            Some(Outcome::Bidiff(kind, _)) => (Codec::Bidiff, *kind),
+            Some(Outcome::Bidiff(kind, _) | Outcome::Large(kind, ..)) => (Codec::Bidiff, *kind),
             Some(Outcome::Elf(kind, _)) => (Codec::Elf, *kind),
             Some(Outcome::Dictionary(_)) => (Codec::Dictionary, Kind::Text),
             Some(Outcome::Bytecode(code)) => (Codec::Bytecode, code.kind()),
@@ -391,6 +397,7 @@ impl Maker<'_> {
         match outcome {
             None | Some(Outcome::New) => Ok(()),
             Some(Outcome::Bidiff(kind, difference) | Outcome::Elf(kind, difference)) => difference.write(&mut self.streams, kind),
+            Some(Outcome::Large(kind, runs, job)) => self.contents.write_large(&job, kind, &runs, &mut self.streams),
             Some(Outcome::Dictionary(frame)) => crate::codec::dictionary::write(&mut self.streams, &frame),
             Some(Outcome::Bytecode(code)) => code.write(&mut self.streams, &mut self.state),
         }
@@ -412,7 +419,7 @@ impl Maker<'_> {
         };
         let mut new = Vec::new();
         layer.open(file)?.take(size).read_to_end(&mut new)?;
-        if new.len() as u64 != size || !archive::make::is_zip(&new) {
+        if new.len() as u64 != size || Form::of(&new).is_none() {
             return Ok(false);
         }
         let Some(ready) = self.archives.plan(&new, Origin::Member { number: source, layer: old_layer, file: old_file })? else {
@@ -426,10 +433,15 @@ impl Maker<'_> {
         Ok(true)
     }
 
+    /// The bit of a content to keep, or none.
+    fn keep(&self) -> u8 {
+        if self.repeats.keeps(self.item) { codec::KEPT } else { 0 }
+    }
+
     /// Writes a codec and its source.
     fn codec(&mut self, codec: Codec, kind: Kind, source: OldRef, base: Option<OldRef>) -> io::Result<()> {
         let named = base != Some(source);
-        let byte = codec as u8 | if named { codec::NAMED } else { 0 } | (kind as u8) << codec::KIND;
+        let byte = codec as u8 | if named { codec::NAMED } else { 0 } | (kind as u8) << codec::KIND | self.keep();
         self.streams.put(Stream::Codec, &[byte])?;
         if named {
             self.streams.signed(Stream::Source, i64::from(source) - i64::from(self.state.next_source))?;
@@ -443,13 +455,14 @@ impl Maker<'_> {
         let mut content = layer.open(file)?;
         let mut buffer = vec![0; 64 * 1024];
         let mut kind = None;
+        let keep = self.keep();
         crate::codec::bidiff::steps(size, buffer.len(), |len| {
             content.read_exact(&mut buffer[..len])?;
             let kind = match kind {
                 Some(kind) => kind,
                 None => {
                     let found = Kind::of(&buffer[..len]);
-                    self.streams.put(Stream::Codec, &[Codec::New as u8 | (found as u8) << codec::KIND])?;
+                    self.streams.put(Stream::Codec, &[Codec::New as u8 | (found as u8) << codec::KIND | keep])?;
                     *kind.insert(found)
                 }
             };

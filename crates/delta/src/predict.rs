@@ -38,7 +38,7 @@ pub(crate) mod base {
     pub(crate) const FIRST: u64 = 4;
 }
 
-/// Bits of a content's codec byte: three of codec, one for a source that is named, two of kind.
+/// Bits of a content's codec byte: three of codec, one for a source that is named, two of kind, one for a content to keep.
 pub(crate) mod codec {
     /// The bits of the codec.
     pub(crate) const MASK: u8 = 7;
@@ -46,6 +46,12 @@ pub(crate) mod codec {
     pub(crate) const NAMED: u8 = 8;
     /// Where the bits of the kind begin.
     pub(crate) const KIND: u8 = 4;
+    /// The bits of the kind, there.
+    pub(crate) const KIND_MASK: u8 = 3;
+    /// Later contents are made from this one.
+    pub(crate) const KEPT: u8 = 1 << 6;
+    /// What is always 0.
+    pub(crate) const NONE: u8 = 1 << 7;
 }
 
 /// What came before.

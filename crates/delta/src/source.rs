@@ -52,7 +52,7 @@ pub trait Sources: Send + Sync {
     /// The layer with this diff_id; `NotFound` when there is none.
     fn layer(&self, diff_id: &DiffId) -> io::Result<Box<dyn LayerSource + '_>>;
 
-    /// Where long parts of archives go while they are made; in memory when there is none.
+    /// Where long parts of archives go while they are made; without it such archives are an error.
     fn scratch(&self) -> Option<&dyn Scratch> {
         None
     }

@@ -30,6 +30,9 @@ pub trait Engine: Send + Sync {
     /// The id of an image by `name:tag`, `name` (tag `latest`) or id.
     fn resolve(&self, reference: &str) -> impl Future<Output = Result<ImageId, EngineError>> + Send;
 
+    /// Bytes of the files of an image, as the engine counts them; its archive is a little longer.
+    fn image_size(&self, id: &ImageId) -> impl Future<Output = Result<u64, EngineError>> + Send;
+
     /// Loads an archive as `docker load` does. On an error nothing of it stays.
     fn load(&self, archive: ArchiveStream) -> impl Future<Output = Result<(), EngineError>> + Send;
 

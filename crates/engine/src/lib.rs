@@ -1,7 +1,8 @@
 //! The container engine of a machine: images, containers, and the layers that it keeps.
 //!
 //! - [`Engine`] says what Skerry wants of an engine, in terms of use cases; [`DockerEngine`] does it over Docker's socket.
-//! - [`EngineLayers`] reads layers in place, from the engine's own folders, as old bytes for patches.
+//! - [`EngineLayers`] reads layers in place, from the engine's own folders, as old bytes for patches; [`SpooledImages`] reads images that
+//!   the engine exported by [`spool`], where it keeps layers in another form.
 //! - [`probe`] finds out what the engine at hand can do.
 //! - [`sync`] brings what the engine wrote onto the disk.
 //! - [`archive_pipe`] connects a thread that writes an archive with [`Engine::load`].
@@ -22,7 +23,7 @@ pub use engine::{
     ArchiveStream, ContainerSpec, ContainerState, ContainerStatus, Engine, Info, LogBounds, Mount, NetworkMode, PublishedPort,
 };
 pub use error::EngineError;
-pub use layers::EngineLayers;
+pub use layers::{EngineLayers, SpooledImages, spool};
 pub use pipe::{ArchivePipe, archive_pipe};
 pub use probe::{Abilities, probe};
 pub use sync::sync;

@@ -12,5 +12,5 @@ mod payload;
 mod reconstruct;
 mod sink;
 
-pub use reconstruct::{Limits, ReconstructError, Reconstructed, reconstruct};
+pub use reconstruct::{Limits, ReconstructError, Reconstructed, reconstruct, reconstruct_told};
 pub use sink::{ImageSink, LayerInfo};

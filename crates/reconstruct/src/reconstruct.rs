@@ -4,7 +4,7 @@ use std::io::{self, Read, Seek};
 
 use ring::digest::{self, SHA256};
 use skerry_bundle::{TargetLayer, Toc, VerifiedToc};
-use skerry_delta::apply::Applier;
+use skerry_delta::apply::{Applier, Tally};
 use skerry_delta::source::Sources;
 use skerry_delta::stream::StreamsReader;
 use skerry_image::config::ImageConfig;
@@ -116,6 +116,18 @@ pub fn reconstruct(
     sink: &mut dyn ImageSink,
     limits: &Limits,
 ) -> Result<Reconstructed, ReconstructError> {
+    reconstruct_told(bundle, toc, sources, sink, limits, None)
+}
+
+/// The same; `tally` is told of each item of each layer what of the bundle went into it.
+pub fn reconstruct_told(
+    bundle: &mut (impl Read + Seek + Send),
+    toc: &VerifiedToc,
+    sources: &dyn Sources,
+    sink: &mut dyn ImageSink,
+    limits: &Limits,
+    tally: Option<&Tally<'_>>,
+) -> Result<Reconstructed, ReconstructError> {
     let table = toc.toc();
     let new_bytes = admit(table, limits)?;
     let bases = table.bases.iter().map(|image| base(image, sources)).collect::<Result<Vec<_>, _>>()?;
@@ -144,6 +156,9 @@ pub fn reconstruct(
 
     if let Some(scratch) = sources.scratch() {
         applier = applier.with_scratch(scratch);
+    }
+    if let Some(tally) = tally {
+        applier = applier.with_tally(tally);
     }
     let known: Vec<_> = infos.iter().map(|info| *info.diff_id.digest().as_bytes()).collect();
     let config = applier.config(bases.first().map(|base| &base.bytes[..]), &known).map_err(ReconstructError::Patch)?;

@@ -66,6 +66,18 @@ impl Bed {
     /// # Errors
     /// When the machine lacks something, see [`need::bed`].
     pub fn start() -> Result<Self> {
+        Self::start_with(Dockerd::start)
+    }
+
+    /// The same with an engine on this storage driver.
+    ///
+    /// # Errors
+    /// As [`Bed::start`].
+    pub fn start_on(driver: &'static str) -> Result<Self> {
+        Self::start_with(|home, namespace| Dockerd::start_on(driver, home, namespace))
+    }
+
+    fn start_with(engine: impl FnOnce(&Path, Option<&Netns>) -> Result<Dockerd>) -> Result<Self> {
         // The folder itself is locked: a lock file would stay behind.
         let lock = File::open(std::env::temp_dir())?;
         flock(&lock, FlockOperation::LockExclusive).context("cannot lock the bed")?;
@@ -74,7 +86,7 @@ impl Bed {
         let (shore, node) = (Netns::create("shore")?, Netns::create("node")?);
         let ends = [SERVER_ADDRESS, NODE_ADDRESS].map(|a| format!("{a}/24"));
         let (server_link, link) = Netns::join((&shore, &ends[0]), (&node, &ends[1]))?;
-        let engine = Dockerd::start(&folder.path().join("engine"), Some(&node))?;
+        let engine = engine(&folder.path().join("engine"), Some(&node))?;
         Ok(Self { agent: None, server: None, relay: None, engine, link, server_link, node, shore, folder, reboots: 0, _lock: lock })
     }
 

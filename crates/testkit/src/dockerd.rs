@@ -39,9 +39,17 @@ impl Dockerd {
     /// When it does not answer within a minute; the error holds the end of its log.
     pub fn start(home: &Path, namespace: Option<&Netns>) -> Result<Self> {
         fs::create_dir_all(home.join("data"))?;
+        Self::start_on(storage_driver(&home.join("data")), home, namespace)
+    }
+
+    /// The same with this storage driver.
+    ///
+    /// # Errors
+    /// As [`Dockerd::start`].
+    pub fn start_on(driver: &'static str, home: &Path, namespace: Option<&Netns>) -> Result<Self> {
+        fs::create_dir_all(home.join("data"))?;
         // A file of its own, or the engine would read the machine's.
         fs::write(home.join("daemon.json"), "{}\n")?;
-        let driver = storage_driver(&home.join("data"));
         let mut engine = Self { home: home.to_owned(), namespace: namespace.map(Netns::path), driver, process: None };
         engine.start_again()?;
         Ok(engine)

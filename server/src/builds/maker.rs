@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use skerry_bundle::VerifiedToc;
-use skerry_bundle::make::{Base, Layer, MakeError as BundleError, MakeOptions, Target, make};
+use skerry_bundle::make::{Base, Layer, MakeError as BundleError, MakeOptions, Target, make_spilling};
 use skerry_delta::Silent;
 use skerry_delta::source::{LayerSource, Sources};
 use skerry_reconstruct::{ImageSink, LayerInfo, Limits, reconstruct};
@@ -63,11 +63,13 @@ impl BundleMaker {
                 .iter()
                 .map(|base| Base { image_id: base.summary.image_id, config: &base.config, layers: pick(&layers, base) })
                 .collect();
-            make(&target, &bases, &self.options, &Silent, cancel, self.director.key(), &mut object).map_err(|error| match error {
-                BundleError::Cancelled => MakeError::Cancelled,
-                BundleError::Io(_) => MakeError::Failed(error.to_string()),
-                BundleError::TooMany { .. } => MakeError::Impossible(error.to_string()),
-            })?;
+            make_spilling(&target, &bases, &self.options, Some(&sources), &Silent, cancel, self.director.key(), &mut object).map_err(
+                |error| match error {
+                    BundleError::Cancelled => MakeError::Cancelled,
+                    BundleError::Io(_) => MakeError::Failed(error.to_string()),
+                    BundleError::TooMany { .. } => MakeError::Impossible(error.to_string()),
+                },
+            )?;
         }
         let file = object.reopen().map_err(|e| failed("reading the bundle back", &e))?;
         // Only the bases, as on a node.

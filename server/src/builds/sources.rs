@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 
 use skerry_delta::TarLayer;
+use skerry_delta::archive::Scratch;
 use skerry_delta::index::{LayerIndex, limit};
 use skerry_delta::source::{LayerSource, ReadSeek, Segment, Sources};
 use skerry_image::frames::FrameReader;
@@ -75,6 +76,10 @@ impl Sources for StoredSources {
             Some(hashes) => Box::new(Indexed { layer, hashes }),
             None => Box::new(layer),
         })
+    }
+
+    fn scratch(&self) -> Option<&dyn Scratch> {
+        Some(&self.objects)
     }
 }
 

@@ -2,15 +2,15 @@
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
-use flate2::Crc;
 use flate2::write::DeflateEncoder;
 
+use super::form::{Around, Form, Sum};
 use super::old::{ArchiveRef, Archives, Origin};
-use super::spill::{Scratch, Spill};
+use super::spill::{Room, Spill};
 use super::zip::{DEFLATED, Entry, Meta, STORED, Sums, end};
 use super::{Expect, MAX_DEPTH, NextSources, Way, flag, zlib};
 use crate::codec::bidiff::{Buffers, steps};
-use crate::codec::{Kind, bidiff, dictionary};
+use crate::codec::{Kind, bidiff, dictionary, elf};
 use crate::old::OldRef;
 use crate::predict::codec;
 use crate::source::LayerSource;
@@ -22,14 +22,14 @@ type Out<'s> = dyn FnMut(&[u8]) -> io::Result<()> + 's;
 /// What of archives lasts from one to the next.
 pub(crate) struct State<'a> {
     pub archives: Archives<'a>,
-    scratch: Option<&'a dyn Scratch>,
+    room: Room<'a>,
     sources: NextSources,
     last_source: ArchiveRef,
 }
 
 impl<'a> State<'a> {
-    pub(crate) fn new(layers: Vec<&'a dyn LayerSource>, scratch: Option<&'a dyn Scratch>) -> Self {
-        Self { archives: Archives::new(layers, scratch), scratch, sources: NextSources::default(), last_source: 0 }
+    pub(crate) fn new(layers: Vec<&'a dyn LayerSource>, room: Room<'a>) -> Self {
+        Self { archives: Archives::new(layers, room), room, sources: NextSources::default(), last_source: 0 }
     }
 }
 
@@ -55,16 +55,20 @@ impl<'a> Maker<'_, 'a> {
     }
 
     fn archive(&mut self, base: ArchiveRef, depth: u8, out: &mut Out<'_>) -> io::Result<()> {
+        let form = Form::from_number(self.streams.number(Stream::EntryNumber)?).ok_or_else(|| invalid("an unknown kind of archive"))?;
+        let mut expect = Expect { level: 6, ..Expect::default() };
+        if form != Form::Zip {
+            return self.entry((form, base), depth, &mut expect, out).map(drop);
+        }
         let count = u16::try_from(self.streams.number(Stream::EntryNumber)?).map_err(|_| invalid("too many entries"))?;
         let prefix = self.text()?;
         let comment = self.text()?;
         out(&prefix)?;
         let mut at = prefix.len() as u64;
-        let mut directory = Spill::new(self.state.scratch, u64::from(u32::MAX));
-        let mut expect = Expect { level: 6, ..Expect::default() };
+        let mut directory = Spill::new(self.state.room, u64::from(u32::MAX));
         for _ in 0..count {
             let offset = u32::try_from(at).map_err(|_| invalid("an archive that is too long"))?;
-            let entry = self.entry(base, depth, &mut expect, &mut |bytes: &[u8]| {
+            let entry = self.entry((form, base), depth, &mut expect, &mut |bytes: &[u8]| {
                 at += bytes.len() as u64;
                 out(bytes)
             })?;
@@ -76,7 +80,8 @@ impl<'a> Maker<'_, 'a> {
         out(&end(count, size, start, &comment).ok_or_else(|| invalid("a comment that is too long"))?)
     }
 
-    fn entry(&mut self, base: ArchiveRef, depth: u8, expect: &mut Expect, out: &mut Out<'_>) -> io::Result<Entry> {
+    /// An entry of an archive of this form, whose base is this.
+    fn entry(&mut self, (form, base): (Form, ArchiveRef), depth: u8, expect: &mut Expect, out: &mut Out<'_>) -> io::Result<Entry> {
         let flags = self.streams.byte(Stream::Entries)?;
         let has = |bit: u8| flags & bit != 0;
         let number = if has(flag::NEXT) {
@@ -88,8 +93,7 @@ impl<'a> Maker<'_, 'a> {
             }
         };
         let old = number.map(|number| self.state.archives.entry(base, number)).transpose()?;
-        let mut entry = Entry::default();
-        entry.name = match (has(flag::NAME), &old) {
+        let name = match (has(flag::NAME), &old) {
             (true, Some(old)) => old.name.clone(),
             (true, None) => return Err(invalid("a name of no entry")),
             (false, _) => {
@@ -99,6 +103,7 @@ impl<'a> Maker<'_, 'a> {
                 name
             }
         };
+        let mut entry = Entry { name, ..Entry::default() };
         entry.time = expect.time(old.as_ref().map(|old| old.time));
         if !has(flag::TIME) {
             let by = self.streams.signed(Stream::EntryTime)?;
@@ -113,26 +118,26 @@ impl<'a> Maker<'_, 'a> {
         if has(flag::CONTENT) {
             let (Some(old), Some(number)) = (&old, number) else { return Err(invalid("a content of no entry")) };
             entry.sums = old.sums;
-            self.raw(&entry, base, number, out)?;
+            self.raw(form, &entry, (base, number), out)?;
         } else {
-            self.content(&mut entry, number.map(|number| (base, number)), depth, expect, out)?;
+            self.content(form, &mut entry, number.map(|number| (base, number)), (depth, expect), out)?;
         }
         expect.saw(number.zip(old.map(|old| old.time)), &entry);
         Ok(entry)
     }
 
-    fn raw(&mut self, entry: &Entry, archive: ArchiveRef, number: u32, out: &mut Out<'_>) -> io::Result<()> {
-        out(&local(entry)?)?;
-        self.state.archives.raw(archive, number, out)?;
-        out(&entry.descriptor())
+    fn raw(&mut self, form: Form, entry: &Entry, (archive, number): (ArchiveRef, u32), out: &mut Out<'_>) -> io::Result<()> {
+        let mut around = Around::begin(form, entry, out)?;
+        self.state.archives.raw(archive, number, &mut |bytes| around.coded(bytes, out))?;
+        around.end(entry, out)
     }
 
     fn content(
         &mut self,
+        form: Form,
         entry: &mut Entry,
         base: Option<(ArchiveRef, u32)>,
-        depth: u8,
-        expect: &mut Expect,
+        (depth, expect): (u8, &mut Expect),
         out: &mut Out<'_>,
     ) -> io::Result<()> {
         let byte = self.streams.byte(Stream::EntryCodec)?;
@@ -147,7 +152,7 @@ impl<'a> Maker<'_, 'a> {
             Way::Raw => {
                 let (archive, number) = known()?;
                 entry.sums = self.state.archives.entry(archive, number)?.sums;
-                return self.raw(entry, archive, number, out);
+                return self.raw(form, entry, (archive, number), out);
             }
             Way::Carried => {
                 let size = |value: u64| u32::try_from(value).map_err(|_| invalid("an entry that is too long"));
@@ -156,13 +161,13 @@ impl<'a> Maker<'_, 'a> {
                 let mut crc = [0; 4];
                 self.streams.get(Stream::EntryText).read_exact(&mut crc)?;
                 entry.sums = Sums { crc: u32::from_le_bytes(crc), coded, plain };
-                out(&local(entry)?)?;
-                pass(self.streams, Stream::Dense, u64::from(coded), self.buffers, out)?;
-                return out(&entry.descriptor());
+                let mut around = Around::begin(form, entry, out)?;
+                pass(self.streams, Stream::Dense, u64::from(coded), self.buffers, &mut |bytes| around.coded(bytes, out))?;
+                return around.end(entry, out);
             }
             _ => {}
         }
-        let coded = Spill::new(self.state.scratch, self.limit);
+        let coded = Spill::new(self.state.room, self.limit);
         let mut coder = match entry.meta.method() {
             STORED => Coder::Stored(coded),
             DEFLATED => {
@@ -174,9 +179,9 @@ impl<'a> Maker<'_, 'a> {
             }
             _ => return Err(invalid("an entry of an unknown method")),
         };
-        let mut crc = Crc::new();
+        let mut sum = Sum::new(form);
         let mut plain = |bytes: &[u8]| {
-            crc.update(bytes);
+            sum.update(bytes);
             coder.write(bytes)
         };
         match way {
@@ -207,10 +212,13 @@ impl<'a> Maker<'_, 'a> {
                     _ => {
                         let (archive, number) = known()?;
                         let mut old = self.state.archives.plain(archive, number)?;
-                        if way == Way::Bidiff {
-                            bidiff::apply(self.streams, kind, &mut old, size, self.buffers, &mut plain)?;
-                        } else {
-                            dictionary::apply(self.streams, &mut old, size, &mut plain)?;
+                        match way {
+                            Way::Bidiff => bidiff::apply(self.streams, kind, &mut old, size, self.buffers, &mut plain)?,
+                            Way::Elf => {
+                                let sizes = [old.len(), size];
+                                elf::apply(self.streams, kind, &mut old, sizes, self.buffers, &mut plain)?;
+                            }
+                            _ => dictionary::apply(self.streams, &mut old, size, &mut plain)?,
                         }
                     }
                 }
@@ -218,10 +226,10 @@ impl<'a> Maker<'_, 'a> {
         }
         let (mut coded, plain) = coder.finish()?;
         let size = |value: u64| u32::try_from(value).map_err(|_| invalid("an entry that is too long"));
-        entry.sums = Sums { crc: crc.sum(), coded: size(coded.len())?, plain: size(plain)? };
-        out(&local(entry)?)?;
-        pour(&mut coded, out)?;
-        out(&entry.descriptor())
+        entry.sums = Sums { crc: sum.get(), coded: size(coded.len())?, plain: size(plain)? };
+        let mut around = Around::begin(form, entry, out)?;
+        pour(&mut coded, &mut |bytes| around.coded(bytes, out))?;
+        around.end(entry, out)
     }
 
     /// A source that is named: its archive, which may be new to the list, and its entry.
@@ -293,10 +301,6 @@ impl<'s> Coder<'s> {
 
 fn moved(from: u32, by: i64) -> io::Result<u32> {
     i64::from(from).checked_add(by).and_then(|number| u32::try_from(number).ok()).ok_or_else(|| invalid("an impossible entry"))
-}
-
-fn local(entry: &Entry) -> io::Result<Vec<u8>> {
-    entry.local().ok_or_else(|| invalid("a header that is too long"))
 }
 
 /// Hands on all bytes of a spill.

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::form::{Form, Model, Sum};
 use super::old::{ArchiveRef, Archives, MAX_PLAIN, Origin};
-use super::zip::{self, DEFLATED, Entry, STORED};
+use super::zip::{DEFLATED, Entry, STORED};
 use super::{MAX_DEPTH, zlib};
 use crate::content::{Outcome, of_entry};
 
@@ -18,6 +19,7 @@ const BATCH: usize = 48 << 20;
 
 /// An archive as its entries.
 pub(super) struct Plan {
+    pub(super) form: Form,
     pub(super) base: ArchiveRef,
     pub(super) entries: Vec<Planned>,
     pub(super) prefix: Vec<u8>,
@@ -74,11 +76,6 @@ pub(crate) fn is_named(path: &[u8]) -> bool {
     [".jar", ".war", ".ear", ".zip", ".whl", ".egg", ".aar", ".apk"].iter().any(|end| path.ends_with(end.as_bytes()))
 }
 
-/// True for a content that starts like a zip archive.
-pub(crate) fn is_zip(start: &[u8]) -> bool {
-    start.starts_with(b"PK\x03\x04")
-}
-
 struct Work {
     at: usize,
     old: Option<Vec<u8>>,
@@ -113,12 +110,16 @@ impl<'a> Planner<'a> {
         if self.index.known.contains(&archive) {
             return Ok(Some(archive));
         }
-        let Ok(count) = self.archives.entries(archive) else { return Ok(None) };
+        let (Ok(count), Ok(form)) = (self.archives.entries(archive), self.archives.form(archive)) else { return Ok(None) };
         self.index.known.insert(archive);
         for number in 0..count {
             let Ok(entry) = self.archives.entry(archive, number) else { continue };
             if matches!(entry.meta.method(), STORED | DEFLATED) {
                 self.index.sums.entry((entry.sums.crc, entry.sums.plain)).or_default().push((archive, number));
+            }
+            if form != Form::Zip {
+                // It is found by where it is: names in gzip files say little.
+                continue;
             }
             let nested = is_named(&entry.name) && u64::from(entry.sums.plain) <= LIMIT && self.archives.depth(archive) < MAX_DEPTH;
             self.index.names.entry(entry.name.into()).or_default().push((archive, number));
@@ -130,19 +131,23 @@ impl<'a> Planner<'a> {
     }
 
     fn archive(&mut self, new: &[u8], base: ArchiveRef, depth: u8) -> io::Result<Option<(Plan, usize)>> {
-        let Some((entries, prefix, comment)) = zip::model(new) else { return Ok(None) };
-        let mut plan = Plan { base, entries: Vec::with_capacity(entries.len()), prefix, comment };
+        let Some(form) = Form::of(new) else { return Ok(None) };
+        let Some(Model { entries, prefix, comment }) = form.model(new) else { return Ok(None) };
+        let mut plan = Plan { form, base, entries: Vec::with_capacity(entries.len()), prefix, comment };
         let mut work: Vec<Work> = Vec::new();
         let mut held = 0;
         let mut cost = plan.prefix.len() + plan.comment.len() + 16;
         let mut level = 6;
         let mut next = (base, 0);
-        for (entry, data) in entries {
-            let end = data + usize::try_from(entry.sums.coded).map_err(io::Error::other)?;
-            let coded = &new[data..end];
+        for (entry, coded) in entries {
+            let coded = &coded[..];
             let same: Vec<_> = self.index.sums.get(&(entry.sums.crc, entry.sums.plain)).into_iter().flatten().copied().collect();
             let named = self.index.names.get(&entry.name[..]).into_iter().flatten().copied().collect::<Vec<_>>();
-            let head = named.iter().find(|(archive, _)| *archive == base).or_else(|| same.iter().find(|(archive, _)| *archive == base));
+            let mut head = named.iter().find(|(archive, _)| *archive == base).or_else(|| same.iter().find(|(archive, _)| *archive == base));
+            let only = (base, 0);
+            if form != Form::Zip && self.archives.entries(base)? > 0 {
+                head = Some(&only);
+            }
             let head = head.map(|&(_, number)| self.archives.entry(base, number).map(|entry| (number, entry))).transpose()?;
             // Of several with the same content the base's own, then the one after the last.
             let mut same = same;
@@ -159,13 +164,17 @@ impl<'a> Planner<'a> {
                 plan.entries.push(planned);
                 continue;
             }
-            let plain = plain(&planned.entry, coded);
+            let plain = plain(form, &planned.entry, coded);
             let found = plain.as_ref().and_then(|plain| match planned.entry.meta.method() {
                 STORED => Some(level),
                 _ => zlib::level(plain, coded, level),
             });
             self.longest.1 = self.longest.1.max(coded.len() as u64);
             let (Some(plain), Some(found)) = (plain, found) else {
+                if form != Form::Zip {
+                    // Nothing is known of it then: other codecs carry the whole of it as well.
+                    return Ok(None);
+                }
                 cost += coded.len();
                 planned.content = Content::Carried(coded.to_vec());
                 plan.entries.push(planned);
@@ -180,19 +189,18 @@ impl<'a> Planner<'a> {
                 continue;
             }
             planned.source = own.or_else(|| named.first().copied());
-            if is_zip(&plain) && depth < MAX_DEPTH {
-                if let Some((archive, number)) = planned.source {
-                    let origin = Origin::Entry { archive, entry: number };
-                    if let Some(old) = self.add(origin)? {
-                        let size = self.archives.entry(archive, number)?.sums.plain;
-                        self.longest.0 = self.longest.0.max(u64::from(size));
-                        if let Some((nested, inner)) = self.archive(&plain, old, depth + 1)?.filter(|(_, inner)| *inner < coded.len()) {
-                            cost += inner;
-                            planned.content = Content::Archive(Box::new(nested));
-                            plan.entries.push(planned);
-                            continue;
-                        }
-                    }
+            if Form::of(&plain).is_some()
+                && depth < MAX_DEPTH
+                && let Some((archive, number)) = planned.source
+                && let Some(old) = self.add(Origin::Entry { archive, entry: number })?
+            {
+                let size = self.archives.entry(archive, number)?.sums.plain;
+                self.longest.0 = self.longest.0.max(u64::from(size));
+                if let Some((nested, inner)) = self.archive(&plain, old, depth + 1)?.filter(|(_, inner)| *inner < coded.len()) {
+                    cost += inner;
+                    planned.content = Content::Archive(Box::new(nested));
+                    plan.entries.push(planned);
+                    continue;
                 }
             }
             let old = match planned.source {
@@ -256,7 +264,7 @@ impl<'a> Planner<'a> {
 }
 
 /// An entry's content; `None` when it is not one whole stream of what its headers say.
-fn plain(entry: &Entry, coded: &[u8]) -> Option<Vec<u8>> {
+fn plain(form: Form, entry: &Entry, coded: &[u8]) -> Option<Vec<u8>> {
     let size = u64::from(entry.sums.plain);
     let mut plain = Vec::new();
     match entry.meta.method() {
@@ -264,9 +272,9 @@ fn plain(entry: &Entry, coded: &[u8]) -> Option<Vec<u8>> {
         DEFLATED if size <= MAX_PLAIN => zlib::inflate(coded, coded.len() as u64, size, &mut plain).ok()?,
         _ => return None,
     }
-    let mut crc = flate2::Crc::new();
-    crc.update(&plain);
-    (plain.len() as u64 == size && crc.sum() == entry.sums.crc).then_some(plain)
+    let mut sum = Sum::new(form);
+    sum.update(&plain);
+    (plain.len() as u64 == size && sum.get() == entry.sums.crc).then_some(plain)
 }
 
 /// Compares what is waiting; about how many bytes it takes.

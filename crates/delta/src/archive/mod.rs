@@ -1,13 +1,17 @@
-//! Archives: a zip (jar, war, ear, wheel) as its entries, matched against the entries of old archives.
+//! Archives: a zip (jar, war, ear, wheel) as its entries, matched against the entries of old archives; a gzip file or a PNG picture
+//! as the one entry that it is.
 //!
 //! Headers are values, expected from those of the old entry like the headers of tar members are. A content is that of an old entry
 //! byte for byte as it stands in the archive, or is made plain, by the codecs of members or as an archive in the archive, and
 //! deflated again by the built-in zlib. Checksums, sizes and the directory follow.
 
 pub(crate) mod apply;
+pub(crate) mod form;
+mod gzip;
 pub(crate) mod make;
 pub(crate) mod old;
-mod spill;
+mod png;
+pub(crate) mod spill;
 #[cfg(test)]
 mod tests;
 pub(crate) mod write;
@@ -21,9 +25,13 @@ pub use spill::{Scratch, ScratchFile};
 /// How deep archives may be in archives.
 pub(crate) const MAX_DEPTH: u8 = 3;
 
-/// Bytes of memory that applying needs at most for archives: what is open of the old ones; at each depth a deflating stream, its
-/// output and a directory; an old content; and the values of entries.
-pub const MEMORY: u64 = 4 * (HELD + (600 << 10)) + (MAX_DEPTH as u64 + 1) * (zlib::MEMORY + 2 * HELD) + 2 * HELD;
+/// Bytes of memory that applying needs at most for archives down to this depth, `zips` when there is a zip among them or the old ones:
+/// what is open of the old ones; at each depth a deflating stream, its output and a directory; an old content; the values of entries.
+pub(crate) fn memory(depth: u8, zips: bool) -> u64 {
+    // A zip's directory has 8 bytes per entry, and the zip may be an entry; other archives have three texts.
+    let open = if zips { HELD + (600 << 10) } else { 200 << 10 };
+    old::OPEN as u64 * open + (u64::from(depth) + 1) * (zlib::MEMORY + 2 * HELD) + 2 * HELD
+}
 
 const HELD: u64 = spill::HELD as u64;
 
@@ -55,11 +63,15 @@ enum Way {
     Archive = 5,
     /// The bytes in the archive, because they cannot be deflated again.
     Carried = 6,
+    /// As a program.
+    Elf = 7,
 }
 
 impl Way {
     fn from_number(number: u8) -> Option<Self> {
-        [Self::Raw, Self::Plain, Self::New, Self::Bidiff, Self::Dictionary, Self::Archive, Self::Carried].get(usize::from(number)).copied()
+        [Self::Raw, Self::Plain, Self::New, Self::Bidiff, Self::Dictionary, Self::Archive, Self::Carried, Self::Elf]
+            .get(usize::from(number))
+            .copied()
     }
 }
 

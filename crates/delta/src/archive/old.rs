@@ -5,10 +5,10 @@
 
 use std::io::{self, Read, SeekFrom, Write};
 
-use super::MAX_DEPTH;
-use super::spill::{Scratch, Spill};
+use super::form::Form;
+use super::spill::{Room, Spill};
 use super::zip::{DEFLATED, Directory, Entry, STORED};
-use super::zlib;
+use super::{MAX_DEPTH, gzip, png, zlib};
 use crate::old::OldRef;
 use crate::source::{LayerSource, ReadSeek};
 
@@ -32,7 +32,7 @@ pub(crate) enum Origin {
 /// Old archives.
 pub(crate) struct Archives<'a> {
     layers: Vec<&'a dyn LayerSource>,
-    scratch: Option<&'a dyn Scratch>,
+    room: Room<'a>,
     list: Vec<(Origin, u8)>,
     open: Vec<Open<'a>>,
 }
@@ -42,12 +42,20 @@ struct Open<'a> {
     from: Box<dyn ReadSeek + 'a>,
     /// A second reader for the directory; an archive in a scratch file has only one.
     heads: Option<Box<dyn ReadSeek + 'a>>,
-    directory: Directory,
+    holds: Holds,
+}
+
+/// What an archive holds.
+enum Holds {
+    Zip(Directory),
+    /// One entry, and where its coded bytes are.
+    Gzip(Entry, u64),
+    Png(Entry, png::Chunks),
 }
 
 impl<'a> Archives<'a> {
-    pub(crate) fn new(layers: Vec<&'a dyn LayerSource>, scratch: Option<&'a dyn Scratch>) -> Self {
-        Self { layers, scratch, list: Vec::new(), open: Vec::new() }
+    pub(crate) fn new(layers: Vec<&'a dyn LayerSource>, room: Room<'a>) -> Self {
+        Self { layers, room, list: Vec::new(), open: Vec::new() }
     }
 
     /// How many archives were mentioned.
@@ -95,18 +103,21 @@ impl<'a> Archives<'a> {
                 }
                 Origin::Entry { archive, entry } => (Box::new(self.plain(archive, entry)?), None),
             };
-            let directory = Directory::read(&mut *from)?;
+            let holds = Holds::read(&mut *from)?;
             if self.open.len() >= OPEN {
                 self.open.remove(0);
             }
-            self.open.push(Open { archive, from, heads, directory });
+            self.open.push(Open { archive, from, heads, holds });
         }
         self.open.last_mut().ok_or_else(|| bad("no archive"))
     }
 
     /// How many entries an archive has.
     pub(crate) fn entries(&mut self, archive: ArchiveRef) -> io::Result<u32> {
-        u32::try_from(self.opened(archive)?.directory.len()).map_err(io::Error::other)
+        match &self.opened(archive)?.holds {
+            Holds::Zip(directory) => u32::try_from(directory.len()).map_err(io::Error::other),
+            Holds::Gzip(..) | Holds::Png(..) => Ok(1),
+        }
     }
 
     /// An entry's headers.
@@ -114,30 +125,39 @@ impl<'a> Archives<'a> {
         Ok(self.opened(archive)?.entry(entry)?.0)
     }
 
+    /// What kind of archive it is.
+    pub(crate) fn form(&mut self, archive: ArchiveRef) -> io::Result<Form> {
+        Ok(match self.opened(archive)?.holds {
+            Holds::Zip(_) => Form::Zip,
+            Holds::Gzip(..) => Form::Gzip,
+            Holds::Png(..) => Form::Png,
+        })
+    }
+
     /// Hands on an entry's bytes as they are in the archive.
     pub(crate) fn raw(&mut self, archive: ArchiveRef, entry: u32, out: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         let open = self.opened(archive)?;
         let (entry, data) = open.entry(entry)?;
-        open.from.seek(SeekFrom::Start(data))?;
+        let mut coded = open.coded(data)?;
         let mut buffer = [0; 16 * 1024];
         crate::codec::bidiff::steps(u64::from(entry.sums.coded), buffer.len(), |len| {
-            open.from.read_exact(&mut buffer[..len])?;
+            coded.read_exact(&mut buffer[..len])?;
             out(&buffer[..len])
         })
     }
 
     /// An entry's content.
     pub(crate) fn plain(&mut self, archive: ArchiveRef, entry: u32) -> io::Result<Spill<'a>> {
-        let mut spill = Spill::new(self.scratch, MAX_PLAIN);
+        let mut spill = Spill::new(self.room, MAX_PLAIN);
         let open = self.opened(archive)?;
         let (entry, data) = open.entry(entry)?;
-        open.from.seek(SeekFrom::Start(data))?;
         let (coded, plain) = (u64::from(entry.sums.coded), u64::from(entry.sums.plain));
+        let from = open.coded(data)?;
         match entry.meta.method() {
             STORED if coded == plain => {
-                io::copy(&mut (&mut open.from).take(coded), &mut spill)?;
+                io::copy(&mut from.take(coded), &mut spill)?;
             }
-            DEFLATED => zlib::inflate(&mut open.from, coded, plain, &mut spill)?,
+            DEFLATED => zlib::inflate(from, coded, plain, &mut spill)?,
             _ => return Err(bad("an entry of an unknown method")),
         }
         if spill.len() != plain {
@@ -149,13 +169,45 @@ impl<'a> Archives<'a> {
     }
 }
 
+impl Holds {
+    fn read(from: &mut dyn ReadSeek) -> io::Result<Self> {
+        let mut start = Vec::new();
+        from.seek(SeekFrom::Start(0))?;
+        (&mut *from).take(png::MAGIC.len() as u64).read_to_end(&mut start)?;
+        Ok(match Form::of(&start) {
+            Some(Form::Gzip) => {
+                let (entry, data) = gzip::read(from)?;
+                Self::Gzip(entry, data)
+            }
+            Some(Form::Png) => {
+                let (entry, chunks) = png::read(from)?;
+                Self::Png(entry, chunks)
+            }
+            // A zip may begin with anything.
+            _ => Self::Zip(Directory::read(from)?),
+        })
+    }
+}
+
 impl Open<'_> {
     fn entry(&mut self, entry: u32) -> io::Result<(Entry, u64)> {
         let index = entry as usize;
-        match &mut self.heads {
-            Some(heads) => self.directory.entry(index, &mut *self.from, &mut **heads),
-            None => self.directory.entry_of_one(index, &mut *self.from),
+        match (&self.holds, &mut self.heads) {
+            (Holds::Zip(directory), Some(heads)) => directory.entry(index, &mut *self.from, &mut **heads),
+            (Holds::Zip(directory), None) => directory.entry_of_one(index, &mut *self.from),
+            (Holds::Gzip(only, data), _) if entry == 0 => Ok((only.clone(), *data)),
+            (Holds::Png(only, _), _) if entry == 0 => Ok((only.clone(), 0)),
+            _ => Err(bad("fewer entries than the patch says")),
         }
+    }
+
+    /// Reads an entry's coded bytes from their start.
+    fn coded(&mut self, data: u64) -> io::Result<Box<dyn Read + '_>> {
+        if let Holds::Png(_, chunks) = self.holds {
+            return Ok(Box::new(chunks.coded(&mut *self.from)?));
+        }
+        self.from.seek(SeekFrom::Start(data))?;
+        Ok(Box::new(&mut self.from))
     }
 }
 

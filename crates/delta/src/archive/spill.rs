@@ -16,11 +16,20 @@ pub trait Scratch: Send + Sync {
 /// Bytes kept in memory by each spill of whoever applies.
 pub(crate) const HELD: usize = 128 * 1024;
 
+/// Where bytes may be kept.
+#[derive(Clone, Copy)]
+pub(crate) enum Room<'s> {
+    /// All in memory: for whoever makes a patch, who holds the contents anyway.
+    Memory,
+    /// [`HELD`] bytes in memory, and more in a scratch file.
+    Scratch(&'s dyn Scratch),
+    /// [`HELD`] bytes and no more.
+    Little,
+}
+
 /// Some bytes: written once from start to end, then read from anywhere.
 pub(crate) struct Spill<'s> {
-    scratch: Option<&'s dyn Scratch>,
-    /// Bytes that may be in memory.
-    room: usize,
+    room: Room<'s>,
     /// Bytes that there may be at all.
     limit: u64,
     held: Vec<u8>,
@@ -30,9 +39,9 @@ pub(crate) struct Spill<'s> {
 }
 
 impl<'s> Spill<'s> {
-    /// An empty one. Without scratch everything is kept in memory; `limit` bounds it in either case.
-    pub(crate) fn new(scratch: Option<&'s dyn Scratch>, limit: u64) -> Self {
-        Self { scratch, room: HELD, limit, held: Vec::new(), file: None, len: 0, at: 0 }
+    /// An empty one of at most `limit` bytes.
+    pub(crate) fn new(room: Room<'s>, limit: u64) -> Self {
+        Self { room, limit, held: Vec::new(), file: None, len: 0, at: 0 }
     }
 
     /// How many bytes there are.
@@ -45,11 +54,15 @@ impl Write for Spill<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let len = self.len + bytes.len() as u64;
         if len > self.limit {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "an archive's entry is longer than it may be"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a content is longer than it may be"));
         }
-        match (&mut self.file, self.scratch) {
+        let much = self.held.len() + bytes.len() > HELD;
+        match (&mut self.file, self.room) {
             (Some(file), _) => file.write_all(bytes)?,
-            (None, Some(scratch)) if self.held.len() + bytes.len() > self.room => {
+            (None, Room::Little) if much => {
+                return Err(io::Error::other("an archive's entry of more than 128 KiB needs a scratch file, and there are none here"));
+            }
+            (None, Room::Scratch(scratch)) if much => {
                 let mut file = scratch.file()?;
                 file.write_all(&self.held)?;
                 file.write_all(bytes)?;
@@ -112,18 +125,22 @@ mod tests {
 
     #[test]
     fn the_same_bytes_from_memory_and_from_a_file() {
-        let bytes: Vec<u8> = (0..3 * HELD).map(|i| (i % 251) as u8).collect();
-        for scratch in [None, Some(&Memory as &dyn Scratch)] {
-            let mut spill = Spill::new(scratch, bytes.len() as u64);
+        let bytes: Vec<u8> = (0..3 * HELD).map(|i| i.to_le_bytes()[0] ^ i.to_le_bytes()[1]).collect();
+        for (room, in_file) in [(Room::Memory, false), (Room::Scratch(&Memory), true)] {
+            let mut spill = Spill::new(room, bytes.len() as u64);
             for piece in bytes.chunks(10_000) {
                 spill.write_all(piece).unwrap();
             }
-            assert_eq!(spill.file.is_some(), scratch.is_some());
+            assert_eq!(spill.file.is_some(), in_file);
             spill.seek(SeekFrom::Start(7)).unwrap();
             let mut read = Vec::new();
             spill.read_to_end(&mut read).unwrap();
             assert_eq!(read, bytes[7..]);
             assert!(spill.write_all(&[1]).is_err(), "over its limit");
         }
+        let mut spill = Spill::new(Room::Little, u64::MAX);
+        spill.write_all(&bytes[..HELD]).unwrap();
+        let error = spill.write_all(&[1]).unwrap_err().to_string();
+        assert!(error.contains("scratch file"), "{error}");
     }
 }

@@ -1,4 +1,5 @@
 //! Archives made and edited at random come back bit for bit; damaged patches are errors.
+#![allow(clippy::cast_possible_truncation, reason = "small numbers")]
 
 use std::io::{self, Cursor, Write};
 
@@ -7,7 +8,7 @@ use proptest::prelude::*;
 use super::apply;
 use super::make::Planner;
 use super::old::{Archives, Origin};
-use super::spill::{Scratch, ScratchFile};
+use super::spill::{Room, Scratch, ScratchFile};
 use super::write::ArchiveWriter;
 use super::zip::{DEFLATED, Entry, Meta, STORED, Sums, end};
 use super::zlib;
@@ -114,7 +115,7 @@ fn archive(nodes: &[Node], comment: &[u8]) -> Vec<u8> {
 /// The patch that makes these from the old ones, the n-th from the n-th; `None` when one of them is not worth a plan.
 fn patch(old: &Files, new: &[Vec<u8>]) -> Option<Written> {
     let member = |number: usize| Origin::Member { number: number as u32, layer: 0, file: number as u32 };
-    let planner = Planner::new(Archives::new(vec![old], None), (0..old.0.len()).map(member).collect());
+    let planner = Planner::new(Archives::new(vec![old], Room::Memory), (0..old.0.len()).map(member).collect());
     let mut writer = ArchiveWriter::new(planner);
     let mut streams = StreamsWriter::default();
     for (number, new) in new.iter().enumerate() {
@@ -124,15 +125,9 @@ fn patch(old: &Files, new: &[Vec<u8>]) -> Option<Written> {
     Some(streams.finish(4 << 20).unwrap())
 }
 
-fn apply_all(
-    sections: &[Section],
-    bytes: &[Vec<u8>],
-    old: &Files,
-    sizes: &[usize],
-    scratch: Option<&dyn Scratch>,
-) -> io::Result<Vec<Vec<u8>>> {
+fn apply_all(sections: &[Section], bytes: &[Vec<u8>], old: &Files, sizes: &[usize], room: Room<'_>) -> io::Result<Vec<Vec<u8>>> {
     let mut streams = StreamsReader::open(sections, |i| Ok(Box::new(Cursor::new(bytes[i].clone()))))?;
-    let mut state = apply::State::new(vec![old], scratch);
+    let mut state = apply::State::new(vec![old], room);
     let mut buffers = Buffers::new(1000);
     let mut all = Vec::new();
     for (number, size) in sizes.iter().enumerate() {
@@ -149,7 +144,7 @@ fn apply_all(
         maker.member(number as u32, &mut out)?;
         all.push(made);
     }
-    assert!(streams.unread().is_none() || scratch.is_none(), "bytes are left");
+    assert!(streams.unread().is_none() || matches!(room, Room::Little), "bytes are left");
     Ok(all)
 }
 
@@ -157,8 +152,8 @@ fn round_trip(old: Vec<Vec<u8>>, new: &[Vec<u8>]) -> Option<usize> {
     let old = Files(old);
     let written = patch(&old, new)?;
     let sizes: Vec<_> = new.iter().map(Vec::len).collect();
-    for scratch in [None, Some(&Memory as &dyn Scratch)] {
-        let made = apply_all(&written.sections, &written.bytes, &old, &sizes, scratch).unwrap();
+    for room in [Room::Memory, Room::Scratch(&Memory)] {
+        let made = apply_all(&written.sections, &written.bytes, &old, &sizes, room).unwrap();
         assert!(made == new, "another archive came out");
     }
     Some(written.bytes.iter().map(Vec::len).sum())
@@ -174,7 +169,7 @@ fn classes(time: u32, changed: bool) -> Vec<Node> {
         if changed && name == 3 {
             content[777] ^= 1;
         }
-        Node::File { name, content, level: 6, follows: name % 2 == 0, time }
+        Node::File { name, content, level: 6, follows: name.is_multiple_of(2), time }
     };
     (0..12).map(file).collect()
 }
@@ -237,7 +232,7 @@ proptest! {
         let at = at.index(bytes.len());
         bytes[at] = value;
         // An error or other bytes, never a panic and never more than the size.
-        let _ = apply_all(&written.sections, &written.bytes, &old, &[new.len()], None);
+        let _ = apply_all(&written.sections, &written.bytes, &old, &[new.len()], Room::Little);
     }
 }
 
@@ -254,6 +249,152 @@ fn random_streams_end() {
             writer.put(stream, &bytes).unwrap();
         }
         let written = writer.finish(4 << 20).unwrap();
-        let _ = apply_all(&written.sections, &written.bytes, &old, &[100_000], None);
+        let _ = apply_all(&written.sections, &written.bytes, &old, &[100_000], Room::Little);
+    }
+}
+
+/// A gzip file of this content; `odd` adds every part that a header can have.
+fn gzip(content: &[u8], level: u8, time: u32, odd: bool) -> Vec<u8> {
+    let mut out = vec![0x1f, 0x8b, 8, if odd { 2 | 4 | 8 | 16 } else { 0 }];
+    out.extend(time.to_le_bytes());
+    out.extend([2, 3]);
+    if odd {
+        out.extend(*b"\x03\0abcname\0comment\0\x12\x34");
+    }
+    let mut encoder = zlib::deflate(Vec::new(), level);
+    encoder.write_all(content).unwrap();
+    out.extend(encoder.finish().unwrap());
+    let mut crc = flate2::Crc::new();
+    crc.update(content);
+    out.extend(crc.sum().to_le_bytes());
+    out.extend((content.len() as u32).to_le_bytes());
+    out
+}
+
+/// A grey picture of 100 columns with so many lines, in chunks of this length (0: one).
+fn png(lines: u32, seed: u64, level: u32, chunk: usize, text: &str) -> Vec<u8> {
+    let chunk_of = |out: &mut Vec<u8>, kind: &[u8; 4], data: &[u8]| {
+        let mut crc = flate2::Crc::new();
+        crc.update(kind);
+        crc.update(data);
+        out.extend((data.len() as u32).to_be_bytes());
+        out.extend(kind);
+        out.extend(data);
+        out.extend(crc.sum().to_be_bytes());
+    };
+    let mut out = b"\x89PNG\r\n\x1a\n".to_vec();
+    let header = [100u32.to_be_bytes().to_vec(), lines.to_be_bytes().to_vec(), vec![8, 0, 0, 0, 0]].concat();
+    chunk_of(&mut out, b"IHDR", &header);
+    chunk_of(&mut out, b"tEXt", text.as_bytes());
+    let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::new(level));
+    encoder.write_all(&noise(seed, u64::from(lines) * 101)).unwrap();
+    let data = encoder.finish().unwrap();
+    for piece in data.chunks(if chunk == 0 { data.len() } else { chunk }) {
+        chunk_of(&mut out, b"IDAT", piece);
+    }
+    chunk_of(&mut out, b"IEND", b"");
+    out
+}
+
+#[test]
+fn gzip_files_and_pictures_as_their_contents() {
+    let text = |edit: &str| {
+        (0..400).map(|i| format!("{} line {i} of {}\n", if i == 200 { edit } else { "a" }, noise(i, 3)[0])).collect::<String>()
+    };
+    for odd in [false, true] {
+        let (old, new) = (gzip(text("a").as_bytes(), 9, 1, odd), gzip(text("another").as_bytes(), 6, 2, odd));
+        let cost = round_trip(vec![old], std::slice::from_ref(&new)).unwrap();
+        assert!(cost < 120, "{cost} bytes of {}", new.len());
+    }
+    for chunk in [0, 1, 5, 300, 8192] {
+        let new = png(41, 1, 9, chunk, "new");
+        let cost = round_trip(vec![png(40, 1, 6, 8192, "old")], std::slice::from_ref(&new)).unwrap();
+        assert!(cost < 500, "{cost} bytes of {} in chunks of {chunk}", new.len());
+    }
+    // In a jar, and from one kind to another.
+    let file = |content: Vec<u8>| Node::File { name: 1, content, level: 0, follows: false, time: 1 };
+    let jar = |lines| archive(&[file(png(lines, 1, 9, 300, ""))], b"");
+    let cost = round_trip(vec![jar(40)], &[jar(41)]).unwrap();
+    assert!(cost < 500, "{cost} bytes for a picture in a jar");
+    round_trip(vec![jar(40)], &[png(40, 1, 6, 0, "")]);
+    round_trip(vec![png(40, 1, 6, 0, "")], &[jar(40), gzip(text("a").as_bytes(), 9, 1, true)][..1]);
+}
+
+#[test]
+fn what_only_looks_like_gzip_or_a_picture_has_no_plan() {
+    let (good, picture) = (gzip(&noise(1, 3000), 9, 1, false), png(40, 1, 6, 300, ""));
+    let twice = [&good[..], &good].concat();
+    let mut of_other_lengths = png(40, 1, 6, 300, "");
+    let more = of_other_lengths.len() - 12;
+    of_other_lengths.splice(more..more, *b"\0\0\0\0IDAT\x35\xaf\x06\x1e");
+    for (old, bad) in [(&good, twice), (&good, good[..12].to_vec()), (&picture, of_other_lengths), (&picture, picture[..60].to_vec())] {
+        assert!(patch(&Files(vec![old.clone()]), std::slice::from_ref(&bad)).is_none());
+        // As an old one it gives an error or nothing of use, never a wrong archive.
+        round_trip(vec![bad], std::slice::from_ref(old));
+    }
+}
+
+/// Fixed streams, as `docs/formats/codec-archive.md` has them.
+#[test]
+fn a_vector_of_each_kind() {
+    use crate::stream::Stream;
+    let make = |old: Vec<u8>, new: &[u8], streams: &[(Stream, &[u8])]| {
+        let mut writer = StreamsWriter::default();
+        for (stream, bytes) in streams {
+            writer.put(*stream, bytes).unwrap();
+        }
+        let written = writer.finish(4 << 20).unwrap();
+        let made = apply_all(&written.sections, &written.bytes, &Files(vec![old]), &[new.len()], Room::Scratch(&Memory)).unwrap();
+        assert!(made[0] == new);
+    };
+    // Another time; six bytes more, new ones, at level 6.
+    make(
+        gzip(b"skerry", 9, 1, true),
+        &gzip(b"skerry rocks", 6, 2, true),
+        &[
+            (Stream::Entries, &[1 + 2 + 8]),
+            (Stream::EntryTime, &[4]),
+            (Stream::EntryCodec, &[2, 6]),
+            (Stream::EntryNumber, &[1, 12]),
+            (Stream::Text, b"skerry rocks"),
+        ],
+    );
+    // Other text around the data and chunks of 300 bytes; the same picture, at level 9.
+    let (old, new) = (png(40, 1, 6, 0, "old"), png(40, 1, 9, 300, "new"));
+    let at = new.windows(4).position(|four| four == b"IDAT").unwrap() - 4;
+    let mut meta = Meta { words: [0x78da, 0, DEFLATED, 0, 0, 0], attributes: 300, texts: Default::default() };
+    meta.texts[0] = new[..at].to_vec();
+    meta.texts[1] = new[new.len() - 12..].to_vec();
+    make(
+        old,
+        &new,
+        &[(Stream::Entries, &[1 + 2 + 4]), (Stream::EntryText, &meta.write()), (Stream::EntryCodec, &[1, 9]), (Stream::EntryNumber, &[2])],
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn any_gzip_files_and_pictures(
+        old in proptest::collection::vec(0u8..5, 0..3000),
+        new in proptest::collection::vec(0u8..5, 0..3000),
+        level in 1u8..=9,
+        odd in any::<bool>(),
+        lines in 1u32..60,
+        chunk in 0usize..400,
+        damage in any::<prop::sample::Index>(),
+        value in any::<u8>(),
+    ) {
+        let files = vec![gzip(&old, level, 1, !odd), png(lines, 1, 6, chunk, "old")];
+        let mut made = vec![gzip(&[&new[..], &old[..]].concat(), level, 2, odd), png(lines / 2 + 1, 1, 6, chunk / 2, "new")];
+        round_trip(files.clone(), &made[..1]);
+        round_trip(vec![files[1].clone()], &made[1..]);
+        for file in &mut made {
+            let at = damage.index(file.len());
+            file[at] = value;
+        }
+        round_trip(files, &made[..1]);
+        round_trip(made.clone(), &made[1..]);
     }
 }

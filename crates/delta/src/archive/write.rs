@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use super::form::Form;
 use super::make::{Content, Plan, Planned, Planner};
 use super::old::{ArchiveRef, Origin};
 use super::{Expect, NextSources, Way, flag};
@@ -20,6 +21,9 @@ pub(crate) struct ArchiveWriter<'a> {
     sources: NextSources,
     last_source: ArchiveRef,
     scratch: u64,
+    /// How deep archives are in what was written, and whether a zip is among them or their sources.
+    depth: u8,
+    zips: bool,
 }
 
 /// A content ready to be written.
@@ -27,7 +31,7 @@ pub(crate) struct Ready(Plan);
 
 impl<'a> ArchiveWriter<'a> {
     pub(crate) fn new(planner: Planner<'a>) -> Self {
-        Self { planner, numbers: BTreeMap::new(), sources: NextSources::default(), last_source: 0, scratch: 0 }
+        Self { planner, numbers: BTreeMap::new(), sources: NextSources::default(), last_source: 0, scratch: 0, depth: 0, zips: false }
     }
 
     /// A content as its entries; `None` when it cannot be or is not worth it.
@@ -39,27 +43,41 @@ impl<'a> ArchiveWriter<'a> {
     pub(crate) fn write(&mut self, streams: &mut StreamsWriter, ready: Ready) -> io::Result<()> {
         self.scratch = self.scratch.max(self.planner.scratch());
         self.mention(ready.0.base)?;
-        self.archive(streams, ready.0)
+        self.archive(streams, ready.0, 0)
     }
 
     /// Gives an archive its number in the patch, if it has none yet.
     fn mention(&mut self, archive: ArchiveRef) -> io::Result<ArchiveRef> {
         let next = u32::try_from(self.numbers.len()).map_err(io::Error::other)?;
+        if !self.numbers.contains_key(&archive) {
+            self.zips |= self.planner.archives.form(archive)? == Form::Zip;
+        }
         Ok(*self.numbers.entry(archive).or_insert(next))
     }
 
-    fn archive(&mut self, streams: &mut StreamsWriter, plan: Plan) -> io::Result<()> {
-        streams.number(Stream::EntryNumber, plan.entries.len() as u64)?;
-        text(streams, &plan.prefix)?;
-        text(streams, &plan.comment)?;
+    fn archive(&mut self, streams: &mut StreamsWriter, plan: Plan, depth: u8) -> io::Result<()> {
+        self.depth = self.depth.max(depth);
+        self.zips |= plan.form == Form::Zip;
+        streams.number(Stream::EntryNumber, plan.form as u64)?;
+        if plan.form == Form::Zip {
+            streams.number(Stream::EntryNumber, plan.entries.len() as u64)?;
+            text(streams, &plan.prefix)?;
+            text(streams, &plan.comment)?;
+        }
         let mut expect = Expect { level: 6, ..Expect::default() };
         for planned in plan.entries {
-            self.entry(streams, plan.base, planned, &mut expect)?;
+            self.entry(streams, (plan.base, depth), planned, &mut expect)?;
         }
         Ok(())
     }
 
-    fn entry(&mut self, streams: &mut StreamsWriter, archive: ArchiveRef, planned: Planned, expect: &mut Expect) -> io::Result<()> {
+    fn entry(
+        &mut self,
+        streams: &mut StreamsWriter,
+        (archive, depth): (ArchiveRef, u8),
+        planned: Planned,
+        expect: &mut Expect,
+    ) -> io::Result<()> {
         let Planned { entry, base, source, content, level } = planned;
         let number = base.as_ref().map(|(number, _)| *number);
         let old = base.as_ref().map(|(_, old)| old);
@@ -96,6 +114,7 @@ impl<'a> ArchiveWriter<'a> {
             Content::Archive(_) => (Way::Archive, Kind::Text),
             Content::Carried(_) => (Way::Carried, Kind::Text),
             Content::Made { outcome: Outcome::Bidiff(kind, _), .. } => (Way::Bidiff, *kind),
+            Content::Made { outcome: Outcome::Elf(kind, _), .. } => (Way::Elf, *kind),
             Content::Made { outcome: Outcome::Dictionary(_), .. } => (Way::Dictionary, Kind::Text),
             Content::Made { bytes, .. } => (Way::New, Kind::of(bytes)),
         };
@@ -126,13 +145,13 @@ impl<'a> ArchiveWriter<'a> {
             }
             Content::Archive(plan) => {
                 self.mention(plan.base)?;
-                self.archive(streams, *plan)?;
+                self.archive(streams, *plan, depth + 1)?;
             }
             Content::Made { new, outcome, bytes, old: old_size } => {
                 let expected = if named.is_some() { old_size } else { old.map_or(0, |old| u64::from(old.sums.plain)) };
                 streams.signed(Stream::EntryNumber, new.cast_signed() - expected.cast_signed())?;
                 match outcome {
-                    Outcome::Bidiff(kind, difference) => difference.write(streams, kind)?,
+                    Outcome::Bidiff(kind, difference) | Outcome::Elf(kind, difference) => difference.write(streams, kind)?,
                     Outcome::Dictionary(frame) => dictionary::write(streams, &frame)?,
                     _ => streams.put(kind.stream(), &bytes)?,
                 }
@@ -186,9 +205,9 @@ impl<'a> ArchiveWriter<'a> {
         self.scratch
     }
 
-    /// True when no archive was written.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.numbers.is_empty()
+    /// Bytes of memory that whoever applies needs at most for them.
+    pub(crate) fn memory(&self) -> u64 {
+        if self.numbers.is_empty() { 0 } else { super::memory(self.depth, self.zips) }
     }
 }
 

@@ -204,7 +204,7 @@ impl Directory {
             rows.push(Row { local: u32_at(&header, 42), central });
             let texts: u32 = [28, 30, 32].into_iter().map(|at| u32::from(u16_at(&header, at))).sum();
             io::copy(&mut (&mut reader).take(u64::from(texts)), &mut io::sink())?;
-            central = central.checked_add(CENTRAL_LEN as u32 + texts).ok_or_else(|| bad("a directory that is too long"))?;
+            central = central.checked_add(46 + texts).ok_or_else(|| bad("a directory that is too long"))?;
         }
         if central != len {
             return Err(bad("a directory of another length"));
@@ -270,9 +270,12 @@ fn local(row: Row, from: &mut dyn ReadSeek, central: &[u8], texts: [Vec<u8>; 3])
     Ok((entry, u64::from(row.local) + LOCAL_LEN as u64 + u64::from(name_len) + u64::from(extra_len)))
 }
 
+/// Entries with the places of their contents, the bytes before the first, the comment.
+pub(crate) type Parts = (Vec<(Entry, usize)>, Vec<u8>, Vec<u8>);
+
 /// The entries of an archive with the places of their contents, the bytes before the first and the comment; `None` when they do not
 /// give the archive again, bit for bit.
-pub(crate) fn model(archive: &[u8]) -> Option<(Vec<(Entry, usize)>, Vec<u8>, Vec<u8>)> {
+pub(crate) fn model(archive: &[u8]) -> Option<Parts> {
     let mut from = io::Cursor::new(archive);
     let mut heads = io::Cursor::new(archive);
     let directory = Directory::read(&mut from).ok()?;

@@ -53,7 +53,7 @@ pub fn difference(old: &[u8], new: &[u8]) -> Difference {
 pub fn difference_until(old: &[u8], new: &[u8], cancel: &AtomicBool) -> io::Result<Difference> {
     let mut out = Writer { old, new, out: Difference::default(), old_at: 0 };
     if new.len() <= PART && old.len() <= PART + 2 * REACH {
-        scan(old, new, 0, 0, &mut out, cancel)?;
+        scan(old, new, &mut |old, new, add, insert| out.run(old, new, add, insert), cancel)?;
     } else {
         for start in (0..new.len()).step_by(PART) {
             let end = (start + PART).min(new.len());
@@ -61,10 +61,20 @@ pub fn difference_until(old: &[u8], new: &[u8], cancel: &AtomicBool) -> io::Resu
             let centre = |at: usize| usize::try_from(at as u128 * old.len() as u128 / new.len() as u128).unwrap_or(old.len());
             let from = centre(start).saturating_sub(REACH);
             let to = centre(end).saturating_add(REACH).min(old.len());
-            scan(&old[from..to], &new[start..end], from, start, &mut out, cancel)?;
+            scan(&old[from..to], &new[start..end], &mut |old, new, add, insert| out.run(from + old, start + new, add, insert), cancel)?;
         }
     }
     Ok(out.out)
+}
+
+/// The runs of `new` that come from `old`: place in both, and length.
+pub(crate) fn runs(old: &[u8], new: &[u8], run: &mut dyn FnMut(usize, usize, usize), cancel: &AtomicBool) -> io::Result<()> {
+    let mut run = |old, new, add, _| {
+        if add > 0 {
+            run(old, new, add);
+        }
+    };
+    scan(old, new, &mut run, cancel)
 }
 
 /// Collects runs; places are those in the whole contents.
@@ -106,8 +116,8 @@ fn signed(place: usize) -> i64 {
     i64::try_from(place).expect("contents are shorter than 2^63 bytes")
 }
 
-/// Compares `new` with `old`, which begin at these places of the whole contents.
-fn scan(old: &[u8], new: &[u8], old_base: usize, new_base: usize, out: &mut Writer<'_>, cancel: &AtomicBool) -> io::Result<()> {
+/// Compares `new` with `old`: for each run its place in both, its length, and the new bytes after it.
+fn scan(old: &[u8], new: &[u8], run: &mut dyn FnMut(usize, usize, usize, usize), cancel: &AtomicBool) -> io::Result<()> {
     let stop = || if cancel.load(Ordering::Relaxed) { Err(cancelled()) } else { Ok(()) };
     stop()?;
     let suffixes = Suffixes::new(old);
@@ -172,7 +182,7 @@ fn scan(old: &[u8], new: &[u8], old_base: usize, new_base: usize, out: &mut Writ
         } else {
             (forward, backward)
         };
-        out.run(old_base + last_old, new_base + last_new, forward, gap - forward - backward);
+        run(last_old, last_new, forward, gap - forward - backward);
         if done {
             return Ok(());
         }

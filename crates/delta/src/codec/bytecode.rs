@@ -36,6 +36,11 @@ fn time(start: &[u8]) -> Option<u32> {
     bound.then(|| u32::from_le_bytes(head[TIME].try_into().expect("four bytes")))
 }
 
+/// Whether a content that starts like this is bytecode.
+pub(super) fn is_bytecode(start: &[u8]) -> bool {
+    time(start).is_some()
+}
+
 /// Takes the time out of `new`; the rest is compared only when `changed` is asked for. `None` when one of the two is no bytecode, or
 /// more than the time differs and was not asked for.
 pub fn separate(old: &[u8], new: &[u8], changed: bool) -> Option<Bytecode> {

@@ -6,6 +6,8 @@ pub mod dictionary;
 pub mod elf;
 mod suffixes;
 
+pub(crate) use suffixes::common;
+
 use crate::stream::Stream;
 
 /// How a content is carried.
@@ -39,7 +41,7 @@ impl Codec {
 /// What new bytes are, which decides with which others they are compressed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Kind {
-    /// Text.
+    /// Text, and bytecode, which has the words of its source in it.
     Text,
     /// Machine code and its data.
     Program,
@@ -71,6 +73,9 @@ impl Kind {
             [b"PK\x03\x04", b"\x1f\x8b", b"\x89PNG", b"\xff\xd8\xff", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh", b"wOF2", b"OggS"];
         if start.starts_with(b"\x7fELF") || start.starts_with(b"MZ") {
             return Self::Program;
+        }
+        if bytecode::is_bytecode(start) {
+            return Self::Text;
         }
         if DENSE.iter().any(|magic| start.starts_with(magic)) {
             return Self::Dense;

@@ -66,7 +66,7 @@ impl<'a> Suffixes<'a> {
 }
 
 /// How many bytes two slices have in common at their start.
-pub(super) fn common(a: &[u8], b: &[u8]) -> usize {
+pub(crate) fn common(a: &[u8], b: &[u8]) -> usize {
     let mut len = 0;
     for (a, b) in a.chunks_exact(8).zip(b.chunks_exact(8)) {
         let a = u64::from_le_bytes(a.try_into().expect("eight bytes"));

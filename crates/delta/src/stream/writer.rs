@@ -1,6 +1,6 @@
 //! Writing the streams of a patch.
 
-use std::io::{self, Write};
+use std::io::{self, SeekFrom, Write};
 
 use rayon::prelude::*;
 
@@ -8,17 +8,24 @@ use super::coder::{self, Coder, MAX_WINDOW_LOG, Strip};
 use super::mix::sparse;
 use super::trial::{self, Coded};
 use super::{Section, Stream};
+use crate::archive::ScratchFile;
+use crate::codec::bidiff::steps;
 use crate::varint;
 
 /// A stream of at most this many bytes goes into the pack.
 const PACKED: usize = 16 * 1024;
 /// The pack's own bound, below what readers accept.
 const PACK: usize = 512 * 1024;
-/// Longer streams are coded in parts of this many bytes, as they come.
+/// Longer streams are coded in parts of at most this many bytes, as they come.
 const PART: usize = 32 << 20;
-/// The window of such parts, at most; the memory for all windows over their number of bytes.
-const PART_WINDOW_LOG: u32 = 22;
-const PART_SHARE: u64 = 3;
+/// The windows of such parts are shares of the memory for all windows, in sixteenths: text gains most by a long one, then programs.
+fn part_share(stream: Stream) -> u64 {
+    match stream {
+        Stream::Text => 10,
+        Stream::Program => 5,
+        _ => 1,
+    }
+}
 /// Whoever reads may always take this long, in nanoseconds: starting takes longer.
 const TIME: u64 = 10_000_000;
 /// Of the 25 nanoseconds that a new byte may take, these are for decoding; the rest is for addresses, digests and copies.
@@ -44,10 +51,67 @@ pub struct StreamSize {
 pub struct Written {
     /// The sections, in the order of their bytes.
     pub sections: Vec<Section>,
-    /// Their bytes, in the same order.
+    /// Their bytes, in the same order; none for those that were put into the scratch file.
     pub bytes: Vec<Vec<u8>>,
     /// The size of each stream, for people.
     pub sizes: Vec<StreamSize>,
+    spilled: Option<Spilled>,
+}
+
+/// Coded parts in a scratch file.
+struct Spilled {
+    file: Box<dyn ScratchFile>,
+    /// Bytes in it.
+    len: u64,
+    /// For each section where it is there, if it is.
+    places: Vec<Option<u64>>,
+}
+
+impl std::fmt::Debug for Spilled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Spilled").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+impl Written {
+    /// Hands the bytes of all sections to `out`, in order. May be called again.
+    pub fn read(&mut self, out: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        let mut buffer = vec![0; 64 << 10];
+        for (index, (section, held)) in self.sections.iter().zip(&self.bytes).enumerate() {
+            let spilled = self.spilled.as_mut().and_then(|spilled| (*spilled.places.get(index)?).map(|place| (&mut spilled.file, place)));
+            let Some((file, place)) = spilled else {
+                out(held)?;
+                continue;
+            };
+            file.seek(SeekFrom::Start(place))?;
+            steps(section.len, buffer.len(), |len| {
+                file.read_exact(&mut buffer[..len])?;
+                out(&buffer[..len])
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// The bytes of a part that is coded.
+enum Place {
+    Held(Vec<u8>),
+    /// From here on in the scratch file.
+    Spilled(u64),
+}
+
+/// A part that is coded.
+struct Part {
+    section: Section,
+    place: Place,
+    /// About how long reading takes.
+    time: u64,
+}
+
+impl Part {
+    fn held(stream: Stream, coded: Coded) -> Self {
+        Self { section: coded.section(stream), time: coded.time(), place: Place::Held(coded.bytes) }
+    }
 }
 
 /// Differences, by mixing and, in case they are not sparse at all, by zstd.
@@ -68,7 +132,7 @@ struct Buffer {
     differences: Option<Box<Differences>>,
     /// Parts that are full, and those of them that are coded.
     full: Vec<Vec<u8>>,
-    coded: Vec<Coded>,
+    coded: Vec<Part>,
 }
 
 /// The streams of a patch while it is made.
@@ -76,7 +140,9 @@ pub struct StreamsWriter {
     buffers: Vec<Buffer>,
     /// Bytes of a part, at most.
     part: usize,
-    part_window_log: u32,
+    memory: u64,
+    /// Where coded parts go.
+    spilled: Option<Spilled>,
 }
 
 impl Default for StreamsWriter {
@@ -88,9 +154,27 @@ impl Default for StreamsWriter {
 impl StreamsWriter {
     /// For streams that will be finished with this much memory.
     pub fn within(memory: u64) -> Self {
-        let share = (memory / PART_SHARE).max(1 << 10).ilog2();
         let buffers = Stream::ALL.iter().map(|_| Buffer::default()).collect();
-        Self { buffers, part: PART, part_window_log: share.min(PART_WINDOW_LOG) }
+        Self { buffers, part: PART, memory, spilled: None }
+    }
+
+    /// Parts of long streams have about this many bytes, if that is not too few or too many.
+    #[must_use]
+    pub fn in_parts(mut self, len: u64) -> Self {
+        self.part = usize::try_from(len).unwrap_or(PART).clamp(1 << 20, PART);
+        self
+    }
+
+    /// Parts that are coded go into this file; without one they stay in memory.
+    #[must_use]
+    pub fn spilling(mut self, file: Option<Box<dyn ScratchFile>>) -> Self {
+        self.spilled = file.map(|file| Spilled { file, len: 0, places: Vec::new() });
+        self
+    }
+
+    /// The window of parts of this stream.
+    fn part_window(&self, stream: Stream) -> u32 {
+        (self.memory / 16).saturating_mul(part_share(stream)).max(1 << 10).ilog2().min(MAX_WINDOW_LOG)
     }
 
     /// Appends bytes to a stream.
@@ -114,6 +198,7 @@ impl StreamsWriter {
 
     /// Appends differences to the bytes in `old`, of the same length, which whoever reads them will have too.
     pub fn put_beside(&mut self, differences: &[u8], old: &[u8]) -> io::Result<()> {
+        let window = self.part_window(Stream::Difference).min(20);
         let buffer = &mut self.buffers[Stream::Difference as usize];
         if buffer.differences.is_none() {
             buffer.held.extend_from_slice(differences);
@@ -122,7 +207,7 @@ impl StreamsWriter {
             if buffer.held.len() <= PACKED {
                 return Ok(());
             }
-            let zstd = coder::zstd(Strip::new(Vec::new()), 9, self.part_window_log.min(20), None)?;
+            let zstd = coder::zstd(Strip::new(Vec::new()), 9, window, None)?;
             buffer.differences = Some(Box::new(Differences { mix: sparse::Writer::new(), fast: sparse::Writer::new(), zstd, raw: 0 }));
             let (held, beside) = (std::mem::take(&mut buffer.held), std::mem::take(&mut buffer.beside));
             return self.put_beside(&held, &beside);
@@ -141,14 +226,21 @@ impl StreamsWriter {
         if self.buffers.iter().map(|buffer| buffer.full.len()).sum::<usize>() < enough {
             return Ok(());
         }
-        let window = self.part_window_log;
+        let windows = Stream::ALL.map(|stream| self.part_window(stream));
         let streams = self.buffers.iter_mut().zip(&Stream::ALL);
         let full: Vec<_> =
             streams.flat_map(|(buffer, &stream)| std::mem::take(&mut buffer.full).into_iter().map(move |part| (stream, part))).collect();
-        let code = |(stream, part): (Stream, Vec<u8>)| trial::best(stream, &part, window).map(|coded| (stream, coded));
+        let code = |(stream, part): (Stream, Vec<u8>)| trial::best(stream, &part, windows[stream as usize]).map(|coded| (stream, coded));
         let coded = full.into_par_iter().with_max_len(1).map(code).collect::<io::Result<Vec<_>>>()?;
         for (stream, coded) in coded {
-            self.buffers[stream as usize].coded.push(coded);
+            let mut part = Part::held(stream, coded);
+            if let (Some(spilled), Place::Held(bytes)) = (&mut self.spilled, &part.place) {
+                spilled.file.write_all(bytes)?;
+                let at = spilled.len;
+                spilled.len += part.section.len;
+                part.place = Place::Spilled(at);
+            }
+            self.buffers[stream as usize].coded.push(part);
         }
         Ok(())
     }
@@ -174,16 +266,17 @@ impl StreamsWriter {
     pub fn finish_for(mut self, memory: u64, new: u64) -> io::Result<Written> {
         let mut time = new.saturating_mul(NEW_BYTE).saturating_add(TIME);
         self.code_parts(1)?;
-        let mut written = Written { sections: Vec::new(), bytes: Vec::new(), sizes: Vec::new() };
+        let mut written = Written { sections: Vec::new(), bytes: Vec::new(), sizes: Vec::new(), spilled: self.spilled };
+        let mut places = Vec::new();
         let mut packed = Vec::new();
         let mut alone = Vec::new();
-        let mut parts: Vec<(Stream, Coded)> = Vec::new();
+        let mut parts: Vec<Part> = Vec::new();
         let mut room = PACK;
         for (mut buffer, &stream) in self.buffers.into_iter().zip(&Stream::ALL) {
             let whole = buffer.coded.is_empty();
-            parts.extend(buffer.coded.drain(..).map(|coded| (stream, coded)));
+            parts.append(&mut buffer.coded);
             if let Some(differences) = buffer.differences {
-                parts.push((stream, differences.finish(&mut time)?));
+                parts.push(Part::held(stream, differences.finish(&mut time)?));
             } else if whole && !buffer.held.is_empty() && buffer.held.len() <= PACKED.min(room) {
                 room -= buffer.held.len();
                 packed.push((stream, buffer.held));
@@ -191,11 +284,9 @@ impl StreamsWriter {
                 alone.push((stream, buffer.held));
             }
         }
-        for (_, coded) in &parts {
-            time = time.saturating_sub(coded.time());
-        }
-        let sections = |parts: &[(Stream, Coded)]| -> Vec<Section> { parts.iter().map(|(stream, coded)| coded.section(*stream)).collect() };
-        let taken = super::StreamsReader::memory(&sections(&parts));
+        time = parts.iter().fold(time, |time, part| time.saturating_sub(part.time));
+        let sections: Vec<Section> = parts.iter().map(|part| part.section).collect();
+        let taken = super::StreamsReader::memory(&sections);
         let windows = windows(&alone, memory.saturating_sub(taken));
         // The longest first, so that no core waits for one at the end.
         let mut jobs: Vec<_> = alone.into_iter().zip(windows).collect();
@@ -217,7 +308,7 @@ impl StreamsWriter {
             (std::cmp::Reverse(gain), *stream)
         });
         let all = |coded: &[(Stream, Coded, Option<Coded>)]| -> Vec<Section> {
-            coded.iter().map(|(stream, coded, _)| coded.section(*stream)).chain(sections(&parts)).collect()
+            coded.iter().map(|(stream, coded, _)| coded.section(*stream)).chain(sections.iter().copied()).collect()
         };
         let mut sections_now = all(&coded);
         for (index, (stream, coded, mixed)) in coded.iter_mut().enumerate() {
@@ -233,23 +324,31 @@ impl StreamsWriter {
                 sections_now[index] = before;
             }
         }
-        parts.extend(coded.into_iter().map(|(stream, coded, _)| (stream, coded)));
+        parts.extend(coded.into_iter().map(|(stream, coded, _)| Part::held(stream, coded)));
         // Sorting keeps the order of a stream's parts; what was held of it came last.
-        parts.sort_by_key(|(stream, _)| *stream);
-        for (stream, coded) in parts {
-            if stream == Stream::Pack {
-                let share = |len: usize| (len as u64 * coded.bytes.len() as u64) / coded.raw_len.max(1);
+        parts.sort_by_key(|part| part.section.stream);
+        for Part { section, place, .. } in parts {
+            if section.stream == Stream::Pack {
+                let share = |len: usize| (len as u64 * section.len) / section.raw_len.max(1);
                 let size =
                     |(stream, raw): &(Stream, Vec<u8>)| StreamSize { stream: *stream, raw: raw.len() as u64, coded: share(raw.len()) };
                 written.sizes.extend(packed.iter().map(size));
-            } else if let Some(size) = written.sizes.iter_mut().find(|size| size.stream == stream) {
-                size.raw += coded.raw_len;
-                size.coded += coded.bytes.len() as u64;
+            } else if let Some(size) = written.sizes.iter_mut().find(|size| size.stream == section.stream) {
+                size.raw += section.raw_len;
+                size.coded += section.len;
             } else {
-                written.sizes.push(StreamSize { stream, raw: coded.raw_len, coded: coded.bytes.len() as u64 });
+                written.sizes.push(StreamSize { stream: section.stream, raw: section.raw_len, coded: section.len });
             }
-            written.sections.push(coded.section(stream));
-            written.bytes.push(coded.bytes);
+            written.sections.push(section);
+            let (bytes, place) = match place {
+                Place::Held(bytes) => (bytes, None),
+                Place::Spilled(at) => (Vec::new(), Some(at)),
+            };
+            written.bytes.push(bytes);
+            places.push(place);
+        }
+        if let Some(spilled) = &mut written.spilled {
+            spilled.places = places;
         }
         Ok(written)
     }
@@ -367,6 +466,32 @@ mod tests {
         assert_eq!(read(&written, Stream::Text), text);
         assert_eq!(read(&written, Stream::Program), program);
         assert!(StreamsReader::memory(&written.sections) <= 1 << 20);
+    }
+
+    #[test]
+    fn parts_in_a_scratch_file_come_in_their_places() {
+        let (text, program) = (noise(90_000, 5), noise(50_001, 256));
+        let write = |file: Option<Box<dyn ScratchFile>>| {
+            let mut writer = StreamsWriter::within(1 << 20).spilling(file);
+            writer.part = 20_000;
+            writer.put(Stream::Text, &text).unwrap();
+            writer.put(Stream::Program, &program).unwrap();
+            writer.put(Stream::Seek, &text[..500]).unwrap();
+            writer.finish(1 << 20).unwrap()
+        };
+        let held = write(None);
+        let mut spilled = write(Some(Box::new(std::io::Cursor::new(Vec::new()))));
+        assert_eq!(held.sections, spilled.sections);
+        assert!(spilled.bytes.iter().filter(|bytes| bytes.is_empty()).count() >= 5);
+        for _ in 0..2 {
+            let mut bytes = Vec::new();
+            let mut out = |some: &[u8]| {
+                bytes.extend_from_slice(some);
+                Ok(())
+            };
+            spilled.read(&mut out).unwrap();
+            assert_eq!(bytes, held.bytes.concat());
+        }
     }
 
     #[test]

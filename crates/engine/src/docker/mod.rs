@@ -105,6 +105,10 @@ impl Engine for DockerEngine {
         self.inspect_image(reference).await
     }
 
+    async fn image_size(&self, id: &ImageId) -> Result<u64, EngineError> {
+        self.size_of_image(id).await
+    }
+
     async fn load(&self, archive: ArchiveStream) -> Result<(), EngineError> {
         self.load_archive(archive, STALL).await
     }

@@ -9,6 +9,7 @@
 
 mod beneath;
 mod paths;
+mod spool;
 mod tarsplit;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use skerry_wire::{DiffId, ImageId, limits};
 use crate::EngineError;
 use beneath::Beneath;
 use paths::Paths;
+pub use spool::{SpooledImages, spool};
 use tarsplit::{Entry, TarSplit};
 
 /// The drivers that keep a layer's own files in a folder of their own.
