@@ -177,7 +177,7 @@ pub(crate) mod tests {
 
     #[test]
     fn an_allocation_for_people() {
-        let state = |seconds, status, healthy, reason: &str| AllocState {
+        let state = |seconds: i64, status, healthy, reason: &str| AllocState {
             at: Timestamp(AT.0 - seconds * 1000),
             status,
             reason: reason.to_owned(),

@@ -113,7 +113,7 @@ fn describe(status: &NodeStatus) -> String {
         let left = status.allocs.iter().filter(|a| a.desired == DesiredStatus::Run && a.status != AllocStatus::Complete).count();
         let deadline = drain.deadline.map_or_else(|| "no deadline".to_owned(), |at| format!("deadline {}", output::time(at)));
         let system = if drain.ignore_system { ", system jobs stay" } else { "" };
-        text.push_str(&format!("Drain       {left} allocations left, {deadline}{system}\n"));
+        text.push_str(&format!("Drain       {left} left, {deadline}{system}\n"));
     }
     text.push_str(&format!("Memory      {} MiB\nDisk free   {}\n", f.memory_mib, output::bytes(f.disk_free)));
     match &f.engine {

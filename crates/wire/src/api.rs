@@ -518,3 +518,29 @@ pub enum BuildState {
     /// It could not be made.
     Failed,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A command of this version, and a server of the one before it.
+    #[test]
+    fn answers_of_an_older_server_are_read() {
+        let id = "01010101010101010101010101010101";
+        let alloc = format!(
+            r#"{{"id":"{id}","job":"till","version":1,"group":"g","index":0,"node":"{id}","node_name":"n","desired":"run","status":"running","reason":"","restarts":0,"updated_at":5}}"#
+        );
+        let summary: AllocSummary = serde_json::from_str(&alloc).unwrap();
+        assert_eq!((summary.healthy, summary.waits_until, summary.lost_since), (None, None, None));
+        let detail: AllocDetail = serde_json::from_str(&alloc).unwrap();
+        assert_eq!((detail.summary, detail.states.len(), detail.retry), (summary, 0, 0));
+        let node = format!(
+            r#"{{"id":"{id}","name":"n","pool":"p","architecture":"arm64","agent_version":"","last_seen":null,"counter":1,"latest_counter":1,"of_a_newer_server":7}}"#
+        );
+        let node: NodeSummary = serde_json::from_str(&node).unwrap();
+        assert!(node.eligible && node.drain.is_none() && !node.lost);
+        let order: SubmitRequest =
+            serde_json::from_str(r#"{"specification":"00","source":"","submitter":{"name":"a","email":"b"}}"#).unwrap();
+        assert!(!order.again);
+    }
+}
