@@ -252,7 +252,7 @@ async fn a_batch_job_runs_once_until_it_is_ordered_again() {
     node.tell(&server.url, vec![said(first.id, AllocStatus::Running), said(first.id, AllocStatus::Complete)]).await.unwrap();
     tick(&server).await;
     assert_eq!(order(&client, &key, typed("sums", JobType::Batch)).await, 1, "unchanged");
-    assert_eq!(runs(&server, &mut node).await, [first.clone()], "the same allocation, which is done");
+    assert_eq!(runs(&server, &mut node).await, std::slice::from_ref(&first), "the same allocation, which is done");
     let summary = client.job("sums").await.unwrap();
     assert_eq!((summary.summary.health.complete, summary.sets[0].health.complete), (1, 1));
     let retry = AllocOrder { submitter: ada() };
