@@ -6,7 +6,7 @@ mod fleet;
 use fleet::{fleet as of, group, job, later, lose, node, node_id, replaced, runs, say, settle, submit};
 use skerry_plan::{Alloc, Drain, Fleet, Order};
 use skerry_wire::Millis;
-use skerry_wire::job::{Constraint, JobType, Operator, Reconcile};
+use skerry_wire::job::{Constraint, Job, JobType, MissedRun, Operator, Periodic, Reconcile, UnknownTime};
 use skerry_wire::poll::AllocStatus;
 
 /// What is ordered to run, as `node/version`.
@@ -256,4 +256,42 @@ fn an_ineligible_node_keeps_what_it_has_and_gets_its_updates() {
     submit(&mut fleet, job("d", JobType::Service, 50, vec![group("g", 2, 10, &[], 1)]));
     let failure = settle(&mut fleet).failures["d"][0].clone();
     assert_eq!((failure.missing, failure.reasons), (2, vec!["2 nodes: the node is not eligible".to_owned()]));
+}
+
+#[test]
+fn a_replacement_does_not_go_to_another_lost_node() {
+    let mut fleet = three();
+    let group = || replaced(Reconcile::KeepOriginal, group("g", 1, 10, &[], 1));
+    submit(&mut fleet, job("a", JobType::Service, 50, vec![group()]));
+    submit(&mut fleet, job("b", JobType::System, 50, vec![group()]));
+    settle(&mut fleet);
+    lose(&mut fleet, 1, true);
+    lose(&mut fleet, 2, true);
+    settle(&mut fleet);
+    let of_a = fleet.allocs.values().filter(|a| a.job == "a" && a.order == Order::Run);
+    assert_eq!(of_a.map(|a| a.node.as_bytes()[0]).collect::<std::collections::BTreeSet<_>>(), [1, 3].into());
+}
+
+#[test]
+fn a_periodic_job_has_moved_when_its_new_node_knows_it() {
+    let mut fleet = of((1..=2).map(|n| node(n, "default", 0)));
+    let periodic = Periodic {
+        crons: vec!["0 3 * * *".to_owned()],
+        time_zone: "UTC".to_owned(),
+        prohibit_overlap: true,
+        enabled: true,
+        missed: MissedRun::Skip,
+        unknown_time: UnknownTime::Interval,
+    };
+    submit(&mut fleet, Job { periodic: Some(periodic), ..job("a", JobType::Batch, 50, vec![group("g", 1, 10, &[], 1)]) });
+    settle(&mut fleet);
+    runs(&mut fleet, &[1]);
+    fleet.nodes.get_mut(&node_id(1)).unwrap().drain = Some(Drain { deadline: None, ignore_system: false });
+    settle(&mut fleet);
+    assert_eq!(ordered(&fleet), ["1/1", "2/1"], "it moves, unlike a run that ends");
+    assert!(settle(&mut fleet).is_empty());
+    let new = on(&fleet, 2).id;
+    say(&mut fleet, new, AllocStatus::Pending);
+    settle(&mut fleet);
+    assert_eq!(ordered(&fleet), ["2/1"]);
 }
