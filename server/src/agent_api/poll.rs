@@ -142,8 +142,8 @@ async fn answer(
         let state = offers::state(app, node, *image, now).await?;
         let size = match &state {
             OfferState::Ready { release, .. } => release.0.len() + 256,
+            OfferState::Building => 64,
             OfferState::Failed { reason } => reason.len() + 64,
-            _ => 64,
         };
         let Some(left) = room.checked_sub(size) else { break };
         room = left;
