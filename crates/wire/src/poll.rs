@@ -264,8 +264,19 @@ impl<'de> Deserialize<'de> for Event {
         if !Self::KNOWN.contains(&name) {
             return Ok(Self::Unknown);
         }
+        if has_new_status(&value) {
+            return Ok(Self::Unknown);
+        }
         value.deserialized::<Known>().map(|known| known.0).map_err(D::Error::custom)
     }
+}
+
+/// Is the event of a known name, with a client status of a newer agent? The reports beside it must not be spoiled by that either.
+fn has_new_status(event: &Value) -> bool {
+    let carried = event.as_map().and_then(|one| one.first()).and_then(|(_, carried)| carried.as_map());
+    let status = carried.into_iter().flatten().find(|(key, _)| key.as_text() == Some("status"));
+    let known = ["pending", "running", "complete", "failed"];
+    status.and_then(|(_, value)| value.as_text()).is_some_and(|status| !known.contains(&status))
 }
 
 /// Client status of an allocation: what the node sees.
@@ -349,6 +360,17 @@ mod tests {
             assert_eq!(cbor::decode::<Event>(&bytes, 1000).unwrap(), event);
         }
         assert!(cbor::decode::<Event>(&cbor::encode(&7u64), 1000).is_err());
+        // A status of a newer agent.
+        #[derive(Serialize)]
+        enum Later {
+            Alloc { alloc: AllocId, status: &'static str, reason: String, restarts: u32 },
+        }
+        for (status, known) in [("paused", false), ("failed", true)] {
+            let later = Later::Alloc { alloc: AllocId::new([9; 16]), status, reason: String::new(), restarts: 0 };
+            let event = cbor::decode::<Event>(&cbor::encode(&later), 1000).unwrap();
+            assert_eq!(matches!(event, Event::Alloc { .. }), known, "{status}");
+            assert_eq!(event == Event::Unknown, !known, "{status}");
+        }
         assert!(cbor::decode::<Event>(&cbor::encode(&std::collections::BTreeMap::from([("ImagePresent", 7u64)])), 1000).is_err());
     }
 }
