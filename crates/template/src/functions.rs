@@ -272,7 +272,6 @@ fn arithmetic(line: u32, name: &str, a: &Value, b: &Value) -> Result<Value, Temp
         return done.map(Value::Int).ok_or_else(|| fail("division by zero, or a number that is too large"));
     }
     let float = |v: &Value| match v {
-        #[expect(clippy::cast_precision_loss, reason = "as in Go")]
         Value::Int(n) => Some(*n as f64),
         Value::Float(n) => Some(*n),
         _ => None,
@@ -288,7 +287,6 @@ fn arithmetic(line: u32, name: &str, a: &Value, b: &Value) -> Result<Value, Temp
     if done.is_finite() { Ok(Value::Float(done)) } else { Err(fail("division by zero, or a number that is too large")) }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "as in Go")]
 fn compare(a: &Value, b: &Value) -> Option<Ordering> {
     match (a, b) {
         (Value::Int(a), Value::Int(b)) => Some(a.cmp(b)),

@@ -47,8 +47,9 @@ impl Work<'_> {
             return failed();
         }
         let now = self.cx.now;
-        if memory.life.again.at.is_none() {
+        if memory.life.again.at.is_none() && !memory.life.again.spent {
             memory.life.again.at = next_try(&mut memory.life.again, &reschedule, now, current.born.as_bytes());
+            memory.life.again.spent = memory.life.again.at.is_none();
         }
         let Some(at) = memory.life.again.at else {
             return Status::new(AllocStatus::Failed, format!("{why}; it was made anew as often as it may be"));

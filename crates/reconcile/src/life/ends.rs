@@ -27,7 +27,7 @@ impl Work<'_> {
         let forever = self.group(&current).is_none_or(|(job, _)| !job.kind.runs_to_end());
         if forever && memory.life.end.as_ref().is_some_and(|e| e.failed) && roles.iter().any(|r| self.cut_off(r)) {
             memory.life.end = None;
-            memory.life.again.at = None;
+            (memory.life.again.at, memory.life.again.spent) = (None, false);
             for role in roles {
                 task(memory, &role.name).ended = None;
             }

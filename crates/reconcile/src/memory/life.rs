@@ -55,6 +55,8 @@ pub struct Again {
     pub waits: (u64, u64),
     /// When it is made anew.
     pub at: Option<u64>,
+    /// All tries are spent: it stays as it is until an order, or another version.
+    pub spent: bool,
     /// Its instances are being removed and created again.
     pub remaking: bool,
 }

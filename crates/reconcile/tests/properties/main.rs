@@ -23,8 +23,8 @@ fn settle(world: &mut World) {
         let decision = world.decide();
         let asks = world.asks_more(&decision);
         world.persist(&decision);
-        if asks {
-            // What the checks find is news.
+        if asks || !decision.memory.orders.is_empty() {
+            // What the checks find is news, and that an order is not told again.
             world.perform(&decision.actions, usize::MAX, None);
         } else if !decision.actions.is_empty() {
             world.perform(&decision.actions, usize::MAX, None);
