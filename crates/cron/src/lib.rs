@@ -158,7 +158,7 @@ fn in_day(fields: &Fields, zone: &TimeZone, date: Date, from: Instant) -> Option
                     AmbiguousOffset::Unambiguous { .. } => [ambiguous.compatible().ok(), None],
                     AmbiguousOffset::Gap { .. } if fields.every_hour => [None, None],
                     AmbiguousOffset::Gap { .. } => [ambiguous.compatible().ok(), None],
-                    AmbiguousOffset::Fold { .. } if fields.every_hour => [ambiguous.clone().earlier().ok(), ambiguous.later().ok()],
+                    AmbiguousOffset::Fold { .. } if fields.every_hour => [ambiguous.earlier().ok(), ambiguous.later().ok()],
                     AmbiguousOffset::Fold { .. } => [ambiguous.earlier().ok(), None],
                 };
                 for found in passings.into_iter().flatten().filter(|f| *f > from) {
