@@ -86,6 +86,7 @@ mod tests {
     }
 
     /// Time of day in hours since the new year, or none, and whether a run is due then.
+    #[expect(clippy::cast_possible_truncation, reason = "whole milliseconds are meant")]
     fn play(missed: MissedRun, steps: &[(Option<f64>, bool)]) {
         let periodic = periodic(missed, UnknownTime::Interval);
         let schedule = Schedule::parse(&periodic.crons, &periodic.time_zone).unwrap();

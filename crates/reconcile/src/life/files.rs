@@ -29,7 +29,7 @@ impl Work<'_> {
         let files = match making.rendered(wanted) {
             Ok(files) => files,
             Err(refusal) => {
-                memory.note(now, format!("files stay as they are: {refusal}"));
+                memory.note_state(now, format!("files stay as they are: {refusal}"));
                 return true;
             }
         };

@@ -210,6 +210,13 @@ impl SlotMemory {
         self.current.is_none() && self.next.is_none() && self.leaving.is_empty()
     }
 
+    /// Keeps for people what goes on to be so: once, as long as it is among the last.
+    pub(crate) fn note_state(&mut self, now: u64, text: String) {
+        if !self.decisions.iter().any(|(_, t)| *t == text) {
+            self.note(now, text);
+        }
+    }
+
     /// Keeps a decision for people; the same one in a row once.
     pub(crate) fn note(&mut self, now: u64, text: String) {
         if self.decisions.last().is_some_and(|(_, last)| *last == text) {

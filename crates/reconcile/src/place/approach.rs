@@ -82,7 +82,7 @@ impl<'a> Work<'a> {
         }
         let Some(good) = memory.refuge().cloned() else { return false };
         let Some((job, group)) = self.group(&good) else {
-            memory.note(self.cx.now, format!("cannot go back to version {}: its specification is not held", good.version));
+            memory.note_state(self.cx.now, format!("cannot go back to version {}: its specification is not held", good.version));
             return false;
         };
         if memory.next.as_ref().is_none_or(|n| n.version.born != good.born) {
@@ -92,7 +92,7 @@ impl<'a> Work<'a> {
         if let Some(next) = memory.next.clone()
             && let Some(status) = self.create_next(&next, job, group)
         {
-            memory.note(self.cx.now, format!("goes back: {}", status.reason));
+            memory.note_state(self.cx.now, format!("goes back: {}", status.reason));
         }
         true
     }

@@ -47,7 +47,7 @@ impl<'a> Work<'a> {
             return None;
         }
         if memory.lock.overridden || want.is_some_and(|w| w.alloc.override_lock) {
-            memory.note(self.cx.now, "overrides the update lock by order".to_owned());
+            memory.note_state(self.cx.now, "overrides the update lock by order".to_owned());
             return None;
         }
         let now = self.cx.now;

@@ -76,9 +76,8 @@ fn check_rest(world: &World) {
     let stopped = |id| manifest.tombstones.iter().any(|t| t.id == id);
     for alloc in manifest.allocs.iter().filter(|a| !stopped(a.id)) {
         let memory = world.memory.slots.get(&Slot::from(alloc));
-        if memory.is_some_and(|m| m.bad.contains_key(&alloc.specification)) {
-            let (memory, good) = (memory.unwrap(), memory.unwrap().last_good.as_ref());
-            assert_eq!(memory.current.as_ref(), good, "{} did not go back", Slot::from(alloc));
+        if let Some(memory) = memory.filter(|m| m.bad.contains_key(&alloc.specification)) {
+            assert_eq!(memory.current, memory.last_good, "{} did not go back", Slot::from(alloc));
             continue;
         }
         let current = memory.and_then(|m| m.current.as_ref());

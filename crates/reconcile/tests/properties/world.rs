@@ -187,7 +187,7 @@ impl World {
                 }
             }
             Op::Crash(n) => self.end_one(*n, 1, |_| true),
-            Op::Finish(n) => self.end_one(*n, 0, |c| runs_once(c)),
+            Op::Finish(n) => self.end_one(*n, 0, runs_once),
             Op::StopsEnd => self.finish_stops(),
             Op::RemoveContainer(n) => {
                 let all: Vec<String> = self.names(|_| true);

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use skerry_reconcile::{
-    Action, ActionKind, AllocView, CheckState, Decision, Desired, Failure, Instance, Memory, Node, Now, Observed, Order, Policy, Slot,
-    State, Step, reconcile,
+    Action, ActionKind, AllocView, CheckState, Decision, Desired, Failure, Instance, InstancePlan, Memory, Node, Now, Observed, Order,
+    Policy, Slot, State, Step, reconcile,
 };
 use skerry_wire::job::{DockerConfig, Driver, Group, Hook, Job, JobType, Lifecycle, ProcessConfig, Resources, Task};
 use skerry_wire::manifest::{Manifest, ManifestAlloc, Mark, Tombstone, Values};
@@ -206,7 +206,11 @@ impl Bed {
         match &action.kind {
             ActionKind::Create(plan) => {
                 let labels = plan.common().labels.clone();
-                self.instances.insert(name.clone(), Instance { name, labels, image: None, state: State::Created });
+                let image = match &**plan {
+                    InstancePlan::Container(container) => Some(container.image),
+                    InstancePlan::Process(_) => None,
+                };
+                self.instances.insert(name.clone(), Instance { name, labels, image, state: State::Created });
             }
             ActionKind::Start => self.instances.get_mut(&name).expect("it was made").state = State::Running,
             ActionKind::Stop { .. } => {

@@ -4,4 +4,5 @@ mod bed;
 mod clock;
 mod life;
 mod making;
+mod plans;
 mod switch;

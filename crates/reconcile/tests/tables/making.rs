@@ -71,6 +71,22 @@ fn files_follow_their_templates() {
 }
 
 #[test]
+fn two_that_do_not_render_do_not_move_the_memory_at_every_look() {
+    let mut bed = Bed::new();
+    set(&mut bed, "3");
+    let task =
+        |name: &str| Task { templates: vec![template("{{ key \"till/rate\" }}", "local/x", false, ChangeMode::Noop)], ..docker(name) };
+    bed.submit(job(JobType::Service, vec![task("a"), task("b")]));
+    bed.pass(20_000);
+    bed.manifest.values.variables.clear();
+    bed.rest();
+    let before = bed.memory.clone();
+    bed.rest();
+    assert_eq!(bed.memory, before);
+    assert_eq!(bed.place().decisions.iter().filter(|(_, d)| d.contains("files stay")).count(), 2);
+}
+
+#[test]
 fn what_may_not_have_been_written_is_written_again() {
     let mut bed = with_template(ChangeMode::Signal("SIGHUP".into()), false);
     set(&mut bed, "4");
