@@ -281,3 +281,28 @@ fn an_engine_that_was_away_is_no_fault() {
     bed.rest();
     assert_eq!(bed.view().status, AllocStatus::Failed);
 }
+
+#[test]
+fn waits_for_being_made_anew_grow_and_begin_again_after_a_good_time() {
+    let mut spec = job(JobType::Service, vec![Task { restart: Some(fails(0)), ..docker("main") }]);
+    spec.groups[0].update.auto_revert = false;
+    let mut bed = Bed::with(spec);
+    let wait = |bed: &mut Bed| {
+        bed.end("main", 1);
+        bed.rest();
+        let wait = bed.view().until.expect("it is made anew") - bed.ms;
+        bed.pass(wait + 10);
+        assert_eq!(bed.running(), ["main"]);
+        wait
+    };
+    for base in [30_000, 60_000, 120_000] {
+        let wait = wait(&mut bed);
+        assert!((base..=base + base / 8).contains(&wait), "{base}: {wait}");
+    }
+    // Healthy, and not for as long as it waited.
+    bed.pass(20_000);
+    assert_eq!(bed.view().healthy, Some(true));
+    assert!(wait(&mut bed) >= 240_000);
+    bed.pass(300_000);
+    assert!(wait(&mut bed) < 40_000);
+}

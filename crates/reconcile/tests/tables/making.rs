@@ -108,6 +108,7 @@ fn what_may_not_have_been_written_is_written_again() {
     assert!(bed.said().is_empty());
     bed.pass(7_000);
     assert_eq!(bed.said(), ["write main", "signal main"]);
+    assert_eq!(bed.place().life.tasks["main"].write, None, "it begins anew the next time");
 }
 
 #[test]

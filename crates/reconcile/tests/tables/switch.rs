@@ -263,3 +263,71 @@ fn an_image_that_lacks_holds_the_switch_up() {
     bed.rest();
     assert_eq!(current(&bed), 2);
 }
+
+#[test]
+fn an_order_to_stop_is_for_what_it_names_and_what_is_older() {
+    use skerry_wire::manifest::Tombstone;
+    let stone = |id| Tombstone { id, job: "till".into(), group: "g".into(), index: 0, reason: "stopped by ada".into() };
+    // Of one that the node never had: what is older in its place stops with it.
+    let mut bed = healthy();
+    bed.manifest.allocs.clear();
+    bed.manifest.tombstones.push(stone(AllocId::new([77; 16])));
+    bed.rest();
+    assert!(bed.instances.is_empty());
+    let ended: Vec<_> = bed
+        .events
+        .iter()
+        .filter(|e| matches!(e, Event::Alloc { status: AllocStatus::Complete, reason, .. } if reason == "stopped by ada"))
+        .collect();
+    assert_eq!(ended.len(), 2, "{:?}", bed.events);
+    // What is wanted stays; so does what came after an order that was carried out.
+    let mut bed = healthy();
+    bed.manifest.tombstones.push(stone(AllocId::new([77; 16])));
+    bed.rest();
+    bed.manifest.allocs.clear();
+    bed.rest();
+    assert_eq!(bed.running(), ["main"]);
+    // What was stopped does not start again under its name.
+    let mut bed = healthy();
+    let named = bed.manifest.allocs.clone();
+    bed.bury();
+    bed.rest();
+    bed.manifest.allocs = named;
+    bed.rest();
+    assert!(bed.instances.is_empty());
+}
+
+#[test]
+fn a_way_back_that_is_cut_short_goes_on() {
+    let mut bed = healthy();
+    bed.submit(version("2"));
+    bed.rest();
+    let revert = |bed: &mut Bed| {
+        for _ in 0..100 {
+            if bed.place().next.as_ref().is_some_and(|n| n.reverts) {
+                return;
+            }
+            if !bed.running().is_empty() {
+                bed.end("main", 1);
+            }
+            bed.step();
+            bed.ms += 4_000;
+        }
+        panic!("does not go back");
+    };
+    revert(&mut bed);
+    // While the good version is being made, a newer one comes: it goes first.
+    bed.submit(version("3"));
+    bed.rest();
+    assert_eq!(current(&bed), 3);
+    bed.pass(20_000);
+    assert_eq!(bed.view().healthy, Some(true));
+    // The node restarts while it goes back.
+    bed.submit(version("4"));
+    bed.rest();
+    revert(&mut bed);
+    bed.reboot();
+    bed.pass(20_000);
+    assert_eq!((current(&bed), bed.running()), (3, vec!["main".to_owned()]));
+    assert_eq!(bed.instances.len(), 1);
+}
