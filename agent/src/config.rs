@@ -193,7 +193,7 @@ fn policy(keys: &mut Keys<'_>) -> Result<Policy, ConfigError> {
             _ => return Err(keys.error("host_volumes", REASON)),
         }
     }
-    Ok(Policy { host_volumes })
+    Ok(Policy { host_volumes, ..Policy::default() })
 }
 
 /// The path in `unix:///run/docker.sock`.

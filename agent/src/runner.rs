@@ -116,7 +116,7 @@ fn mount(bind: &Bind, policy: &Policy, own: &Path) -> Result<Mount, RunError> {
         BindKind::Alloc | BindKind::Secrets => {
             make(own)?;
             // Tasks write in there: a link that one of them left must not lead out of it.
-            let real = host_path(path, &Policy { host_volumes: vec![own.to_string_lossy().into_owned()] })?;
+            let real = host_path(path, &Policy { host_volumes: vec![own.to_string_lossy().into_owned()], ..Policy::default() })?;
             // Tasks run as any user; the folder above is closed to everybody but root.
             let open = fs::set_permissions(&real, fs::Permissions::from_mode(0o777));
             open.map_err(|source| RunError::Folder { path: real.clone(), source })?;
@@ -133,7 +133,8 @@ fn host_path(path: &Path, policy: &Policy) -> Result<PathBuf, RunError> {
     let failed = |source| RunError::Folder { path: path.to_owned(), source };
     // What the owner allows may be reached by a link too.
     let real_roots = policy.host_volumes.iter().map(|p| fs::canonicalize(p).unwrap_or_else(|_| p.into()));
-    let real_policy = Policy { host_volumes: real_roots.map(|p| p.to_string_lossy().into_owned()).collect() };
+    let real_policy =
+        Policy { host_volumes: real_roots.map(|p| p.to_string_lossy().into_owned()).collect(), ..Policy::default() };
     let allowed = |real: &Path| real_policy.allows_mount(&real.to_string_lossy());
 
     // The deepest part that is there, and the names below it. A link that leads nowhere counts as there.
@@ -179,7 +180,7 @@ mod tests {
         symlink(&outside, allowed.join("out")).unwrap();
         symlink(root.join("nowhere"), allowed.join("broken")).unwrap();
         symlink(&allowed, root.join("link")).unwrap();
-        let policy = Policy { host_volumes: vec![root.join("link").to_string_lossy().into_owned()] };
+        let policy = Policy { host_volumes: vec![root.join("link").to_string_lossy().into_owned()], ..Policy::default() };
 
         assert_eq!(host_path(&root.join("link/new/deep"), &policy).unwrap(), allowed.join("new/deep"));
         assert!(allowed.join("new/deep").is_dir());

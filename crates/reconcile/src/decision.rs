@@ -10,8 +10,8 @@ use skerry_wire::{AllocId, Digest, ImageId, Millis};
 
 use crate::facts::CheckId;
 use crate::facts::Slot;
+use crate::make::{File, InstancePlan};
 use crate::memory::Memory;
-use crate::plan::{File, InstancePlan};
 
 /// What to do, what to remember, when to look again, what to tell.
 #[derive(Debug, Clone, Default)]
@@ -132,7 +132,7 @@ pub enum ActionKind {
         /// From the signal to the kill.
         timeout: Millis,
     },
-    /// Write files that became other ones. It runs.
+    /// Write files that became other ones, whether it runs or not.
     Write(Vec<File>),
     /// Send a signal: `SIGHUP`.
     Signal(String),

@@ -4,19 +4,32 @@ use std::collections::BTreeMap;
 
 use skerry_wire::ImageId;
 use skerry_wire::job::{DockerConfig, Driver, Group, Job, NetworkMode, ProcessConfig, Task};
+use skerry_wire::manifest::Values;
 
-use crate::env::{TaskEnv, task_env};
-use crate::facts::{Node, Slot};
-use crate::instance::{Labels, instance_name};
+use crate::facts::{Node, Policy, Refusal, Slot, climbs, names_a_folder};
 use crate::memory::Version;
-use crate::plan::{Bind, BindKind, CommonPlan, ContainerPlan, InstancePlan, NetworkPlan, ProcessPlan, PublishedPort};
-use crate::policy::{Policy, Refusal, climbs, names_a_folder};
+
+mod env;
+mod envfile;
+mod files;
+mod instance;
+mod interpolate;
+mod plan;
+mod ports;
+
+pub(crate) use env::join_address;
+pub use env::{TaskEnv, task_env};
+pub use instance::{LabelError, Labels, instance_name, label, node_label};
+pub use interpolate::interpolate;
+pub use plan::{Bind, BindKind, CommonPlan, ContainerPlan, File, InstancePlan, NetworkPlan, ProcessPlan, PublishedPort};
+pub use ports::{DYNAMIC_PORTS, NoPortFree, assign_ports};
 
 /// Everything about one version in one place that its containers are made from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Making<'a> {
     pub(crate) node: &'a Node,
     pub(crate) policy: &'a Policy,
+    pub(crate) values: Option<&'a Values>,
     pub(crate) job: &'a Job,
     pub(crate) group: &'a Group,
     pub(crate) slot: &'a Slot,
@@ -26,15 +39,17 @@ pub(crate) struct Making<'a> {
 impl Making<'_> {
     /// The instance of one task, or why the node refuses it. A docker task without a resolved image has none.
     pub(crate) fn instance(&self, task: &Task) -> Result<Option<InstancePlan>, Refusal> {
-        let Self { node, job, group, slot, version, .. } = *self;
-        let host_network = uses_host_network(group) || !matches!(task.driver, Driver::Docker(_));
-        let env = TaskEnv { node, job, group, task, slot, alloc: &version.born, ports: &version.ports, host_network };
+        let Self { node, slot, version, .. } = *self;
+        self.allowed(task)?;
+        let env = self.task_env(task);
+        let host_network = env.host_network;
         let nomad = env.nomad();
+        let files = self.rendered(task)?;
         let (memory, max) = (task.resources.memory, task.resources.memory_max);
         let mib = |n: u32| u64::from(n) << 20;
         let common = CommonPlan {
             name: instance_name(&version.born, &task.name),
-            env: task_env(&env),
+            env: task_env(&env).into_iter().chain(self.file_env(task, &files)?).collect(),
             labels: Labels {
                 node: node.id,
                 alloc: version.born,
@@ -46,7 +61,7 @@ impl Making<'_> {
                 ports: version.ports.clone(),
             },
             binds: self.binds(task, &env, &nomad)?,
-            files: Vec::new(),
+            files: files.into_iter().map(|(file, _)| file).collect(),
             work_dir: None,
             user: task.user.clone(),
             memory_limit: mib(max.map_or(memory, |m| m.max(memory))),
@@ -62,9 +77,65 @@ impl Making<'_> {
                 let network = self.network(config, &env, host_network);
                 InstancePlan::Container(container(config, image, network, common, &fill))
             }),
-            Driver::Exec(config) => Some(InstancePlan::Process(process(config, common, false, &fill))),
-            Driver::RawExec(config) => Some(InstancePlan::Process(process(config, common, true, &fill))),
+            Driver::Exec(config) => Some(InstancePlan::Process(self.process(task, config, common, false, &fill)?)),
+            Driver::RawExec(config) => Some(InstancePlan::Process(self.process(task, config, common, true, &fill)?)),
         })
+    }
+
+    /// The task in its place.
+    pub(crate) fn task_env<'s>(&'s self, task: &'s Task) -> TaskEnv<'s> {
+        let Self { node, job, group, slot, version, .. } = *self;
+        let host_network = uses_host_network(group) || !matches!(task.driver, Driver::Docker(_));
+        TaskEnv { node, job, group, task, slot, alloc: &version.born, ports: &version.ports, host_network }
+    }
+
+    /// The task's own folder on the node.
+    pub(crate) fn task_folder(&self, task: &Task) -> String {
+        format!("{}/{}/{}", self.node.alloc_folder, self.version.born, task.name)
+    }
+
+    /// Does the node's policy allow what the task asks for?
+    fn allowed(&self, task: &Task) -> Result<(), Refusal> {
+        let policy = self.policy;
+        let forbidden = |what: String, option| Err(Refusal::Forbidden { task: task.name.clone(), what, option });
+        match &task.driver {
+            Driver::Exec(_) if !policy.exec => forbidden("runs a program of the node (`exec`)".to_owned(), "exec"),
+            Driver::RawExec(_) if !policy.raw_exec => forbidden("runs a program of the node as root (`raw_exec`)".to_owned(), "raw_exec"),
+            Driver::Docker(config) if config.privileged && !policy.privileged => {
+                forbidden("asks for all rights (`privileged`)".to_owned(), "privileged")
+            }
+            Driver::Docker(config) => {
+                if let Some(device) = config.devices.iter().find(|d| !policy.allows_device(&d.host_path)) {
+                    return forbidden(format!("uses the device {}", device.host_path), "devices");
+                }
+                match config.cap_add.iter().find(|c| !policy.allows_cap(c)) {
+                    Some(cap) => forbidden(format!("asks for the right `{cap}`"), "cap_add"),
+                    None => Ok(()),
+                }
+            }
+            Driver::Exec(_) | Driver::RawExec(_) => Ok(()),
+        }
+    }
+
+    /// A process of the node. A program that is not named by an absolute path is one of the task's own folder.
+    fn process(
+        &self,
+        task: &Task,
+        config: &ProcessConfig,
+        common: CommonPlan,
+        root: bool,
+        fill: &dyn Fn(&String) -> String,
+    ) -> Result<ProcessPlan, Refusal> {
+        let own = |path: String| {
+            if climbs(&path) {
+                return Err(Refusal::Climbs { task: task.name.clone(), path });
+            }
+            Ok(if path.starts_with('/') { path } else { format!("{}/{path}", self.task_folder(task)) })
+        };
+        let work_dir = config.work_dir.as_ref().map(|d| own(fill(d))).transpose()?;
+        let program = own(fill(&config.command))?;
+        let args = config.args.iter().map(fill).collect();
+        Ok(ProcessPlan { common: CommonPlan { work_dir, ..common }, program, args, root })
     }
 
     /// The allocation's own folders, then the jobspec's volumes.
@@ -145,15 +216,6 @@ fn container(
         privileged: config.privileged,
         cap_add: config.cap_add.clone(),
         cap_drop: config.cap_drop.clone(),
-    }
-}
-
-fn process(config: &ProcessConfig, common: CommonPlan, root: bool, fill: &dyn Fn(&String) -> String) -> ProcessPlan {
-    ProcessPlan {
-        common: CommonPlan { work_dir: config.work_dir.as_ref().map(fill), ..common },
-        program: fill(&config.command),
-        args: config.args.iter().map(fill).collect(),
-        root,
     }
 }
 

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use skerry_wire::AllocId;
-use skerry_wire::job::{Group, Job, Task};
+use skerry_wire::job::{Driver, Group, Job, Task};
 
+use super::interpolate;
 use crate::facts::{Node, Slot};
-use crate::interpolate::interpolate;
 
 /// A task in its place, for which environment and paths are made.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +53,16 @@ impl TaskEnv<'_> {
         interpolate(text, &|name| self.lookup(nomad, name))
     }
 
+    /// The folders as the task's process sees them: shared by the group, its own, for secrets.
+    pub fn folders(&self) -> [String; 3] {
+        if matches!(self.task.driver, Driver::Docker(_)) {
+            return ["/alloc".to_owned(), "/local".to_owned(), "/secrets".to_owned()];
+        }
+        let alloc = format!("{}/{}", self.node.alloc_folder, self.alloc);
+        let own = format!("{alloc}/{}", self.task.name);
+        [format!("{alloc}/alloc"), format!("{own}/local"), format!("{own}/secrets")]
+    }
+
     /// The port as the task's process sees it.
     pub fn inner_port(&self, label: &str) -> Option<u16> {
         let port = self.group.network.ports.iter().find(|p| p.label == label)?;
@@ -67,9 +77,10 @@ impl TaskEnv<'_> {
         let mut set = |name: &str, value: String| {
             env.insert(format!("NOMAD_{name}"), value);
         };
-        set("ALLOC_DIR", "/alloc".into());
-        set("TASK_DIR", "/local".into());
-        set("SECRETS_DIR", "/secrets".into());
+        let [shared, local, secrets] = self.folders();
+        set("ALLOC_DIR", shared);
+        set("TASK_DIR", local);
+        set("SECRETS_DIR", secrets);
         set("MEMORY_LIMIT", task.resources.memory.to_string());
         if let Some(max) = task.resources.memory_max {
             set("MEMORY_MAX_LIMIT", max.to_string());
@@ -81,7 +92,10 @@ impl TaskEnv<'_> {
         set("ALLOC_INDEX", slot.index.to_string());
         set("TASK_NAME", task.name.clone());
         set("GROUP_NAME", group.name.clone());
-        set("JOB_ID", job.id.clone());
+        set("JOB_ID", slot.job.clone());
+        if slot.run().is_some() {
+            set("JOB_PARENT_ID", job.id.clone());
+        }
         set("JOB_NAME", job.name.clone());
         set("DC", node.datacenter.clone());
         set("REGION", "global".into());
@@ -126,6 +140,6 @@ fn env_key(label: &str) -> String {
 }
 
 /// `address:port`, with brackets for IPv6.
-fn join_address(address: &str, port: u16) -> String {
+pub(crate) fn join_address(address: &str, port: u16) -> String {
     if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
 }

@@ -9,8 +9,14 @@ use skerry_wire::{Digest, ImageId};
 
 use crate::decision::NeededImage;
 use crate::facts::{Desired, Observed, Slot};
-use crate::making::Making;
+use crate::make::Making;
 use crate::memory::{Memory, SlotMemory, Version};
+
+mod rebuild;
+mod refuse;
+
+pub(crate) use rebuild::rebuild;
+use refuse::{beyond_the_node, ports_taken};
 
 /// May an allocation of the manifest be switched to?
 #[derive(Debug, Clone)]
@@ -40,7 +46,8 @@ pub(crate) fn wants<'a>(
     let Some(manifest) = desired.manifest else { return (BTreeMap::new(), needed, wanted_images) };
     let buried: BTreeSet<_> = manifest.tombstones.iter().map(|t| t.id).collect();
     let live = || manifest.allocs.iter().filter(|a| !buried.contains(&a.id));
-    let resolved: Vec<_> = live().map(|a| (a, resolve(a, desired, observed, memory))).collect();
+    let mut resolved: Vec<_> = live().map(|a| (a, resolve(a, desired, observed, memory))).collect();
+    ports_taken(&mut resolved, memory);
 
     // One reason per job version, the worst of its groups on this node: a version switches as a whole or not at all.
     let mut held: BTreeMap<(&str, u64), Gate<'a>> = BTreeMap::new();
@@ -109,9 +116,17 @@ fn resolve<'a>(alloc: &ManifestAlloc, desired: &Desired<'a>, observed: &Observed
     let slot = Slot::from(alloc);
     let ports = memory.slots.get(&slot).and_then(|m| m.versions().last()).map(|v| v.ports.clone()).unwrap_or_default();
     let version = version_of(alloc, group, ports);
-    let making = Making { node: observed.node, policy: observed.policy, job, group, slot: &slot, version: &version };
+    let switched = memory.slots.get(&slot).and_then(|m| m.current.as_ref()).is_some_and(|c| c.alloc == alloc.id);
+    if switched {
+        return Gate::Open(job, group);
+    }
+    let values = desired.manifest.map(|m| &m.values);
+    let making = Making { node: observed.node, policy: observed.policy, values, job, group, slot: &slot, version: &version };
     if let Err(refusal) = making.check() {
         return Gate::Refused(refusal.to_string());
+    }
+    if let Some(why) = beyond_the_node(group, observed) {
+        return Gate::Refused(why);
     }
     let lacking: BTreeSet<&str> =
         group.images().filter(|c| c.image_id.is_some_and(|i| !observed.images.contains(&i))).map(|c| c.image.as_str()).collect();

@@ -9,8 +9,12 @@ use skerry_wire::release::Specification;
 use skerry_wire::{AllocId, BootId, Digest, ImageId, Millis, NodeId, Timestamp};
 
 use crate::decision::Step;
-use crate::instance::Labels;
-use crate::policy::Policy;
+use crate::make::Labels;
+
+mod policy;
+
+pub use policy::{Policy, Refusal};
+pub(crate) use policy::{climbs, names_a_folder};
 
 /// A place that an allocation takes on a node. At any time at most one version runs in it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -21,6 +25,29 @@ pub struct Slot {
     pub group: String,
     /// Index.
     pub index: u32,
+}
+
+impl Slot {
+    /// The place of one run of a periodic job: `job/periodic-3`.
+    pub(crate) fn of_run(&self, run: u64) -> Self {
+        Self { job: format!("{}/periodic-{run}", self.job), ..self.clone() }
+    }
+
+    /// Number of the run, when it is the place of one.
+    pub fn run(&self) -> Option<u64> {
+        self.job.split_once("/periodic-")?.1.parse().ok()
+    }
+
+    /// Id of the job, of which a run is a part. No job's id contains `/`.
+    pub fn job_id(&self) -> &str {
+        self.job.split_once('/').map_or(&self.job, |(id, _)| id)
+    }
+
+    /// The place of the periodic job that this is a run of.
+    pub(crate) fn parent(&self) -> Option<Self> {
+        self.run()?;
+        Some(Self { job: self.job_id().to_owned(), ..self.clone() })
+    }
 }
 
 impl fmt::Display for Slot {

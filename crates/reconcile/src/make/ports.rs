@@ -49,21 +49,13 @@ fn candidates(slot: &Slot, label: &str) -> impl Iterator<Item = u16> {
 
 #[cfg(test)]
 mod tests {
-    use skerry_wire::job::{Network, Port, RestartPolicy};
+    use skerry_wire::job::{Network, Port};
 
     use super::*;
 
     fn group(ports: &[(&str, Option<u16>)]) -> Group {
         let ports = ports.iter().map(|(label, fixed)| Port { label: (*label).to_owned(), fixed: *fixed, to: None }).collect();
-        Group {
-            name: "web".into(),
-            count: 1,
-            constraints: vec![],
-            network: Network { ports, ..Network::default() },
-            restart: RestartPolicy::EDGE,
-            meta: BTreeMap::new(),
-            tasks: vec![],
-        }
+        Group { network: Network { ports, ..Network::default() }, ..Group::new("web", vec![]) }
     }
 
     fn slot() -> Slot {

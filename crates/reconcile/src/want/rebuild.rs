@@ -25,7 +25,7 @@ fn rebuild_slot(slot: &Slot, observed: &Observed<'_>, manifest: Option<&Manifest
     if listed {
         // The place was used again after these orders, so what runs may well be newer than what they stopped.
         for tombstone in tombstones().filter(|t| !containers().any(|c| c.labels.alloc == t.id)) {
-            let entry = Leaving { born: tombstone.id, reason: tombstone.reason.clone(), tombstone: true, reported: false };
+            let entry = Leaving { tombstone: true, ..Leaving::new(tombstone.id, &tombstone.reason) };
             leaving.insert(tombstone.id, entry);
         }
     }

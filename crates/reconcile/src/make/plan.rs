@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use skerry_wire::job::{Device, Logs};
 use skerry_wire::{ImageId, Millis};
 
-use crate::instance::Labels;
+use super::Labels;
 
 /// All that is needed to make an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
