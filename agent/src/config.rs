@@ -186,14 +186,23 @@ fn policy(keys: &mut Keys<'_>) -> Result<Policy, ConfigError> {
         Some(toml::Value::Array(list)) => list,
         Some(_) => return Err(keys.error("host_volumes", REASON)),
     };
-    let mut host_volumes = Vec::new();
+    let mut checked = Vec::new();
     for entry in list {
         match entry {
-            toml::Value::String(path) if path.starts_with('/') && !path.split('/').any(|p| p == "..") => host_volumes.push(path),
+            toml::Value::String(path) if path.starts_with('/') && !path.split('/').any(|p| p == "..") => checked.push(path.into()),
             _ => return Err(keys.error("host_volumes", REASON)),
         }
     }
-    Ok(Policy { host_volumes, ..Policy::default() })
+    let mut table = std::mem::take(&mut keys.table);
+    table.insert("host_volumes".to_owned(), toml::Value::Array(checked));
+    let policy: Policy = toml::Value::Table(table.clone()).try_into().map_err(|e| {
+        let reason = e.to_string();
+        keys.error("*", reason.lines().next().unwrap_or_default().to_owned())
+    })?;
+    // The policy's own words are those that it is written with.
+    let known = toml::Table::try_from(&policy).unwrap_or_default();
+    keys.table = table.into_iter().filter(|(key, _)| !known.contains_key(key)).collect();
+    Ok(policy)
 }
 
 /// The path in `unix:///run/docker.sock`.

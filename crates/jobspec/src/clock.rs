@@ -6,6 +6,8 @@
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
+use skerry_cron::Schedule;
+
 /// What is wrong, and what to do about it.
 type Finding = Option<(String, String)>;
 
@@ -84,7 +86,8 @@ pub(crate) fn bad_cron(text: &str) -> Finding {
     if weekday.starts_with(['*', '?']) && comes() == Some(false) {
         return Some((format!("{text:?} never comes: no such month has day {day}"), "choose a day that there is".to_owned()));
     }
-    None
+    // The last word is the node's own.
+    Schedule::parse(&[text.to_owned()], "UTC").err().map(|error| (error.to_string(), form()))
 }
 
 /// The numbers that one place of an expression stands for; never none.
@@ -213,6 +216,13 @@ mod tests {
         }
         assert!(bad_cron("0 3 * * * 2030").unwrap().1.contains("year"));
         assert!(bad_cron(&"1,".repeat(1000)).is_some());
+    }
+
+    #[test]
+    fn the_node_knows_every_zone() {
+        for zone in ZONES.iter() {
+            assert!(Schedule::parse(&["0 0 * * *".to_owned()], zone).is_ok(), "{zone}");
+        }
     }
 
     #[test]

@@ -124,7 +124,7 @@ fn bad_destination(path: &str) -> Finding {
     None
 }
 
-/// What cannot be right about the text of a template, whatever the values are. The node's own reader of templates has the last word.
+/// What cannot be right about the text of a template, whatever the values are.
 fn bad_text(data: &str, left: &str, right: &str) -> Finding {
     let (mut rest, mut line, mut counted) = (data, 1, 0);
     let mut open: Vec<(&str, usize)> = Vec::new();
@@ -160,7 +160,12 @@ fn bad_text(data: &str, left: &str, right: &str) -> Finding {
             _ => {}
         }
     }
-    open.pop().map(|(word, line)| (format!("line {line} of the template: `{word}` has no end"), format!("write {left} end {right}")))
+    if let Some((word, line)) = open.pop() {
+        return Some((format!("line {line} of the template: `{word}` has no end"), format!("write {left} end {right}")));
+    }
+    // The last word is the node's own.
+    let error = skerry_template::check(data, left, right).err()?;
+    Some((format!("the template: {error}"), "docs/templates.md lists what there is".to_owned()))
 }
 
 /// Where an expression is closed; delimiters in its texts do not count.

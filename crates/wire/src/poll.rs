@@ -119,6 +119,7 @@ pub struct Offer {
 
 /// The state of a bundle for a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub enum OfferState {
     /// Fetch it from `/agent/v1/objects/{digest}?n={node}&c={capability}`, with ranges.
     Ready {
@@ -143,6 +144,43 @@ pub enum OfferState {
         #[serde(rename = "e")]
         reason: String,
     },
+    /// A state of a newer server.
+    Unknown,
+}
+
+impl OfferState {
+    /// The states that this version knows, as they are written.
+    const KNOWN: [&'static str; 3] = ["Ready", "Building", "Failed"];
+}
+
+impl Serialize for OfferState {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, s)
+    }
+}
+
+impl<'de> Deserialize<'de> for OfferState {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        /// A state of a name that is known.
+        #[derive(Deserialize)]
+        struct Known(#[serde(with = "OfferState")] OfferState);
+
+        let value = Value::deserialize(d)?;
+        match variant(&value) {
+            None => Err(D::Error::custom("a state is its name, or a map of its name and what it carries")),
+            Some(name) if !Self::KNOWN.contains(&name) => Ok(Self::Unknown),
+            Some(_) => value.deserialized::<Known>().map(|known| known.0).map_err(D::Error::custom),
+        }
+    }
+}
+
+/// The name of a variant, as it is written.
+fn variant(value: &Value) -> Option<&str> {
+    match value {
+        Value::Text(name) => Some(name.as_str()),
+        Value::Map(one) if one.len() == 1 => one[0].0.as_text(),
+        _ => None,
+    }
 }
 
 /// One entry of a node's outbox. Delivered at least once, counted once: the server keeps the highest sequence per node.
@@ -255,12 +293,7 @@ impl<'de> Deserialize<'de> for Event {
         struct Known(#[serde(with = "Event")] Event);
 
         let value = Value::deserialize(d)?;
-        let name = match &value {
-            Value::Text(name) => Some(name.as_str()),
-            Value::Map(one) if one.len() == 1 => one[0].0.as_text(),
-            _ => None,
-        };
-        let name = name.ok_or_else(|| D::Error::custom("an event is its name, or a map of its name and what it carries"))?;
+        let name = variant(&value).ok_or_else(|| D::Error::custom("an event is its name, or a map of its name and what it carries"))?;
         if !Self::KNOWN.contains(&name) {
             return Ok(Self::Unknown);
         }
@@ -330,6 +363,25 @@ mod tests {
         let read: Vec<Report> = cbor::decode(&cbor::encode(&sent), 1000).unwrap();
         let expected: Vec<Report> = (1..=3).map(|seq| Report { seq, at: Timestamp(5), event: Event::Unknown }).collect();
         assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn offers_of_a_newer_server_do_not_spoil_those_beside_them() {
+        #[derive(Serialize)]
+        struct Sent {
+            i: ImageId,
+            b: Newer,
+        }
+        let image = ImageId(Digest::new([7; 32]));
+        let newer = [Newer::Plain, Newer::Named { image: 7, why: "x".to_owned() }, Newer::Value(vec![1, 2])];
+        let sent: Vec<Sent> = newer.into_iter().map(|b| Sent { i: image, b }).collect();
+        let read: Vec<Offer> = cbor::decode(&cbor::encode(&sent), 1000).unwrap();
+        assert!(read.iter().all(|o| o.bundle == OfferState::Unknown) && read.len() == 3);
+        let ready = OfferState::Ready { digest: Digest::new([1; 32]), size: 5, capability: "c".into(), release: Blob(vec![1]) };
+        for state in [ready, OfferState::Building, OfferState::Failed { reason: "why".into() }] {
+            let offer = Offer { image, bundle: state };
+            assert_eq!(cbor::decode::<Offer>(&cbor::encode(&offer), 1000).unwrap(), offer);
+        }
     }
 
     #[test]

@@ -142,7 +142,7 @@ async fn answer(
         let state = offers::state(app, node, *image, now).await?;
         let size = match &state {
             OfferState::Ready { release, .. } => release.0.len() + 256,
-            OfferState::Building => 64,
+            OfferState::Building | OfferState::Unknown => 64,
             OfferState::Failed { reason } => reason.len() + 64,
         };
         let Some(left) = room.checked_sub(size) else { break };
