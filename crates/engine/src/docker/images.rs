@@ -89,7 +89,7 @@ impl DockerEngine {
 
     pub(super) async fn size_of_image(&self, id: &ImageId) -> Result<u64, EngineError> {
         let reference = id.to_string();
-        match self.call(&format!("look at image `{reference}`"), CALL, self.docker.inspect_image(&reference)).await {
+        match self.call(&format!("look at image `{reference}`"), CALL, self.docker()?.inspect_image(&reference)).await {
             Ok(image) => Ok(image.size.and_then(|size| size.try_into().ok()).unwrap_or_default()),
             Err(EngineError::Refused { status: 404, .. }) => Err(EngineError::NoImage { reference }),
             Err(error) => Err(error),
