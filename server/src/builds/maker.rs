@@ -63,7 +63,7 @@ impl BundleMaker {
                 .iter()
                 .map(|base| Base { image_id: base.summary.image_id, config: &base.config, layers: pick(&layers, base) })
                 .collect();
-            make_spilling(&target, &bases, &self.options, Some(&sources), &Silent, cancel, self.director.key(), &mut object).map_err(
+            make_spilling(&target, &bases, &self.options, sources.scratch(), &Silent, cancel, self.director.key(), &mut object).map_err(
                 |error| match error {
                     BundleError::Cancelled => MakeError::Cancelled,
                     BundleError::Io(_) => MakeError::Failed(error.to_string()),
