@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn defaults_paths_and_unknown_keys() {
-        let (config, unknown) = parse(&format!("{LEAST}colour = 1\n[policy]\nraw_exec = true\n[meta]\nn = 5\n")).unwrap();
+        let (config, unknown) = parse(&format!("{LEAST}colour = 1\n[policy]\nraw_exec = true\ncolour = 2\n[meta]\nn = 5\n")).unwrap();
         assert_eq!(config.server, "https://s:7443");
         assert_eq!(config.ca, Path::new("/etc/skerry/ca.pem"));
         assert_eq!(config.root, Path::new("/r/root.cose"));
@@ -277,7 +277,8 @@ mod tests {
         assert_eq!((config.receive_window, config.poll_interval), (65_536, Duration::from_secs(60)));
         assert_eq!(config.meta["n"], "5");
         assert!(config.policy.host_volumes.is_empty());
-        assert_eq!(unknown, ["colour", "policy.raw_exec"]);
+        assert!(config.policy.raw_exec && !config.policy.exec);
+        assert_eq!(unknown, ["colour", "policy.colour"]);
     }
 
     #[test]

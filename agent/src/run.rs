@@ -144,7 +144,7 @@ impl<E: Engine + Clone + 'static> Allocator<E> {
     /// The memory from the ledger. One that cannot be read is rebuilt from the instances' labels.
     fn remembered(&self) -> Carried<E> {
         let committed = self.ledger.memory().unwrap_or_default();
-        let memory = match cbor::decode(&committed, MEMORY_LIMIT) {
+        let mut memory: Memory = match cbor::decode(&committed, MEMORY_LIMIT) {
             Ok(memory) => memory,
             Err(_) if committed.is_empty() => Memory::default(),
             Err(error) => {
@@ -152,6 +152,8 @@ impl<E: Engine + Clone + 'static> Allocator<E> {
                 Memory::default()
             }
         };
+        // What an agent before this one was told to write or to signal may not have happened.
+        memory.after_restart();
         Carried {
             memory,
             committed,

@@ -250,8 +250,7 @@ fn host_path(path: &Path, policy: &Policy) -> Result<PathBuf, RunError> {
     let failed = |source| RunError::Folder { path: path.to_owned(), source };
     // What the owner allows may be reached by a link too.
     let real_roots = policy.host_volumes.iter().map(|p| fs::canonicalize(p).unwrap_or_else(|_| p.into()));
-    let real_policy =
-        Policy { host_volumes: real_roots.map(|p| p.to_string_lossy().into_owned()).collect(), ..Policy::default() };
+    let real_policy = Policy { host_volumes: real_roots.map(|p| p.to_string_lossy().into_owned()).collect(), ..Policy::default() };
     let allowed = |real: &Path| real_policy.allows_mount(&real.to_string_lossy());
 
     // The deepest part that is there, and the names below it. A link that leads nowhere counts as there.

@@ -128,7 +128,10 @@ impl Bed {
         let drivers = Drivers {
             engine: DockerEngine::connect(socket).unwrap(),
             processes: Processes::with_launcher(&self.folder.path().join("run"), Arc::clone(&news), itself("as_launcher")).unwrap(),
-            policy: Arc::new(Policy { host_volumes: vec![self.folder.path().join("srv").to_string_lossy().into_owned()], ..Policy::default() }),
+            policy: Arc::new(Policy {
+                host_volumes: vec![self.folder.path().join("srv").to_string_lossy().into_owned()],
+                ..Policy::default()
+            }),
             alloc_folder: Arc::new(self.folder.path().join("alloc")),
         };
         let checks = Checks::default();
