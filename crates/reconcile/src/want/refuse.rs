@@ -47,6 +47,10 @@ pub(super) fn ports_taken(resolved: &mut [(&ManifestAlloc, Gate<'_>)], memory: &
     for (alloc, gate) in resolved {
         let slot = Slot::from(*alloc);
         let Gate::Open(_, group) = gate else { continue };
+        // What was switched to holds its ports already, or is complete and holds none.
+        if memory.slots.get(&slot).and_then(|m| m.current.as_ref()).is_some_and(|c| c.alloc == alloc.id) {
+            continue;
+        }
         let fixed: Vec<u16> = group.network.ports.iter().filter_map(|p| p.fixed).collect();
         let own = |s: &Slot| *s == slot || s.parent().as_ref() == Some(&slot);
         if let Some((port, other)) = fixed.iter().find_map(|p| owners.get(p).filter(|s| !own(s)).map(|s| (*p, s.clone()))) {

@@ -139,3 +139,11 @@ fn what_is_not_enabled_or_closed_without_the_time_does_not_run() {
     assert_eq!(bed.view().status, AllocStatus::Failed);
     let _ = Millis(0);
 }
+
+#[test]
+fn no_more_than_eight_run_at_once() {
+    let mut bed = bed(false);
+    bed.pass(12 * HOUR);
+    assert_eq!(bed.running().len(), 8);
+    assert!(bed.place().decisions.iter().any(|(_, d)| d.contains("8 of them still run")));
+}

@@ -331,3 +331,79 @@ fn a_way_back_that_is_cut_short_goes_on() {
     assert_eq!((current(&bed), bed.running()), (3, vec!["main".to_owned()]));
     assert_eq!(bed.instances.len(), 1);
 }
+
+#[test]
+fn a_stop_that_fails_is_tried_again_later_and_nothing_starts_meanwhile() {
+    let mut bed = healthy();
+    bed.submit(version("2"));
+    bed.step();
+    let decision = bed.decide();
+    let stop = decision.actions.iter().find(|a| a.step() == skerry_reconcile::Step::Stop).expect("the old one stops").clone();
+    bed.memory = decision.memory;
+    bed.said();
+    bed.fail(&stop, skerry_reconcile::Step::Stop);
+    bed.rest();
+    bed.pass(4_900);
+    assert!(bed.said().is_empty() && bed.place().cleanup.is_some());
+    bed.pass(1_500);
+    assert_eq!(bed.said(), ["stop main", "start main", "remove main"]);
+    bed.rest();
+    assert_eq!(bed.place().cleanup, None);
+}
+
+#[test]
+fn ports_are_free_again_when_a_run_is_complete_and_not_before() {
+    use skerry_wire::job::{Group, Job, Port};
+    let with = |id: &str, kind, fixed| {
+        let mut group = Group::new("g", vec![docker("main")]);
+        group.network.ports.push(Port { label: "http".into(), fixed, to: None });
+        Job { id: id.into(), name: id.into(), ..Job::new(id, kind, vec![group]) }
+    };
+    let mut bed = Bed::with(with("a", JobType::Batch, Some(8080)));
+    let other = bed.submit(with("b", JobType::Service, Some(8080)));
+    bed.rest();
+    assert_eq!(bed.told(other).status, AllocStatus::Failed);
+    bed.end("main", 0);
+    bed.rest();
+    assert!(bed.told(other).current);
+    // A port that the node chose is left alone by a static one that comes later, and one that is asked for is not chosen.
+    let mut bed = Bed::with(with("a", JobType::Service, None));
+    let chosen = bed.view().ports["http"];
+    let other = bed.submit(with("b", JobType::Service, Some(chosen)));
+    bed.rest();
+    assert_eq!(bed.told(other).reason, format!("port {chosen} of the node is taken by a.g[0]"));
+    let mut bed = Bed::new();
+    bed.images.clear();
+    bed.submit(with("b", JobType::Service, Some(chosen)));
+    bed.rest();
+    bed.images = Bed::new().images;
+    bed.submit(with("a", JobType::Service, None));
+    bed.rest();
+    assert_ne!(bed.view().ports["http"], chosen);
+}
+
+#[test]
+fn an_order_on_the_node_is_for_the_place_that_it_names() {
+    let mut bed = healthy();
+    bed.orders.push(Order { id: 1, alloc: AllocId::new([99; 16]), kind: OrderKind::Retry });
+    bed.orders.push(Order { id: 2, alloc: AllocId::new([16; 16]), kind: OrderKind::Retry });
+    bed.rest();
+    assert_eq!(bed.place().decisions.iter().filter(|(_, d)| d.contains("tries again")).count(), 1);
+    assert!(bed.said().is_empty() && bed.view().healthy == Some(true), "what is well goes on");
+}
+
+#[test]
+fn only_some_bad_versions_are_remembered_and_the_last_good_one_is_none_of_them() {
+    let mut bed = healthy();
+    for n in 2..14 {
+        let mut spec = version(&n.to_string());
+        spec.groups[0].update.healthy_deadline = Millis(5_000);
+        spec.groups[0].update.min_healthy_time = Millis(50_000);
+        bed.submit(spec);
+        bed.pass(20_000);
+        assert_eq!(current(&bed), 1, "version {n}");
+        let wanted = bed.manifest.allocs[0].specification;
+        assert!(bed.place().bad.contains_key(&wanted) && bed.place().bad.len() <= 8);
+    }
+    assert_eq!(bed.place().bad.len(), 8);
+}
