@@ -237,7 +237,11 @@ impl<'a> Maker<'_, 'a> {
     fn source(&mut self) -> io::Result<(ArchiveRef, u32)> {
         let by = self.streams.signed(Stream::EntrySource)?;
         let mut archive = moved(self.state.last_source, by)?;
-        if archive as usize == self.state.archives.len() {
+        let known = self.state.archives.len();
+        if archive as usize > known {
+            return Err(invalid("a source in an archive that was not mentioned"));
+        }
+        if archive as usize == known {
             archive = self.mention(0)?;
         }
         self.state.last_source = archive;
