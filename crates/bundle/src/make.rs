@@ -13,7 +13,7 @@ use skerry_delta::{Progress, make as patch};
 use skerry_trust::{SigningKey, envelope};
 use skerry_wire::{DiffId, Digest, ImageId};
 
-use crate::toc::{LayerPlace, TargetLayer, Toc, features};
+use crate::toc::{LayerPlace, SECTIONS, TargetLayer, Toc, features};
 use crate::{PURPOSE, head};
 
 /// One layer of an image.
@@ -159,6 +159,10 @@ pub fn make_spilling(
     };
     let budget = Budget { make: options.memory, apply: options.apply_memory };
     let mut patch = patch::make_spilling(&input, budget, scratch, progress, cancel)?;
+
+    if patch.written.sections.len() > SECTIONS {
+        return Err(MakeError::TooMany { what: "sections", found: patch.written.sections.len(), limit: SECTIONS });
+    }
 
     let sizes: BTreeMap<_, _> = new.iter().zip(&patch.layers).map(|(layer, stats)| (layer.diff_id, stats.size)).collect();
     let layers = target.layers.iter().map(|layer| match places.get(&layer.diff_id) {
