@@ -67,6 +67,9 @@ pub enum MakeError {
     /// A layer could not be read, or the bundle not be written.
     #[error("making the bundle: {0}")]
     Io(#[source] io::Error),
+    /// An image of a configuration alone.
+    #[error("the image has no layers: a bundle makes at least one")]
+    NoLayers,
     /// More than a bundle can hold.
     #[error("a bundle can have {limit} {what}, not {found}")]
     TooMany {
@@ -234,6 +237,9 @@ impl Toc {
 fn check(target: &Target<'_>, bases: &[Base<'_>]) -> Result<(), MakeError> {
     use skerry_wire::limits;
     let too_many = |what, found, limit| if found > limit { Err(MakeError::TooMany { what, found, limit }) } else { Ok(()) };
+    if target.layers.is_empty() {
+        return Err(MakeError::NoLayers);
+    }
     too_many("bases", bases.len(), crate::toc::BASES)?;
     too_many("target layers", target.layers.len(), limits::LAYERS)?;
     bases.iter().try_for_each(|base| too_many("layers in one base", base.layers.len(), limits::LAYERS))?;

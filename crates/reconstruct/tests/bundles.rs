@@ -311,6 +311,14 @@ fn a_cancelled_make_says_so() {
     assert!(matches!(made, Err(MakeError::Cancelled)));
 }
 
+#[test]
+fn what_every_node_would_refuse_is_not_made() {
+    let empty = Image::new("2026-01-01", &[]);
+    let target = Target { config: &empty.config, layers: Vec::new() };
+    let made = make(&target, &[], &MakeOptions::default(), &Silent, &AtomicBool::new(false), &key(), &mut Vec::new());
+    assert!(matches!(made, Err(MakeError::NoLayers)));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
