@@ -44,6 +44,7 @@ impl<E: Engine + Clone + 'static> Allocator<E> {
                 images,
                 instances,
                 failures,
+                blind: carried.look.seen().is_none(),
                 interrupted: carried.interrupted,
                 stopping: carried.work.stopping(),
                 checks: self.checks.states(),
