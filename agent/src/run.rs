@@ -89,7 +89,8 @@ struct Carried<E> {
     /// An update lock holds up a switch.
     locked: bool,
     pinned: BTreeSet<ImageId>,
-    folders: Option<BTreeSet<AllocId>>,
+    /// The folders that were left when they were looked at last, and whether the engine had answered then.
+    folders: Option<(bool, BTreeSet<AllocId>)>,
     /// Allocations that this agent refused, as reported.
     refused: BTreeMap<AllocId, String>,
     trouble: u32,
@@ -227,18 +228,23 @@ impl<E: Engine + Clone + 'static> Allocator<E> {
         }
     }
 
-    /// Lets go of specifications and folders that nobody needs any more.
+    /// Lets go of specifications and folders that nobody needs any more. Until the engine has answered, containers that are not seen may
+    /// need them: then only folders that this agent saw the end of are removed.
     async fn tidy(&self, decision: &Decision, carried: &mut Carried<E>) {
-        if self.ledger.desired().specifications.keys().any(|held| !decision.specifications.contains(held))
+        let known = carried.look.seen().is_some();
+        if known
+            && self.ledger.desired().specifications.keys().any(|held| !decision.specifications.contains(held))
             && let Err(error) = self.ledger.retain(decision.specifications.clone()).await
         {
             tracing::warn!("old specifications could not be dropped: {error}");
         }
-        if carried.folders.as_ref() != Some(&decision.folders) {
+        if carried.folders.as_ref() != Some(&(known, decision.folders.clone())) {
             let (folder, kept) = (PathBuf::clone(&self.drivers.alloc_folder), decision.folders.clone());
+            let before = carried.folders.take().map(|(_, folders)| folders).unwrap_or_default();
+            let ended = move |id: &AllocId| !kept.contains(id) && (known || before.contains(id));
             // There may be many files in them: polls and fetches go on meanwhile.
-            if tokio::task::spawn_blocking(move || remove_folders(&folder, &kept)).await.is_ok() {
-                carried.folders = Some(decision.folders.clone());
+            if tokio::task::spawn_blocking(move || remove_folders(&folder, ended)).await.is_ok() {
+                carried.folders = Some((known, decision.folders.clone()));
             }
         }
     }
@@ -254,11 +260,11 @@ fn replace<T: PartialEq>(channel: &watch::Sender<T>, new: T) {
 }
 
 /// Removes the folders of allocations that are gone. A folder that is not named like an allocation is left alone.
-fn remove_folders(folder: &std::path::Path, kept: &BTreeSet<AllocId>) {
+fn remove_folders(folder: &std::path::Path, ended: impl Fn(&AllocId) -> bool) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let id: Option<AllocId> = entry.file_name().to_str().and_then(|n| n.parse().ok());
-        if id.is_some_and(|id| !kept.contains(&id))
+        if id.is_some_and(|id| ended(&id))
             && let Err(error) = std::fs::remove_dir_all(entry.path())
         {
             tracing::warn!("folder {} of an ended allocation could not be removed: {error}", entry.path().display());

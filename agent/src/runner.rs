@@ -15,6 +15,7 @@ use skerry_reconcile::{
 };
 use skerry_wire::Millis;
 
+use crate::files;
 use crate::process::{ProcessError, Processes, user};
 use crate::task_files::{self, TaskFileError};
 
@@ -146,9 +147,9 @@ impl<E: Engine> Drivers<E> {
                 closed.map_err(|source| RunError::Folder { path: real.to_owned(), source })?;
             }
         }
-        make(own)?;
+        close(own)?;
         if user.uid != 0 {
-            // To be passed through, not to be listed: the names in them are not to be guessed.
+            // To be passed through, not to be listed.
             for folder in [self.alloc_folder.parent(), Some(self.alloc_folder.as_path()), Some(own)].into_iter().flatten() {
                 let open = fs::set_permissions(folder, fs::Permissions::from_mode(0o711));
                 open.map_err(|source| RunError::Folder { path: folder.to_owned(), source })?;
@@ -231,7 +232,7 @@ fn mount(bind: &Bind, policy: &Policy, own: &Path) -> Result<Mount, RunError> {
     let path = Path::new(&bind.source);
     let source = match bind.kind {
         BindKind::Alloc | BindKind::Secrets => {
-            make(own)?;
+            close(own)?;
             // Tasks write in there: a link that one of them left must not lead out of it.
             let real = host_path(path, &Policy { host_volumes: vec![own.to_string_lossy().into_owned()], ..Policy::default() })?;
             // Tasks run as any user; the folder above is closed to everybody but root.
@@ -274,6 +275,12 @@ fn host_path(path: &Path, policy: &Policy) -> Result<PathBuf, RunError> {
         make(&real)?;
     }
     Ok(real)
+}
+
+/// The folder of an allocation, root's alone when it is new. Its name is in sight of every program of the node (in the names of control
+/// groups), so that names that are hard to guess do not close it: programs of another allocation must find no way in.
+fn close(own: &Path) -> Result<(), RunError> {
+    files::make_folder(own).map_err(|e| RunError::Folder { path: own.to_owned(), source: e.source })
 }
 
 fn make(path: &Path) -> Result<(), RunError> {
@@ -321,6 +328,7 @@ mod tests {
         };
         let policy = Policy::default();
         assert!(mount(&bind("t/local"), &policy, &own).is_ok());
+        assert_eq!(fs::metadata(&own).unwrap().permissions().mode() & 0o777, 0o700, "closed to programs of other allocations");
         symlink(&outside, own.join("t/local/data")).unwrap();
         assert!(matches!(mount(&bind("t/local/data"), &policy, &own), Err(RunError::Forbidden { .. })));
         assert!(mount(&bind("../2/t/local"), &policy, &own).is_err(), "another allocation's");

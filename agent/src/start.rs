@@ -56,9 +56,10 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
     let client = Client::new(&config.server, &ca, window, ledger.watch_time())?;
     let engine = DockerEngine::connect(&config.docker)?;
     let listener = control::listen(&data)?;
-    // Tasks run as any user, so the folders in it are open to all; this one is what closes them.
+    // Tasks run as any user, so the folders in it are open to all; this one is what closes them. Programs that are not root's, and outlived
+    // an agent before this one, pass through it.
     let alloc_folder = data.join("alloc");
-    files::make_closed_folder(&alloc_folder)?;
+    files::make_unlisted_folder(&alloc_folder)?;
 
     let news = Arc::new(Notify::new());
     let processes = Processes::open(&data.join("run"), Arc::clone(&news))?;

@@ -1,7 +1,8 @@
 //! Performs decisions: the steps of one place in their order, the places side by side, stops in the background.
 //!
 //! In: the actions of a decision. Out: failures, and the names of what is being stopped. A place that is still busy with an older decision
-//! is left alone: the next decision sees what came of it. Nothing here decides: what is skipped is decided again.
+//! is left alone: the next decision sees what came of it. Nothing here decides: what is skipped is decided again. Of files and signals no
+//! observation says whether they were written and sent, so those that are skipped are told as failures.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,6 +38,19 @@ struct State {
     away: Option<String>,
 }
 
+impl State {
+    /// The decision's memory counts files as written and signals as sent. Those that are left out come back as failures, and are tried
+    /// again; every other step is seen to be undone.
+    fn put_off(&mut self, actions: Vec<Action>, why: &str) {
+        let unseen = |a: &Action| matches!(a.kind, ActionKind::Write(_) | ActionKind::Signal(_));
+        for action in actions.into_iter().filter(unseen) {
+            let step = action.step();
+            let Action { slot, alloc, task, .. } = action;
+            self.failures.push(Failure { slot, alloc, task, step, error: format!("put off: {why}") });
+        }
+    }
+}
+
 impl<E: Engine + Clone + 'static> Work<E> {
     pub(crate) fn new(drivers: Drivers<E>, news: Arc<Notify>) -> Self {
         Self { drivers, state: Arc::default(), idle: Arc::default(), news, room: Arc::new(Semaphore::new(SIDE_BY_SIDE)) }
@@ -67,9 +81,11 @@ impl<E: Engine + Clone + 'static> Work<E> {
         for (slot, actions) in places {
             let mut state = self.state();
             if state.busy.contains(slot) {
+                state.put_off(actions, "its place is busy");
                 continue;
             }
-            let steps = steps(actions, &state.stopping);
+            let (steps, skipped) = steps(actions, &state.stopping);
+            state.put_off(skipped, "its task is being stopped");
             if steps.is_empty() {
                 continue;
             }
@@ -79,6 +95,11 @@ impl<E: Engine + Clone + 'static> Work<E> {
             tokio::spawn(self.clone().place(slot.clone(), steps));
         }
         begun
+    }
+
+    /// Notes what is not begun at all.
+    pub(crate) fn leave(&self, actions: Vec<Action>, why: &str) {
+        self.state().put_off(actions, why);
     }
 
     /// Waits until no place is busy, at most for `limit`. True when none is.
@@ -94,7 +115,8 @@ impl<E: Engine + Clone + 'static> Work<E> {
     /// The steps of one place. After a failure the rest waits for the next decision.
     async fn place(self, slot: Slot, steps: Vec<Action>) {
         let room = self.room.acquire().await;
-        for action in steps {
+        let mut steps = steps.into_iter();
+        for action in steps.by_ref() {
             if let ActionKind::Stop { .. } = action.kind {
                 self.state().stopping.insert(action.instance.clone());
                 tokio::spawn(self.clone().stop(action));
@@ -106,6 +128,7 @@ impl<E: Engine + Clone + 'static> Work<E> {
             }
         }
         drop(room);
+        self.state().put_off(steps.collect(), "a step before it failed");
         self.state().busy.remove(&slot);
         self.idle.notify_one();
         self.news.notify_one();
@@ -137,24 +160,21 @@ impl<E: Engine + Clone + 'static> Work<E> {
     }
 }
 
-/// What can be done now of one place's actions: nothing on what is being stopped, and no start behind a stop, which only begins here.
-fn steps(actions: Vec<Action>, stopping: &BTreeSet<String>) -> Vec<Action> {
+/// What can be done now of one place's actions, and what cannot: nothing on what is being stopped, and no start behind a stop, which only
+/// begins here.
+fn steps(actions: Vec<Action>, stopping: &BTreeSet<String>) -> (Vec<Action>, Vec<Action>) {
     let mut stops: BTreeSet<String> = BTreeSet::new();
-    let mut steps = Vec::new();
+    let (mut steps, mut skipped) = (Vec::new(), Vec::new());
     for action in actions {
         let being_stopped = stopping.contains(&action.instance) || stops.contains(&action.instance);
-        match action.kind {
-            ActionKind::Stop { .. } => {
-                if stops.insert(action.instance.clone()) && !stopping.contains(&action.instance) {
-                    steps.push(action);
-                }
-            }
-            ActionKind::Start if !stops.is_empty() => {}
-            _ if being_stopped => {}
-            _ => steps.push(action),
-        }
+        let now = match action.kind {
+            ActionKind::Stop { .. } => stops.insert(action.instance.clone()) && !stopping.contains(&action.instance),
+            ActionKind::Start if !stops.is_empty() => false,
+            _ => !being_stopped,
+        };
+        if now { steps.push(action) } else { skipped.push(action) }
     }
-    steps
+    (steps, skipped)
 }
 
 #[cfg(test)]
@@ -183,12 +203,25 @@ mod tests {
         let none = BTreeSet::new();
         let busy = BTreeSet::from(["old".to_owned()]);
         let names = |actions: Vec<Action>, stopping: &BTreeSet<String>| {
-            steps(actions, stopping).into_iter().map(|a| format!("{} {}", a.step(), a.instance)).collect::<Vec<_>>()
+            steps(actions, stopping).0.into_iter().map(|a| format!("{} {}", a.step(), a.instance)).collect::<Vec<_>>()
         };
         let switch = || vec![action("old", stop()), action("old", Remove), action("new", Start)];
         assert_eq!(names(switch(), &none), ["stop old"]);
         assert_eq!(names(switch(), &busy), Vec::<String>::new());
         assert_eq!(names(vec![action("old", Remove), action("new", Start)], &none), ["remove old", "start new"]);
         assert_eq!(names(vec![action("old", Remove), action("gone", Remove)], &busy), ["remove gone"]);
+    }
+
+    #[test]
+    fn files_and_signals_that_are_left_out_are_told() {
+        use ActionKind::{Remove, Signal, Start, Write};
+        let busy = BTreeSet::from(["a".to_owned()]);
+        let (done, skipped) = steps(vec![action("a", Write(vec![])), action("b", Write(vec![])), action("a", Start)], &busy);
+        assert_eq!((done.len(), done[0].instance.as_str(), skipped.len()), (1, "b", 2));
+        let mut state = State::default();
+        state.put_off(skipped, "its task is being stopped");
+        state.put_off(vec![action("a", Signal("SIGHUP".into())), action("a", Remove), action("a", stop())], "its place is busy");
+        let told: Vec<String> = state.failures.iter().map(|f| format!("{}: {}", f.step, f.error)).collect();
+        assert_eq!(told, ["write: put off: its task is being stopped", "signal: put off: its place is busy"]);
     }
 }

@@ -80,6 +80,11 @@ impl Processes {
         let mut child = command.spawn().map_err(|e| ProcessError::Launch(format!("the launcher cannot be started: {e}")))?;
         self.known().own.insert(name.to_owned());
         let said = match timeout(LAUNCH, said(&mut child)).await {
+            // What became the program has written down who it is.
+            Ok(said) if said.is_empty() && self.home(name).record().is_none_or(|r| r.run != run) => {
+                let _ = child.start_kill();
+                "the launcher ended before it became the program".to_owned()
+            }
             Ok(said) => said,
             Err(_) => {
                 let _ = child.start_kill();

@@ -172,6 +172,17 @@ async fn what_cannot_run_says_why() {
 }
 
 #[tokio::test]
+async fn a_launcher_that_ends_without_a_word_has_started_nothing() {
+    let bed = Bed::new();
+    bed.processes.create(&bed.plan("true"), &bed.alloc()).unwrap();
+    let silent = (PathBuf::from("/bin/sh"), vec!["-c".into(), "exit 0".into()]);
+    let processes = Processes::with_launcher(&bed.folder.join("run"), Arc::default(), silent).unwrap();
+    let error = processes.start(&bed.name()).await.unwrap_err().to_string();
+    assert!(error.contains("before it became the program"), "{error}");
+    assert_eq!(processes.observe()[0].state, State::Created);
+}
+
+#[tokio::test]
 async fn stops_gently_then_hard_and_with_all_that_it_started() {
     let bed = Bed::new();
     let gentle = bed.plan("trap 'exit 3' TERM; while :; do sleep 0.05; done");

@@ -25,7 +25,22 @@ pub(crate) fn find(named: Option<&str>, root: bool) -> Result<User, String> {
     resolve(named, root, &read("/etc/passwd"), &read("/etc/group"))
 }
 
+/// Without `root` nobody becomes root, nor takes a group that is not the user's own: to run as an ordinary user is all that a policy of
+/// `exec` allows.
 fn resolve(named: Option<&str>, root: bool, passwd: &str, group: &str) -> Result<User, String> {
+    let found = resolve_any(named, root, passwd, group)?;
+    let own = |user: &User| {
+        let name = named.map(|n| n.split(':').next().unwrap_or_default());
+        resolve_any(name, root, passwd, group).is_ok_and(|own| own.gid == user.gid || own.groups.contains(&user.gid))
+    };
+    if root || (found.uid != 0 && found.gid != 0 && own(&found)) {
+        return Ok(found);
+    }
+    let named = named.unwrap_or("nobody");
+    Err(format!("an exec task runs as an ordinary user with groups of its own, not as `{named}`: use raw_exec, if the node allows it"))
+}
+
+fn resolve_any(named: Option<&str>, root: bool, passwd: &str, group: &str) -> Result<User, String> {
     let Some(named) = named else {
         let name = if root { "root" } else { "nobody" };
         let id = if root { 0 } else { NOBODY };
@@ -66,8 +81,9 @@ fn entry(passwd: &str, group: &str, name: &str) -> Option<User> {
 mod tests {
     use super::*;
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\npi:x:1000:1000::/home/pi:/bin/sh\nnobody:x:65534:65533::/:/bin/false\n";
-    const GROUP: &str = "root:x:0:\npi:x:1000:\ndialout:x:20:pi,ada\ngpio:x:997:pi\n";
+    const PASSWD: &str =
+        "root:x:0:0:root:/root:/bin/sh\ntoor:x:0:5:::/bin/sh\npi:x:1000:1000::/home/pi:/bin/sh\nnobody:x:65534:65533::/:/bin/false\n";
+    const GROUP: &str = "root:x:0:\npi:x:1000:\ndisk:x:6:\ndialout:x:20:pi,ada\ngpio:x:997:pi\n";
 
     #[test]
     fn names_numbers_and_groups() {
@@ -82,6 +98,10 @@ mod tests {
             (Some("77:5"), true, (77, 5, vec![])),
         ] {
             assert_eq!(who(named, root), Ok(expected), "{named:?}");
+        }
+        for named in ["root", "0", "0:1000", "toor", "77:0", "nobody:root", "nobody:disk", "nobody:6", "pi:disk", "77:dialout"] {
+            assert!(who(Some(named), true).is_ok(), "{named}");
+            assert!(who(Some(named), false).unwrap_err().contains("raw_exec"), "{named}");
         }
         assert!(who(Some("ghost"), true).unwrap_err().contains("no user `ghost`"));
         assert!(who(Some("pi:ghost"), true).unwrap_err().contains("no group `ghost`"));

@@ -44,6 +44,7 @@ impl<E: Engine + Clone + 'static> Allocator<E> {
                 images,
                 instances,
                 failures,
+                blind: carried.look.seen().is_none(),
                 interrupted: carried.interrupted,
                 stopping: carried.work.stopping(),
                 checks: self.checks.states(),
@@ -73,7 +74,9 @@ impl<E: Engine + Clone + 'static> Allocator<E> {
         let mut actions = decision.actions.clone();
         if !present {
             // What is decided about containers now is decided again when the engine answers.
-            actions.retain(|a| self.is_of_process(a));
+            let (now, later) = actions.into_iter().partition(|a| self.needs_no_engine(a));
+            actions = now;
+            carried.work.leave(later, "the engine is away");
         }
         if carried.work.begin(&actions) && carried.work.settled(SETTLE).await {
             return Ok(None);
@@ -87,9 +90,11 @@ impl<E: Engine + Clone + 'static> Allocator<E> {
         Ok(Some(wait.max(SETTLE)))
     }
 
-    fn is_of_process(&self, action: &Action) -> bool {
+    fn needs_no_engine(&self, action: &Action) -> bool {
         match &action.kind {
             ActionKind::Create(plan) => matches!(**plan, InstancePlan::Process(_)),
+            // Files are written without the engine.
+            ActionKind::Write(_) => true,
             _ => self.drivers.processes.has(&action.instance),
         }
     }

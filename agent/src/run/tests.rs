@@ -130,6 +130,7 @@ impl Bed {
             processes: Processes::with_launcher(&self.folder.path().join("run"), Arc::clone(&news), itself("as_launcher")).unwrap(),
             policy: Arc::new(Policy {
                 host_volumes: vec![self.folder.path().join("srv").to_string_lossy().into_owned()],
+                raw_exec: true,
                 ..Policy::default()
             }),
             alloc_folder: Arc::new(self.folder.path().join("alloc")),

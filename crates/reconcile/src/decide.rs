@@ -52,7 +52,8 @@ pub fn reconcile(desired: &Desired<'_>, observed: &Observed<'_>, memory: &Memory
     out.pins = versions().flat_map(|v| v.images.iter().copied()).chain(wanted_images).collect();
     let labelled = observed.instances.iter().map(|c| c.labels.specification);
     out.specifications = versions().map(|v| v.specification).chain(wants.values().map(|w| w.alloc.specification)).chain(labelled).collect();
-    out.folders = versions().map(|v| v.born).chain(observed.instances.iter().map(|c| c.labels.alloc)).collect();
+    let leaving = memory.slots.values().flat_map(|m| m.leaving.values()).filter(|l| !l.reported).map(|l| l.born);
+    out.folders = versions().map(|v| v.born).chain(leaving).chain(observed.instances.iter().map(|c| c.labels.alloc)).collect();
     out.memory = memory;
     out
 }

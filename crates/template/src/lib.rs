@@ -47,11 +47,14 @@ pub struct Options<'a> {
     pub right: &'a str,
     /// Is a field that is not there an error, rather than empty?
     pub error_on_missing: bool,
+    /// Is it an error when what an expression prints has a line end in it? Where each line says something of its own, a value must not
+    /// bring lines.
+    pub one_line: bool,
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { left: "{{", right: "}}", error_on_missing: false }
+        Self { left: "{{", right: "}}", error_on_missing: false, one_line: false }
     }
 }
 
@@ -63,5 +66,5 @@ pub fn check(text: &str, left: &str, right: &str) -> Result<(), TemplateError> {
 /// Fills in the text.
 pub fn render(text: &str, options: &Options<'_>, source: &dyn Source) -> Result<String, TemplateError> {
     let nodes = parse::parse(text, options.left, options.right)?;
-    render::render(&nodes, options.error_on_missing, source)
+    render::render(&nodes, options, source)
 }

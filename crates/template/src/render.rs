@@ -7,12 +7,14 @@ use crate::error::TemplateError;
 use crate::functions::call;
 use crate::parse::{Expr, Node, Pipeline};
 use crate::value::Value;
-use crate::{MAX_OUTPUT, MAX_WORK, Source};
+use crate::{MAX_OUTPUT, MAX_WORK, Options, Source};
 
 /// Renders a whole template.
-pub(crate) fn render(nodes: &[Node], error_on_missing: bool, source: &dyn Source) -> Result<String, TemplateError> {
+pub(crate) fn render(nodes: &[Node], options: &Options<'_>, source: &dyn Source) -> Result<String, TemplateError> {
     let root = Value::Map(Rc::new(BTreeMap::new()));
-    let mut run = Run { source, error_on_missing, out: String::new(), variables: vec![(String::new(), root.clone())], work: MAX_WORK };
+    let Options { error_on_missing, one_line, .. } = *options;
+    let mut run =
+        Run { source, error_on_missing, one_line, out: String::new(), variables: vec![(String::new(), root.clone())], work: MAX_WORK };
     run.nodes(nodes, &root)?;
     Ok(run.out)
 }
@@ -21,6 +23,7 @@ pub(crate) fn render(nodes: &[Node], error_on_missing: bool, source: &dyn Source
 pub(crate) struct Run<'a> {
     pub(crate) source: &'a dyn Source,
     error_on_missing: bool,
+    one_line: bool,
     out: String,
     variables: Vec<(String, Value)>,
     work: u64,
@@ -61,7 +64,12 @@ impl Run<'_> {
             Node::Emit(pipe) => {
                 let value = self.pipeline(pipe, dot)?;
                 if pipe.names.is_empty() {
-                    self.print(pipe.line, &value.print())?;
+                    let text = value.print();
+                    if self.one_line && text.contains('\n') {
+                        let why = "a value brings lines of its own into the environment; print it with `quote`";
+                        return Err(TemplateError::new(pipe.line, why));
+                    }
+                    self.print(pipe.line, &text)?;
                 } else {
                     self.set(pipe, &pipe.names[0], value)?;
                 }

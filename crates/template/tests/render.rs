@@ -42,7 +42,7 @@ fn golden() {
     for case in input.split("\n=====\n") {
         let (title, text) = case.split_once('\n').expect("a case has a title");
         let (left, right) = if title.contains("[[") { ("[[", "]]") } else { ("", "") };
-        let options = Options { left, right, error_on_missing: title.contains("(strict)") };
+        let options = Options { left, right, error_on_missing: title.contains("(strict)"), one_line: false };
         let got = render(text, &options, &values()).unwrap_or_else(|e| format!("ERROR {e}"));
         out.push_str(&format!("{title}\n{got}\n=====\n"));
     }

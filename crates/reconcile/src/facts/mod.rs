@@ -103,6 +103,8 @@ pub struct Observed<'a> {
     pub instances: Vec<Instance>,
     /// Actions that failed since the last call.
     pub failures: Vec<Failure>,
+    /// The engine has not answered since the agent started: which containers there are is not known, and none being named here says nothing.
+    pub blind: bool,
     /// The engine was away since the last call: containers ended with it, not by themselves.
     pub interrupted: bool,
     /// Names of the instances that a stop is under way for.

@@ -82,6 +82,9 @@ impl Work<'_> {
     pub(crate) fn clear_for_remaking(&mut self, memory: &mut SlotMemory, current: &Version, roles: &[Role]) -> Option<Status> {
         let why = "made anew with new instances";
         let own: Vec<_> = self.instances.iter().copied().filter(|c| c.labels.alloc == current.born && c.state != State::Created).collect();
+        if own.is_empty() && self.cx.observed.blind && roles.iter().any(|r| r.container) {
+            return Some(Status::new(AllocStatus::Pending, "the engine has not answered yet"));
+        }
         if own.is_empty() {
             memory.life.again.remaking = false;
             return None;

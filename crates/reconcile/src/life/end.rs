@@ -51,6 +51,7 @@ impl Work<'_> {
                     let start = self.on(i, ActionKind::Start, why);
                     self.starts.push(start);
                 }
+                None if self.cx.observed.blind && role.container => {}
                 // It was taken away: there is nothing to run.
                 None => {
                     task(memory, &role.name).ended = Some(false);

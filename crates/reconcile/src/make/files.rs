@@ -53,6 +53,8 @@ impl Making<'_> {
                 left: &template.left_delimiter,
                 right: &template.right_delimiter,
                 error_on_missing: template.error_on_missing_key,
+                // Which names the environment has was signed; values come from the server.
+                one_line: template.env,
             };
             let refused = |why: String| Refusal::Template { task: task.name.clone(), destination: template.destination.clone(), why };
             let text = render(&template.data, &options, &values).map_err(|e| refused(e.to_string()))?;

@@ -122,7 +122,7 @@ pub struct Bind {
 pub enum BindKind {
     /// The allocation's own: the agent makes it and removes it.
     Alloc,
-    /// As `Alloc`, for secrets: readable by root only.
+    /// As `Alloc`, for secrets: of a process its user's alone; of a container closed by the allocation's folder above it.
     Secrets,
     /// The node's: it must be there, and must still be below an allowed folder once links are followed.
     Host,

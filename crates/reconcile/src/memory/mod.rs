@@ -155,6 +155,9 @@ pub struct Leaving {
     /// Did it fail?
     #[serde(default)]
     pub failed: bool,
+    /// May it have containers? Then it is not over before the engine says that there are none.
+    #[serde(default)]
+    pub containers: bool,
     /// Its poststop tasks are stopped at this time.
     #[serde(default)]
     pub poststop_until: Option<u64>,
@@ -166,7 +169,11 @@ pub struct Leaving {
 impl Leaving {
     pub(crate) fn new(born: AllocId, reason: &str) -> Self {
         let reason = reason.to_owned();
-        Self { born, reason, tombstone: false, reported: false, failed: false, poststop_until: None, no_poststop: false }
+        Self { born, reason, tombstone: false, reported: false, failed: false, containers: true, poststop_until: None, no_poststop: false }
+    }
+
+    pub(crate) fn of(version: &Version, reason: &str) -> Self {
+        Self { containers: !version.images.is_empty(), ..Self::new(version.born, reason) }
     }
 }
 

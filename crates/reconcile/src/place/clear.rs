@@ -30,6 +30,11 @@ impl<'a> Work<'a> {
                 self.dismantle(memory, born);
             }
         }
+        let unseen = |l: &&Leaving| self.cx.observed.blind && l.containers && !l.reported && Some(l.born) != current;
+        if let Some(leaving) = memory.leaving.values().find(unseen) {
+            let why = format!("waits until the engine tells whether allocation {} has stopped", leaving.born.short());
+            self.blocked.get_or_insert(why);
+        }
         let other = self.instances.iter().find(|c| Some(c.labels.alloc) != current && c.state == State::Running);
         if let Some(other) = other.filter(|_| self.blocked.is_none()) {
             self.blocked = Some(format!("waits until version {} has stopped", other.labels.version));

@@ -14,9 +14,17 @@ impl<'a> Work<'a> {
         for tombstone in tombstones {
             let new = !memory.leaving.get(&tombstone.id).is_some_and(|l| l.tombstone);
             if new {
-                let born = memory.versions().find(|v| v.alloc == tombstone.id).map_or(tombstone.id, |v| v.born);
-                let reported = memory.leaving.get(&tombstone.id).is_some_and(|l| l.reported);
-                let entry = Leaving { tombstone: true, reported, ..Leaving::new(born, &tombstone.reason) };
+                let before = memory.leaving.get(&tombstone.id);
+                let entry = match (memory.versions().find(|v| v.alloc == tombstone.id), before) {
+                    (Some(version), _) => Leaving::of(version, &tombstone.reason),
+                    (None, Some(before)) => Leaving { containers: before.containers, ..Leaving::new(before.born, &tombstone.reason) },
+                    // What was told of and never made has no containers. Of what nothing is known it may have.
+                    (None, None) => {
+                        let containers = !memory.reported.contains_key(&tombstone.id);
+                        Leaving { containers, ..Leaving::new(tombstone.id, &tombstone.reason) }
+                    }
+                };
+                let entry = Leaving { tombstone: true, reported: before.is_some_and(|l| l.reported), ..entry };
                 memory.leaving.insert(tombstone.id, entry);
             }
             let wanted = want.map(|w| w.alloc.id);

@@ -63,7 +63,9 @@ impl<'a> Work<'a> {
         let born_current = memory.current.as_ref().map(|c| c.born);
         let mut gone = vec![];
         for (id, leaving) in &memory.leaving {
-            let there = Some(leaving.born) != born_current && self.instances.iter().any(|c| c.labels.alloc == leaving.born);
+            // Containers that the engine has not told of yet may run: an end that is told too early is an order to stop that is lost.
+            let unseen = self.cx.observed.blind && leaving.containers && !leaving.reported;
+            let there = Some(leaving.born) != born_current && (unseen || self.instances.iter().any(|c| c.labels.alloc == leaving.born));
             if there {
                 let status = Status::new(AllocStatus::Running, format!("stops: {}", leaving.reason));
                 let subject = Subject { alloc: *id, version: None, current: false, restarts: 0, healthy: None, ports: BTreeMap::new() };

@@ -69,7 +69,7 @@ impl<'a> Work<'a> {
 /// The current version is done with.
 pub(crate) fn retire(memory: &mut SlotMemory, reason: &str, mark: impl Fn(&mut Leaving)) {
     if let Some(old) = memory.current.take() {
-        let entry = memory.leaving.entry(old.alloc).or_insert_with(|| Leaving::new(old.born, reason));
+        let entry = memory.leaving.entry(old.alloc).or_insert_with(|| Leaving::of(&old, reason));
         mark(entry);
     }
     memory.life = Life::default();
@@ -78,7 +78,7 @@ pub(crate) fn retire(memory: &mut SlotMemory, reason: &str, mark: impl Fn(&mut L
 /// The next version will not come; what was created of it is cleared away.
 pub(crate) fn abandon_next(memory: &mut SlotMemory, reason: &str) {
     if let Some(next) = memory.next.take() {
-        memory.leaving.entry(next.version.alloc).or_insert_with(|| Leaving::new(next.version.born, reason));
+        memory.leaving.entry(next.version.alloc).or_insert_with(|| Leaving::of(&next.version, reason));
     }
 }
 
@@ -94,6 +94,6 @@ pub(super) fn adopt(memory: &mut SlotMemory, want: &Want<'_>) {
         memory.last_good = Some(current.clone());
     }
     let reason = format!("goes on unchanged as allocation {} of version {}", want.alloc.id.short(), want.alloc.version);
-    memory.leaving.entry(before.alloc).or_insert_with(|| Leaving::new(before.born, &reason));
+    memory.leaving.entry(before.alloc).or_insert_with(|| Leaving::of(&before, &reason));
     memory.leaving.remove(&want.alloc.id);
 }

@@ -8,16 +8,18 @@ use skerry_wire::manifest::Manifest;
 use crate::facts::{Observed, Slot, State};
 use crate::memory::{Leaving, Memory, SlotMemory, Version};
 
-/// Fills in places that have containers but no memory.
+/// Fills in places that have containers but no memory. A place that was only ever looked at before the engine answered has none.
 pub(crate) fn rebuild(memory: &mut Memory, observed: &Observed<'_>, manifest: Option<&Manifest>) {
-    let unknown: BTreeSet<&Slot> = observed.instances.iter().map(|c| &c.labels.slot).filter(|s| !memory.slots.contains_key(*s)).collect();
+    let known = |s: &Slot| memory.slots.get(s).is_some_and(|m| !m.is_empty());
+    let unknown: BTreeSet<&Slot> = observed.instances.iter().map(|c| &c.labels.slot).filter(|s| !known(s)).collect();
     let unknown: Vec<Slot> = unknown.into_iter().cloned().collect();
     for slot in unknown {
-        memory.slots.insert(slot.clone(), rebuild_slot(&slot, observed, manifest));
+        let before = memory.slots.remove(&slot).unwrap_or_default();
+        memory.slots.insert(slot.clone(), rebuild_slot(before, &slot, observed, manifest));
     }
 }
 
-fn rebuild_slot(slot: &Slot, observed: &Observed<'_>, manifest: Option<&Manifest>) -> SlotMemory {
+fn rebuild_slot(before: SlotMemory, slot: &Slot, observed: &Observed<'_>, manifest: Option<&Manifest>) -> SlotMemory {
     let containers = || observed.instances.iter().filter(|c| c.labels.slot == *slot);
     let tombstones = || manifest.into_iter().flat_map(|m| &m.tombstones).filter(|t| Slot::from(*t) == *slot);
     let listed = manifest.is_some_and(|m| m.allocs.iter().any(|a| Slot::from(a) == *slot));
@@ -49,5 +51,5 @@ fn rebuild_slot(slot: &Slot, observed: &Observed<'_>, manifest: Option<&Manifest
             images: own().filter_map(|c| c.image).collect(),
         })
     });
-    SlotMemory { current, leaving, ..SlotMemory::default() }
+    SlotMemory { current, leaving, ..before }
 }

@@ -347,6 +347,7 @@ impl World {
             images: self.images.clone(),
             instances: self.instances.values().cloned().collect(),
             failures: self.failures.clone(),
+            blind: false,
             interrupted: self.interrupted,
             stopping: self.stopping.clone(),
             checks: checks.collect(),

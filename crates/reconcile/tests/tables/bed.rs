@@ -48,6 +48,8 @@ pub(crate) struct Bed {
     pub(crate) disk_free: u64,
     pub(crate) devices: BTreeSet<String>,
     pub(crate) interrupted: bool,
+    /// The engine has not answered yet: no container is seen.
+    pub(crate) blind: bool,
     pub(crate) boot: u8,
     pub(crate) ms: u64,
     pub(crate) wall: Option<Timestamp>,
@@ -93,6 +95,7 @@ impl Bed {
             disk_free: 1 << 40,
             devices: BTreeSet::new(),
             interrupted: false,
+            blind: false,
             boot: 1,
             ms: 1_000,
             wall: None,
@@ -142,8 +145,9 @@ impl Bed {
             node: &self.node,
             policy: &self.policy,
             images: self.images.clone(),
-            instances: self.instances.values().cloned().collect(),
+            instances: self.instances.values().filter(|i| !self.blind || i.image.is_none()).cloned().collect(),
             failures: self.failures.clone(),
+            blind: self.blind,
             interrupted: self.interrupted,
             stopping: self.stopping.clone(),
             checks: self.asked.iter().map(|id| (id.clone(), state())).collect(),
@@ -165,7 +169,11 @@ impl Bed {
         self.interrupted = false;
         self.asked = decision.checks.iter().map(|c| c.id.clone()).collect();
         self.events.extend(decision.events.iter().cloned());
-        for action in &decision.actions {
+        // As the shell: what is decided about containers before the engine answers is not done.
+        let of_process = |a: &&Action| matches!(&a.kind, ActionKind::Create(p) if matches!(**p, InstancePlan::Process(_)));
+        let made = |a: &&Action| self.instances.get(&a.instance).is_some_and(|i| i.image.is_none());
+        let done: Vec<_> = decision.actions.iter().filter(|a| !self.blind || of_process(a) || made(a)).cloned().collect();
+        for action in &done {
             self.act(action);
         }
         decision

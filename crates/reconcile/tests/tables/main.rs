@@ -1,6 +1,7 @@
 //! Each rule by itself, on a node with one job.
 
 mod bed;
+mod blind;
 mod clock;
 mod life;
 mod making;

@@ -45,6 +45,30 @@ fn with_template(change_mode: ChangeMode, env: bool) -> Bed {
 }
 
 #[test]
+fn a_value_brings_no_names_into_the_environment() {
+    let plan = |data: &str, rate: &str| {
+        let mut bed = Bed::new();
+        set(&mut bed, rate);
+        let mut task = docker("main");
+        task.templates = vec![template(data, "secrets/rate.env", true, ChangeMode::Noop)];
+        let alloc = bed.submit(job(JobType::Service, vec![task]));
+        let decision = bed.decide();
+        match decision.actions.first().map(|a| a.kind.clone()) {
+            Some(ActionKind::Create(plan)) => Ok(plan.common().env.clone()),
+            _ => Err(bed.told(alloc).reason),
+        }
+    };
+    let plain = "RATE={{ with nomadVar \"till\" }}{{ .rate }}{{ end }}\n";
+    let evil = "1\nNODE_OPTIONS=--require=/local/x";
+    assert_eq!(plan(plain, "1").unwrap()["RATE"], "1");
+    assert!(plan(plain, evil).unwrap_err().contains("lines of its own"));
+    let decoded = "RATE={{ with nomadVar \"till\" }}{{ base64Decode .rate }}{{ end }}\n";
+    assert!(plan(decoded, "MQpMRF9QUkVMT0FEPS94").unwrap_err().contains("lines of its own"));
+    let quoted = plan("RATE={{ with nomadVar \"till\" }}{{ quote .rate }}{{ end }}\n", evil).unwrap();
+    assert_eq!((quoted["RATE"].as_str(), quoted.contains_key("NODE_OPTIONS")), (evil, false));
+}
+
+#[test]
 fn files_follow_their_templates() {
     let rows = [
         (ChangeMode::Noop, false, vec!["write main"]),
