@@ -18,8 +18,16 @@ fn a_group_lives_in_order() -> Result<()> {
     let body = [
         "    shutdown_delay = \"100ms\"\n".to_owned(),
         task("init", &format!("{}; sleep 1", say("init")), "lifecycle { hook = \"prestart\" }"),
-        task("beside", &format!("{}; trap '{}; exit 0' TERM; while true; do sleep 0.1; done", say("beside"), say("beside-ends")), "lifecycle {\n hook = \"prestart\"\n sidecar = true\n }"),
-        task("main", &format!("{}; trap '{}; exit 0' TERM; while true; do sleep 0.1; done", say("main"), say("main-ends")), "leader = true"),
+        task(
+            "beside",
+            &format!("{}; trap '{}; exit 0' TERM; while true; do sleep 0.1; done", say("beside"), say("beside-ends")),
+            "lifecycle {\n hook = \"prestart\"\n sidecar = true\n }",
+        ),
+        task(
+            "main",
+            &format!("{}; trap '{}; exit 0' TERM; while true; do sleep 0.1; done", say("main"), say("main-ends")),
+            "leader = true",
+        ),
         task("after", &say("after"), "lifecycle { hook = \"poststart\" }"),
         task("last", &say("last"), "lifecycle { hook = \"poststop\" }"),
     ]

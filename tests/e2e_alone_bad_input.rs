@@ -38,7 +38,11 @@ fn what_a_node_cannot_run_is_refused_with_its_reason() -> Result<()> {
     let Some(bed) = alone::enrolled()? else { return Ok(()) };
     let pid = board(&bed, "pid");
     let good = task("t", &format!("echo $$ >> {}; exec sleep 10000", pid.display()), "");
-    submit(&bed, "good", &job("good", "type = \"system\"", &format!("    network {{\n      port \"a\" {{\n        static = 9911\n      }}\n    }}\n{good}")))?;
+    submit(
+        &bed,
+        "good",
+        &job("good", "type = \"system\"", &format!("    network {{\n      port \"a\" {{\n        static = 9911\n      }}\n    }}\n{good}")),
+    )?;
     let pid = wait_lines(&bed, &pid, 1, SOON)?.remove(0);
     wait(&bed, "the good one", "good", |a| a["status"] == "running")?;
 

@@ -18,6 +18,7 @@ mod files;
 mod fingerprint;
 mod hints;
 mod images;
+mod lean;
 mod ledger;
 mod lock;
 mod logs;

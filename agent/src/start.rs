@@ -157,6 +157,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
         () = control::serve(listener, control) => {}
         () = checks.run(drivers, news) => {}
         () = output::keep_bounded(processes, listed) => {}
+        () = crate::lean::stay_lean() => {}
     }
     Ok(())
 }

@@ -63,7 +63,8 @@ pub(super) fn count_alloc(c: &Connection, node: NodeId, said: Said<'_>, now: Tim
     ))?;
     keep_state(c, alloc, (&status.to_string(), reason, restarts, healthy, waits_until), now)?;
     let mut over = false;
-    if matches!(status, AllocStatus::Complete | AllocStatus::Failed) {
+    // An order to stop is done when its end is told. A failure that was told before the order came says nothing of it.
+    if status == AllocStatus::Complete {
         let done = c.prepare_cached("UPDATE tombstones SET done_at = ?3 WHERE alloc = ?1 AND node = ?2 AND done_at IS NULL")?.execute((
             alloc.as_bytes(),
             node.as_bytes(),
