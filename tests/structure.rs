@@ -11,7 +11,7 @@ use serde_json::Value;
 use skerry_testkit::command::run;
 
 /// The pure core: no runtime, no sockets, no database, no clock.
-const PURE: [&str; 9] = [
+const PURE: [&str; 11] = [
     "skerry-wire",
     "skerry-trust",
     "skerry-image",
@@ -20,6 +20,8 @@ const PURE: [&str; 9] = [
     "skerry-delta",
     "skerry-bundle",
     "skerry-reconstruct",
+    "skerry-template",
+    "skerry-cron",
     "skerry-reconcile",
 ];
 

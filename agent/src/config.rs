@@ -186,14 +186,23 @@ fn policy(keys: &mut Keys<'_>) -> Result<Policy, ConfigError> {
         Some(toml::Value::Array(list)) => list,
         Some(_) => return Err(keys.error("host_volumes", REASON)),
     };
-    let mut host_volumes = Vec::new();
+    let mut checked = Vec::new();
     for entry in list {
         match entry {
-            toml::Value::String(path) if path.starts_with('/') && !path.split('/').any(|p| p == "..") => host_volumes.push(path),
+            toml::Value::String(path) if path.starts_with('/') && !path.split('/').any(|p| p == "..") => checked.push(path.into()),
             _ => return Err(keys.error("host_volumes", REASON)),
         }
     }
-    Ok(Policy { host_volumes })
+    let mut table = std::mem::take(&mut keys.table);
+    table.insert("host_volumes".to_owned(), toml::Value::Array(checked));
+    let policy: Policy = toml::Value::Table(table.clone()).try_into().map_err(|e| {
+        let reason = e.to_string();
+        keys.error("*", reason.lines().next().unwrap_or_default().to_owned())
+    })?;
+    // The policy's own words are those that it is written with.
+    let known = toml::Table::try_from(&policy).unwrap_or_default();
+    keys.table = table.into_iter().filter(|(key, _)| !known.contains_key(key)).collect();
+    Ok(policy)
 }
 
 /// The path in `unix:///run/docker.sock`.
@@ -260,7 +269,7 @@ mod tests {
 
     #[test]
     fn defaults_paths_and_unknown_keys() {
-        let (config, unknown) = parse(&format!("{LEAST}colour = 1\n[policy]\nraw_exec = true\n[meta]\nn = 5\n")).unwrap();
+        let (config, unknown) = parse(&format!("{LEAST}colour = 1\n[policy]\nraw_exec = true\ncolour = 2\n[meta]\nn = 5\n")).unwrap();
         assert_eq!(config.server, "https://s:7443");
         assert_eq!(config.ca, Path::new("/etc/skerry/ca.pem"));
         assert_eq!(config.root, Path::new("/r/root.cose"));
@@ -268,7 +277,8 @@ mod tests {
         assert_eq!((config.receive_window, config.poll_interval), (65_536, Duration::from_secs(60)));
         assert_eq!(config.meta["n"], "5");
         assert!(config.policy.host_volumes.is_empty());
-        assert_eq!(unknown, ["colour", "policy.raw_exec"]);
+        assert!(config.policy.raw_exec && !config.policy.exec);
+        assert_eq!(unknown, ["colour", "policy.colour"]);
     }
 
     #[test]

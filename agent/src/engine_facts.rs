@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use skerry_engine::{Abilities, Engine, EngineError, Info, probe};
-use skerry_wire::node::Fingerprint;
 use tokio::sync::watch;
 
+use crate::facts::Facts;
 use crate::files;
-use crate::fingerprint::with_engine;
 use crate::status::EngineReport;
 
 /// Between two questions to an engine that answers: its free disk changes.
@@ -47,21 +46,20 @@ struct Tried {
 pub(crate) struct Outlets {
     /// For those who load images.
     pub(crate) engine: watch::Sender<Option<Arc<EngineFacts>>>,
-    /// For the uplink: begins with what is known without the engine.
-    pub(crate) facts: watch::Sender<Arc<Fingerprint>>,
+    /// For the uplink.
+    pub(crate) facts: Facts,
     /// For `status`.
     pub(crate) report: watch::Sender<EngineReport>,
 }
 
 /// Keeps the facts fresh, for ever.
 pub(crate) async fn watch_engine(engine: impl Engine, folder: PathBuf, outlets: Outlets) {
-    let plain = outlets.facts.borrow().clone();
     let mut failures = 0_u32;
     loop {
         let wait = match ask(&engine, &folder).await {
             Ok(found) => {
                 failures = 0;
-                tell(&outlets, &plain, found);
+                tell(&outlets, found);
                 EVERY
             }
             Err(error) => {
@@ -76,16 +74,12 @@ pub(crate) async fn watch_engine(engine: impl Engine, folder: PathBuf, outlets: 
     }
 }
 
-fn tell(outlets: &Outlets, plain: &Fingerprint, found: EngineFacts) {
+fn tell(outlets: &Outlets, found: EngineFacts) {
     let about = format!("Docker {} with {}", found.info.version, found.info.storage_driver);
     outlets.report.send_if_modified(|r| r.about.replace(about.clone()).as_ref() != Some(&about));
-    let facts = Arc::new(with_engine(plain.clone(), &found.info, found.abilities));
-    outlets.facts.send_if_modified(|old| {
-        let changed = *old != facts;
-        *old = facts;
-        changed
-    });
-    let found = Some(Arc::new(found));
+    let found = Arc::new(found);
+    outlets.facts.set_engine(Arc::clone(&found));
+    let found = Some(found);
     outlets.engine.send_if_modified(|old| {
         let changed = *old != found;
         *old = found;

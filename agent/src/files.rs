@@ -78,6 +78,14 @@ pub(crate) fn make_closed_folder(path: &Path) -> Result<(), FileError> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(FileError::at(path))
 }
 
+/// Makes a folder that others may pass through at most: it keeps that right, which programs that run may need, and loses every other.
+pub(crate) fn make_unlisted_folder(path: &Path) -> Result<(), FileError> {
+    use std::os::unix::fs::PermissionsExt;
+    make_folder(path)?;
+    let mode = fs::metadata(path).map_err(FileError::at(path))?.permissions().mode();
+    fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o011 | 0o700)).map_err(FileError::at(path))
+}
+
 /// The whole file, of at most `limit` bytes; `None` when there is none.
 pub(crate) fn read(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, FileError> {
     let file = match File::open(path) {
@@ -129,6 +137,20 @@ mod tests {
         remove(&path).unwrap();
         remove(&path).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_folder_that_programs_pass_through_stays_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("alloc");
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        make_unlisted_folder(&path).unwrap();
+        assert_eq!(mode(), 0o700);
+        for (before, after) in [(0o711, 0o711), (0o755, 0o711), (0o777, 0o711), (0o600, 0o700)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(before)).unwrap();
+            make_unlisted_folder(&path).unwrap();
+            assert_eq!(mode(), after, "{before:o}");
+        }
     }
 
     #[test]

@@ -10,12 +10,13 @@ use std::path::Path;
 use skerry_wire::node::{Engine, Fingerprint};
 
 use crate::config::Config;
+use crate::process::cgroup::Cgroups;
 
 /// Free disk is told in steps of this many bytes, so that it does not change with every poll.
 const DISK_STEP: u64 = 64 << 20;
 
 /// What does not change while the agent runs.
-pub(crate) fn collect(config: &Config, features: Vec<String>) -> Fingerprint {
+pub(crate) fn collect(config: &Config, features: Vec<String>, cgroups: &Cgroups, folder: &Path) -> Fingerprint {
     let uname = rustix::system::uname();
     let text = |c: &std::ffi::CStr| c.to_string_lossy().into_owned();
     let (host, machine) = (text(uname.nodename()), text(uname.machine()));
@@ -35,6 +36,9 @@ pub(crate) fn collect(config: &Config, features: Vec<String>) -> Fingerprint {
     set("memory.totalbytes", memory.to_string());
     set("unique.hostname", host.clone());
     set("unique.network.ip-address", address(&config.server).map_or(String::new(), |a| a.to_string()));
+    set("driver.exec", "1".to_owned());
+    set("driver.raw_exec", "1".to_owned());
+    set("cgroup", cgroups.fact().to_owned());
     let release = read("/etc/os-release");
     for (key, name) in [("os.name", "ID"), ("os.version", "VERSION_ID")] {
         let value = release.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default();
@@ -46,7 +50,7 @@ pub(crate) fn collect(config: &Config, features: Vec<String>) -> Fingerprint {
         attributes,
         meta: config.meta.clone(),
         memory_mib: memory >> 20,
-        disk_free: 0,
+        disk_free: disk_free(folder) / DISK_STEP * DISK_STEP,
         engine: None,
         hardware: hardware(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -68,6 +72,11 @@ pub(crate) fn with_engine(mut facts: Fingerprint, info: &skerry_engine::Info, ab
         facts.disk_free = free / DISK_STEP * DISK_STEP;
     }
     facts
+}
+
+/// Bytes that an ordinary user may still write on the disk of a folder.
+pub(crate) fn disk_free(folder: &Path) -> u64 {
+    rustix::fs::statvfs(folder).map_or(0, |s| s.f_bavail.saturating_mul(s.f_frsize))
 }
 
 /// Go's and Docker's name of an architecture.
@@ -151,9 +160,12 @@ mod tests {
     fn this_machine() {
         let text = "server = \"https://127.0.0.1\"\nca = \"c\"\nroot = \"r\"\nname = \"n1\"";
         let (config, _) = Config::parse(Path::new("/x"), text).unwrap();
-        let facts = collect(&config, vec!["bundle/1".into()]);
+        let none = Cgroups::None(String::new());
+        let again = || collect(&config, vec!["bundle/1".into()], &none, Path::new("/"));
+        let facts = again();
+        assert_eq!((facts.attributes["driver.raw_exec"].as_str(), facts.attributes["cgroup"].as_str()), ("1", "none"));
         assert_eq!((facts.name.as_str(), facts.attributes["kernel.name"].as_str()), ("n1", "linux"));
         assert!(facts.memory_mib > 0 && facts.attributes.contains_key("cpu.arch"));
-        assert_eq!(facts, collect(&config, vec!["bundle/1".into()]), "the same every time");
+        assert_eq!(Fingerprint { disk_free: 0, ..facts }, Fingerprint { disk_free: 0, ..again() }, "the same every time");
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use skerry_engine::Engine;
-use skerry_reconcile::container_label_of;
+use skerry_reconcile::node_label;
 use tokio::sync::mpsc;
 
 use crate::ledger::Ledger;
@@ -17,7 +17,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 pub(crate) async fn follow(engine: impl Engine, ledger: Ledger, hints: mpsc::Sender<Hint>) {
     loop {
         if let Some(node) = ledger.node() {
-            let label = container_label_of(&node);
+            let label = node_label(&node);
             let mut changes = std::pin::pin!(engine.changes(&label));
             while let Some(Ok(())) = changes.next().await {
                 // When the queue is full a look is due anyway.

@@ -7,24 +7,36 @@
 
 mod accept;
 mod args;
+mod checks;
 mod clock;
 mod config;
+mod control;
 mod engine_facts;
+mod facts;
 mod fetch;
 mod files;
 mod fingerprint;
 mod hints;
 mod images;
+mod lean;
 mod ledger;
 mod lock;
+mod logs;
+mod look;
 mod marks;
 mod needed;
+mod newer;
+mod process;
 mod run;
 mod runner;
+mod silence;
 mod start;
 mod status;
+mod task_files;
 mod trust;
+mod update_lock;
 mod uplink;
+mod work;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -41,6 +53,8 @@ const HELD: u8 = 3;
 
 fn main() -> ExitCode {
     match args::parse(std::env::args_os().skip(1)) {
+        // Before anything else, and with nothing but this thread: it becomes another program.
+        Ok(Command::Launch(launch)) => process::launch::run(&launch).into(),
         Ok(command) => match perform(command) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -77,6 +91,21 @@ fn perform(command: Command) -> Result<()> {
             say(&mut std::io::stdout(), &text);
             Ok(())
         }
+        Command::Logs(args) => runtime()?.block_on(Box::pin(logs::show(&args))),
+        Command::Tell { data, request } => {
+            let answer: serde_json::Value = runtime()?.block_on(control::order(&data, request))?;
+            let text = match answer {
+                serde_json::Value::Object(meta) => {
+                    meta.iter().map(|(k, v)| format!("{k} = {}\n", v.as_str().unwrap_or_default())).collect::<String>()
+                }
+                other => {
+                    format!("noted for allocation {}; `skerry-agent status` shows what comes of it\n", other.as_str().unwrap_or_default())
+                }
+            };
+            say(&mut std::io::stdout(), &text);
+            Ok(())
+        }
+        Command::Launch(launch) => anyhow::bail!("{launch:?} is begun before the runtime"),
         Command::Reconstruct => images::child::run(),
         Command::Version => {
             say(&mut std::io::stdout(), concat!("skerry-agent ", env!("CARGO_PKG_VERSION"), "\n"));

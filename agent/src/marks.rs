@@ -53,6 +53,12 @@ impl Slots {
         }
     }
 
+    /// Counts the writes.
+    #[cfg(test)]
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// Writes the value; it is on the disk on return.
     pub(crate) fn write<T: Serialize>(&mut self, value: &T) -> Result<(), FileError> {
         let path = &self.paths[self.next];

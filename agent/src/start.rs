@@ -10,15 +10,21 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::args::RunArgs;
-use crate::clock::Clock;
+use crate::checks::Checks;
+use crate::clock::{Clock, boottime_ms};
 use crate::config::Config;
+use crate::control::{self, Control};
 use crate::engine_facts::{Outlets, watch_engine};
+use crate::facts::Facts;
 use crate::images::Images;
 use crate::ledger::Ledger;
 use crate::lock::Lock;
 use crate::needed::Needed;
+use crate::process::{Processes, output};
 use crate::run::Allocator;
-use crate::status::{self, AllocReport, EngineReport, Sources};
+use crate::runner::Drivers;
+use crate::silence::Silence;
+use crate::status::{AllocReport, EngineReport, Sources};
 use crate::trust::{RootStore, node_key};
 use crate::uplink::client::Client;
 use crate::uplink::{self, Contact, Uplink, Wires};
@@ -49,14 +55,21 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
     let window = usize::try_from(config.receive_window).context("receive_window")?;
     let client = Client::new(&config.server, &ca, window, ledger.watch_time())?;
     let engine = DockerEngine::connect(&config.docker)?;
-    let listener = status::listen(&data)?;
-    // Tasks run as any user, so the folders in it are open to all; this one is what closes them.
+    let listener = control::listen(&data)?;
+    // Tasks run as any user, so the folders in it are open to all; this one is what closes them. Programs that are not root's, and outlived
+    // an agent before this one, pass through it.
     let alloc_folder = data.join("alloc");
-    files::make_closed_folder(&alloc_folder)?;
+    files::make_unlisted_folder(&alloc_folder)?;
 
-    let facts = fingerprint::collect(&config, features());
-    let name = facts.name.clone();
-    let (facts_to, facts) = watch::channel(Arc::new(facts));
+    let news = Arc::new(Notify::new());
+    let processes = Processes::open(&data.join("run"), Arc::clone(&news))?;
+    if let Some(lacking) = processes.cgroups().lacking() {
+        tracing::warn!("programs run without limits of memory and processor: {lacking}");
+    }
+    let silence = Silence::open(&data, clock.boot(), boottime_ms())?;
+    let plain = fingerprint::collect(&config, features(), processes.cgroups(), &data);
+    let name = plain.name.clone();
+    let (fingerprint, facts) = Facts::new(plain, ledger.local_meta().await?);
     let (inventory_to, inventory) = watch::channel(None);
     let (needed_to, needed) = watch::channel(Arc::new(Needed::default()));
     let (asking_to, asking) = watch::channel(Arc::new(Default::default()));
@@ -69,28 +82,49 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
     let (engine_to, engine_facts) = watch::channel(None);
     let (hints_to, hints) = mpsc::channel(HINTS);
     let wake = Arc::new(Notify::new());
+    let listed = processes.changed();
 
-    let sources = Sources { name, ledger: ledger.clone(), contact, allocs, progress, engine: report };
+    let drivers = Drivers {
+        engine: engine.clone(),
+        processes: processes.clone(),
+        policy: Arc::new(config.policy.clone()),
+        alloc_folder: Arc::new(alloc_folder),
+    };
+    let checks = Checks::default();
+    let (checks_seen, silence_seen) = (checks.clone(), silence.clone());
+    let sources =
+        Sources { name, ledger: ledger.clone(), contact, allocs, progress, engine: report, checks: checks_seen, silence: silence_seen };
+    let control = Control { sources, ledger: ledger.clone(), facts: fingerprint.clone() };
     let uplink = Uplink {
         client: client.clone(),
         key,
-        boot: clock.boot(),
+        clock: clock.clone(),
+        silence: silence.clone(),
         token: config.token.clone(),
         poll_interval: config.poll_interval,
         roots: roots.clone(),
         ledger: ledger.clone(),
-        wires: Wires { facts: facts.clone(), inventory, asking, wake: Arc::clone(&wake), offers: offers_to, contact: contact_to },
+        wires: Wires {
+            facts: facts.clone(),
+            inventory,
+            asking,
+            wake: Arc::clone(&wake),
+            offers: offers_to,
+            hints: hints_to.clone(),
+            contact: contact_to,
+        },
     };
     let allocator = Allocator {
-        engine: engine.clone(),
+        drivers: drivers.clone(),
         ledger: ledger.clone(),
         clock,
-        policy: config.policy.clone(),
         facts,
-        alloc_folder,
+        checks: checks.clone(),
+        silence,
         needed: needed_to,
         inventory: inventory_to.clone(),
         hints,
+        news: Arc::clone(&news),
         reports: (allocs_to, report_to.clone()),
     };
     let images = Images {
@@ -107,20 +141,23 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
         inventory: inventory_to,
         progress: progress_to,
     };
-    let outlets = Outlets { engine: engine_to, facts: facts_to, report: report_to };
+    let outlets = Outlets { engine: engine_to, facts: fingerprint, report: report_to };
     tracing::info!("skerry-agent {} on {}", env!("CARGO_PKG_VERSION"), data.display());
     // Each part runs for ever; whichever ends first ends the agent, and a supervisor starts it again. Dropping them loses nothing:
     // every step is on the disk before it is acted on.
     tokio::select! {
         biased;
-        _ = terminate.recv() => tracing::info!("told to end; containers go on"),
-        _ = interrupt.recv() => tracing::info!("told to end; containers go on"),
+        _ = terminate.recv() => tracing::info!("told to end; containers and processes go on"),
+        _ = interrupt.recv() => tracing::info!("told to end; containers and processes go on"),
         () = allocator.run() => anyhow::bail!("the ledger's thread ended"),
         () = uplink::run(uplink) => {}
         () = images.run() => {}
         () = watch_engine(engine.clone(), data, outlets) => {}
         () = hints::follow(engine, ledger, hints_to) => {}
-        () = status::serve(listener, sources) => {}
+        () = control::serve(listener, control) => {}
+        () = checks.run(drivers, news) => {}
+        () = output::keep_bounded(processes, listed) => {}
+        () = crate::lean::stay_lean() => {}
     }
     Ok(())
 }

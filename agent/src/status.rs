@@ -1,36 +1,31 @@
-//! What the agent shows of itself, on the node, with or without the server: a socket in the data folder, and the `status` command.
+//! What the agent shows of itself, on the node, with or without the server: the `status` command.
 //!
-//! The socket speaks lines: the client writes `status` and a line end, the agent answers one line of JSON. When no agent runs, the
-//! command reads the ledger instead and says so.
+//! In: the newest decision, checks, images on their way. Out: JSON, or text for people: what runs, why, and what it waits for, until when.
+//! When no agent runs, the command reads the ledger instead and says so.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
-use skerry_reconcile::{AllocView, Memory, NeededImage};
+use skerry_reconcile::{AllocView, CheckId, CheckState, Memory, NeededImage};
 use skerry_wire::manifest::Mark;
 use skerry_wire::poll::AllocStatus;
-use skerry_wire::{ImageId, NodeId, Timestamp, cbor};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{UnixListener, UnixStream};
+use skerry_wire::{AllocId, ImageId, Millis, NodeId, Timestamp, cbor};
 use tokio::sync::watch;
 
+use crate::checks::Checks;
+use crate::clock::boottime_ms;
+use crate::control::{self, Request};
 use crate::ledger::Ledger;
 use crate::lock::{Lock, LockError};
+use crate::silence::Silence;
 use crate::uplink::Contact;
 
-const SOCKET: &str = "agent.sock";
-/// The longest answer: hundreds of allocations.
-const ANSWER: u64 = 4 << 20;
-/// The longest request, and how long one may take.
-const REQUEST: u64 = 1024;
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Decisions shown of each allocation.
+const DECISIONS: usize = 5;
 
 /// Everything that is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +48,34 @@ pub(crate) struct Status {
     pub(crate) images: Vec<ImageReport>,
     /// The engine.
     pub(crate) engine: EngineReport,
+    /// What the checks found last.
+    #[serde(default)]
+    pub(crate) checks: Vec<CheckReport>,
+    /// How long no answer came from the server, in milliseconds; none before the first.
+    #[serde(default)]
+    pub(crate) silent: Option<Millis>,
+    /// Milliseconds of the boot when this was said: times of decisions and waits count from the same instant.
+    #[serde(default)]
+    pub(crate) at: u64,
+}
+
+/// What a check found last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CheckReport {
+    /// The allocation, as its instances are labelled.
+    pub(crate) alloc: AllocId,
+    /// The service.
+    pub(crate) service: String,
+    /// The check.
+    pub(crate) check: String,
+    /// Runs in a row that passed.
+    pub(crate) passed: u32,
+    /// Runs in a row that failed.
+    pub(crate) failed: u32,
+    /// When the last run ended, in milliseconds of the boot.
+    pub(crate) at: u64,
+    /// What it said.
+    pub(crate) output: String,
 }
 
 /// An image that is needed and lacking.
@@ -103,10 +126,14 @@ pub(crate) struct Sources {
     pub(crate) progress: watch::Receiver<Progress>,
     /// The main loop.
     pub(crate) engine: watch::Receiver<EngineReport>,
+    /// The checks.
+    pub(crate) checks: Checks,
+    /// How long the server is silent.
+    pub(crate) silence: Silence,
 }
 
 impl Sources {
-    fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         let report = self.allocs.borrow().clone();
         let progress = self.progress.borrow().clone();
         let state = |image| progress.get(image).cloned().unwrap_or_else(|| "waits for its turn".to_owned());
@@ -120,72 +147,29 @@ impl Sources {
             allocs: report.allocs.clone(),
             images: report.needed.iter().map(|n| ImageReport { needed: n.clone(), state: state(&n.image) }).collect(),
             engine: self.engine.borrow().clone(),
+            checks: self.checks(),
+            silent: self.silence.so_far(boottime_ms()),
+            at: boottime_ms(),
         }
     }
-}
 
-/// The socket of a data folder. A path that is too long for a socket's address goes through the folder's descriptor.
-fn socket_path(folder: &Path) -> io::Result<(PathBuf, Option<std::fs::File>)> {
-    use std::os::fd::AsRawFd;
-    let plain = folder.join(SOCKET);
-    if plain.as_os_str().len() < 100 {
-        return Ok((plain, None));
+    fn checks(&self) -> Vec<CheckReport> {
+        let report = |(id, state): (CheckId, CheckState)| CheckReport {
+            alloc: id.alloc,
+            service: id.service,
+            check: id.check,
+            passed: state.passed,
+            failed: state.failed,
+            at: state.at,
+            output: state.output,
+        };
+        self.checks.states().into_iter().map(report).collect()
     }
-    let opened = std::fs::File::open(folder)?;
-    Ok((format!("/proc/self/fd/{}/{SOCKET}", opened.as_raw_fd()).into(), Some(opened)))
-}
-
-/// Opens the socket; the lock on the folder says that no other agent has it.
-pub(crate) fn listen(folder: &Path) -> Result<UnixListener> {
-    let plain = folder.join(SOCKET);
-    let open = || {
-        let (path, _folder) = socket_path(folder)?;
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(&path)?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
-        Ok(listener)
-    };
-    open().with_context(|| format!("cannot listen on {}", plain.display()))
-}
-
-/// Answers one client after the other, for ever.
-pub(crate) async fn serve(listener: UnixListener, sources: Sources) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => match tokio::time::timeout(PATIENCE, answer(stream, &sources)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!("a client of the local socket went away: {error}"),
-                Err(_) => tracing::debug!("a client of the local socket was too slow"),
-            },
-            Err(error) => {
-                tracing::warn!("the local socket: {error}");
-                tokio::time::sleep(PATIENCE).await;
-            }
-        }
-    }
-}
-
-async fn answer(mut stream: UnixStream, sources: &Sources) -> io::Result<()> {
-    let (read, mut write) = stream.split();
-    let mut line = String::new();
-    BufReader::new(read.take(REQUEST)).read_line(&mut line).await?;
-    let mut answer = match line.trim() {
-        "status" => serde_json::to_vec(&sources.status())?,
-        other => serde_json::to_vec(&serde_json::json!({ "error": format!("`{other}` is not a request; `status` is") }))?,
-    };
-    answer.push(b'\n');
-    write.write_all(&answer).await
 }
 
 /// The status of a data folder: from the agent, else from its ledger.
 pub(crate) async fn fetch(folder: &Path) -> Result<Status> {
-    if !folder.is_dir() {
-        bail!("there is no data folder {}: give the one that the agent runs with (--data)", folder.display());
-    }
-    if let Some(status) = ask(folder).await? {
+    if let Some(status) = control::ask(folder, Request::Status).await? {
         return Ok(status);
     }
     let lock = match Lock::take_existing(folder) {
@@ -196,21 +180,6 @@ pub(crate) async fn fetch(folder: &Path) -> Result<Status> {
     let status = from_ledger(folder);
     drop(lock);
     status
-}
-
-/// Asks the running agent; none when none runs.
-async fn ask(folder: &Path) -> Result<Option<Status>> {
-    let (path, _folder) = socket_path(folder)?;
-    let Ok(mut stream) = UnixStream::connect(&path).await else { return Ok(None) };
-    let exchange = async {
-        stream.write_all(b"status\n").await?;
-        let mut answer = Vec::new();
-        stream.take(ANSWER).read_to_end(&mut answer).await?;
-        io::Result::Ok(answer)
-    };
-    let answer = tokio::time::timeout(PATIENCE, exchange).await.context("the agent does not answer")??;
-    let status = serde_json::from_slice(&answer).context("the agent's answer cannot be read: is it another version?")?;
-    Ok(Some(status))
 }
 
 /// What is known while the agent is down.
@@ -238,6 +207,9 @@ fn from_ledger(folder: &Path) -> Result<Status> {
                 reason: last.map_or_else(String::new, |r| r.reason.clone()),
                 restarts: last.map_or(0, |r| r.restarts),
                 ports: version.ports.clone(),
+                healthy: None,
+                until: None,
+                decisions: vec![],
             });
         }
     }
@@ -252,6 +224,9 @@ fn from_ledger(folder: &Path) -> Result<Status> {
         allocs,
         images: vec![],
         engine: EngineReport::default(),
+        checks: vec![],
+        silent: None,
+        at: boottime_ms(),
     })
 }
 
@@ -276,7 +251,9 @@ impl Status {
                 (None, Some(_)) => "answers".to_owned(),
                 (None, None) => "no contact yet".to_owned(),
             };
-            line(format!("server    {} {state}", contact.server));
+            let silent = self.silent.filter(|s| contact.error.is_some() && s.0 > 0);
+            let silent = silent.map_or(String::new(), |s| format!("; silent for {}", seconds(s.0)));
+            line(format!("server    {} {state}{silent}", contact.server));
             let engine = self.engine.about.as_deref().unwrap_or("not asked yet");
             line(format!("engine    {}", self.engine.error.as_deref().unwrap_or(engine)));
         }
@@ -292,8 +269,24 @@ impl Status {
             for (label, port) in &alloc.ports {
                 let _ = write!(text, " {label}={port}");
             }
+            match alloc.healthy {
+                Some(true) => text.push_str(" healthy"),
+                Some(false) => text.push_str(" unhealthy"),
+                None => {}
+            }
             let _ = write!(text, " restarts={}: {}", alloc.restarts, alloc.reason);
+            if let Some(until) = alloc.until.filter(|_| self.running) {
+                let _ = write!(text, " (for {} more)", seconds(until.saturating_sub(self.at)));
+            }
             line(text);
+            for check in self.checks.iter().filter(|c| c.alloc == alloc.id) {
+                let (word, count) = if check.failed > 0 { ("fails", check.failed) } else { ("passes", check.passed) };
+                let ago = seconds(self.at.saturating_sub(check.at));
+                line(format!("          check {}/{} {word} ({count} in a row, {ago} ago): {}", check.service, check.check, check.output));
+            }
+            for (at, what) in alloc.decisions.iter().rev().take(DECISIONS).rev() {
+                line(format!("          {} ago: {what}", seconds(self.at.saturating_sub(*at))));
+            }
         }
         for image in &self.images {
             let needed = &image.needed;
@@ -301,6 +294,11 @@ impl Status {
         }
         out
     }
+}
+
+/// A span in whole seconds, as people write it.
+fn seconds(ms: u64) -> Millis {
+    Millis::from_secs(ms / 1000)
 }
 
 #[cfg(test)]
@@ -311,8 +309,21 @@ mod tests {
     fn a_hostile_reason_stays_on_its_line() {
         let contact = Contact { error: Some("no\x1b[2J\nnode      enrolled".to_owned()), failures: 2, ..Contact::default() };
         let (allocs, images, engine) = (vec![], vec![], EngineReport::default());
-        let status =
-            Status { version: "1".into(), running: true, node: None, name: None, contact, mark: Mark::default(), allocs, images, engine };
+        let (mark, checks, silent, at) = (Mark::default(), vec![], None, 0);
+        let status = Status {
+            version: "1".into(),
+            running: true,
+            node: None,
+            name: None,
+            contact,
+            mark,
+            allocs,
+            images,
+            engine,
+            checks,
+            silent,
+            at,
+        };
         let text = status.text();
         assert!(text.contains("no answer (2 tries): no [2J node      enrolled\n") && !text.contains('\x1b'), "{text}");
         assert_eq!(text.lines().count(), 6, "{text}");

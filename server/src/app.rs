@@ -12,6 +12,7 @@ use crate::agent_api::Agents;
 use crate::builds::Builds;
 use crate::config::{self, Config};
 use crate::director::{Director, NotDirector};
+use crate::fleet::watch::Watch;
 use crate::indexes::Indexes;
 use crate::metrics::Metrics;
 use crate::objects::Objects;
@@ -44,6 +45,8 @@ pub struct App {
     pub builds: Builds,
     /// The way to the worker that indexes layers.
     pub indexes: Indexes,
+    /// What is planned anew by the clock.
+    pub watch: Watch,
 }
 
 impl App {

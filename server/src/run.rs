@@ -20,12 +20,13 @@ use crate::agent_api::{self, Agents};
 use crate::app::{App, load_trust};
 use crate::builds::{self, Builds, BundleMaker};
 use crate::config::Config;
+use crate::fleet::watch::Watch;
 use crate::http::{listen, router};
 use crate::indexes::{self, IndexEstimator, Indexes};
 use crate::metrics::Metrics;
 use crate::objects::Objects;
 use crate::store::{BuildStore, SqliteStore, Store, database_path};
-use crate::{housekeeping, secret, tls};
+use crate::{fleet, housekeeping, secret, tls};
 
 /// A server that listens.
 #[derive(Debug)]
@@ -112,12 +113,14 @@ impl Server {
             agents,
             builds,
             indexes: Indexes::default(),
+            watch: Watch::default(),
         });
         let (stop, stopping) = watch::channel(false);
         let mut tasks = JoinSet::new();
         tasks.spawn(listen::serve(listener, TlsAcceptor::from(tls), router(&app), app.config.limits.clone(), stopping.clone()));
         tasks.spawn(housekeeping::run(Arc::clone(&app), stopping.clone()));
         tasks.spawn(agent_api::keep_contacts(Arc::clone(&app), stopping.clone()));
+        tasks.spawn(fleet::watch::run(Arc::clone(&app), stopping.clone()));
         tasks.spawn(indexes::run(Arc::clone(&app), stopping.clone()));
         tasks.spawn(builds::run(Arc::clone(&app), stopping));
         Ok(Self { app, address, stop, tasks, _lock: lock })

@@ -101,7 +101,7 @@ async fn a_report_counts_once_and_for_its_own_node() {
     submit(&client, &key, plan.job.unwrap()).await.unwrap();
     one.poll(&server.url).await.unwrap();
     let alloc = one.manifest.clone().unwrap().allocs[0].id;
-    let event = |status, restarts| Event::Alloc { alloc, status, reason: String::new(), restarts };
+    let event = |status, restarts| Event::Alloc { alloc, status, reason: String::new(), restarts, healthy: None, wait: None };
     let reply = one.tell(&server.url, vec![event(AllocStatus::Running, 0), event(AllocStatus::Failed, 1)]).await.unwrap();
     assert_eq!(reply.acknowledged, 2);
     // The reply was lost: the same reports come again, after a restart of the server too, and older than what is known.
@@ -112,12 +112,19 @@ async fn a_report_counts_once_and_for_its_own_node() {
     assert_eq!(one.tell(&server.url, again).await.unwrap().acknowledged, 2);
     one.report_seq = 0;
     assert_eq!(one.tell(&server.url, vec![event(AllocStatus::Running, 0)]).await.unwrap().acknowledged, 2);
-    let status = client.alloc(&alloc).await.unwrap();
+    let status = client.alloc(&alloc).await.unwrap().summary;
     assert_eq!((status.status, status.restarts), (AllocStatus::Failed, 1));
     // Another node has no say in it, nor in one that does not exist.
-    let nothing = Event::Alloc { alloc: AllocId::new([9; 16]), status: AllocStatus::Running, reason: String::new(), restarts: 0 };
+    let nothing = Event::Alloc {
+        alloc: AllocId::new([9; 16]),
+        status: AllocStatus::Running,
+        reason: String::new(),
+        restarts: 0,
+        healthy: None,
+        wait: None,
+    };
     two.tell(&server.url, vec![event(AllocStatus::Running, 7), nothing]).await.unwrap();
-    assert_eq!(client.alloc(&alloc).await.unwrap().restarts, 1);
+    assert_eq!(client.alloc(&alloc).await.unwrap().summary.restarts, 1);
     server.stop().await;
 }
 

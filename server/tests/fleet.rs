@@ -63,7 +63,8 @@ async fn a_submit_reaches_a_node_and_the_next_version_is_a_patch() {
     let in_transit = vec![Event::ImageInTransit { image, have: 0, size: full }];
     node.tell(&server.url, in_transit).await.unwrap();
     assert_eq!(client.set(&submitted.set).await.unwrap().summary.state, SetState::InTransit);
-    let running = Event::Alloc { alloc: alloc.id, status: AllocStatus::Running, reason: String::new(), restarts: 0 };
+    let running =
+        Event::Alloc { alloc: alloc.id, status: AllocStatus::Running, reason: String::new(), restarts: 0, healthy: None, wait: None };
     node.tell(&server.url, vec![Event::ImagePresent { image }, running]).await.unwrap();
     node.tell_facts(&server.url).await.unwrap();
     let set = client.set(&submitted.set).await.unwrap();
@@ -103,9 +104,16 @@ async fn a_submit_reaches_a_node_and_the_next_version_is_a_patch() {
     let manifest = node.manifest.clone().unwrap();
     assert_eq!((manifest.allocs.len(), manifest.tombstones.len()), (0, 1));
     assert_eq!(manifest.tombstones[0].reason, "job stopped by ada@example.org");
-    let over = Event::Alloc { alloc: manifest.tombstones[0].id, status: AllocStatus::Complete, reason: String::new(), restarts: 0 };
+    let over = Event::Alloc {
+        alloc: manifest.tombstones[0].id,
+        status: AllocStatus::Complete,
+        reason: String::new(),
+        restarts: 0,
+        healthy: None,
+        wait: None,
+    };
     node.tell(&server.url, vec![over]).await.unwrap();
-    let alloc = client.alloc(&manifest.tombstones[0].id).await.unwrap();
+    let alloc = client.alloc(&manifest.tombstones[0].id).await.unwrap().summary;
     assert_eq!((alloc.desired, alloc.status), (DesiredStatus::Stop, AllocStatus::Complete));
     assert_eq!(client.allocs().await.unwrap().len(), 2);
     assert_eq!(client.bundles().await.unwrap().len(), 2);
@@ -155,6 +163,7 @@ async fn what_must_not_be_submitted_is_refused() {
         source: String::new(),
         submitter: submitter.clone(),
         max_bytes: None,
+        again: false,
     };
     let stranger = skerry_trust::SigningKey::generate(&ring::rand::SystemRandom::new()).unwrap();
     let stranger = skerry_trust::SigningKey::from_pkcs8(&stranger).unwrap();

@@ -90,6 +90,7 @@ impl Life {
                     digest: sha256(&specification),
                     specification,
                     source: "the text".to_owned(),
+                    again: false,
                     submitter: Submitter { name: "Ada".to_owned(), email: "ada@example.org".to_owned() },
                 };
                 self.store.submit(submission, Arc::clone(&self.director), by(at.0)).await.unwrap();
@@ -109,7 +110,7 @@ impl Life {
                 });
                 let told = Told { reports: reports.collect(), ..Told::default() };
                 let acknowledged = self.store.record_poll(node, told, Arc::clone(&self.director), at).await.unwrap();
-                assert_eq!(acknowledged, seq);
+                assert_eq!(acknowledged.acknowledged, seq);
                 self.reports += 1;
             }
         }
@@ -136,7 +137,7 @@ impl Life {
 }
 
 fn alloc_event(alloc: skerry_wire::AllocId) -> Event {
-    Event::Alloc { alloc, status: AllocStatus::Running, reason: "all tasks run".into(), restarts: 0 }
+    Event::Alloc { alloc, status: AllocStatus::Running, reason: "all tasks run".into(), restarts: 0, healthy: None, wait: None }
 }
 
 fn sha256(bytes: &[u8]) -> Digest {

@@ -2,5 +2,6 @@
 //!
 //! The tests are in the files beside this folder; each says in its first lines what it needs.
 
+pub mod alone;
 pub mod promise;
 pub mod stage;

@@ -1,6 +1,6 @@
 //! The promised figures: read from SPECIFICATION.md, so that the page and the tests cannot differ.
 //!
-//! A promise is a row of a table there: `` | `key` | what | at most | ... `` with a limit such as `8 MB`, `900 bytes` or `1.2 MB`
+//! A promise is a row of a table there: `` | `key` | what | at most | ... `` with a limit such as `8 MB`, `900 bytes`, `1.2 MB` or `60 times`
 //! (1 MB = 1,000,000 bytes).
 
 use std::fs;
@@ -30,15 +30,15 @@ pub fn limit(page: &str, key: &str) -> Result<u64> {
 /// When the promise is broken, or not in SPECIFICATION.md.
 pub fn hold(key: &str, measured: u64) -> Result<()> {
     let limit = limit(&specification(), key)?;
-    println!("| `{key}` | at most {limit} bytes | measured {measured} bytes |");
-    ensure!(measured <= limit, "`{key}` is {measured} bytes; SPECIFICATION.md promises at most {limit}");
+    println!("| `{key}` | at most {limit} | measured {measured} |");
+    ensure!(measured <= limit, "`{key}` is {measured}; SPECIFICATION.md promises at most {limit}");
     Ok(())
 }
 
 fn bytes(text: &str) -> Result<u64> {
     let (number, unit) = text.split_once(' ').context("no unit")?;
     let scale: u64 = match unit {
-        "bytes" => 1,
+        "bytes" | "times" => 1,
         "KB" => 1_000,
         "MB" => 1_000_000,
         other => anyhow::bail!("unknown unit {other}"),
@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn every_promise_of_the_tests_is_on_the_page() {
         let page = specification();
-        for key in ["agent-binary", "agent-idle", "reconstruct-peak", "idle-poll", "bundle-s2", "bundle-s3"] {
+        for key in ["agent-binary", "agent-idle", "agent-ten", "reconstruct-peak", "idle-poll", "bundle-s2", "bundle-s3"] {
             limit(&page, key).unwrap();
         }
     }

@@ -272,6 +272,7 @@ impl<E: Engine> Images<E> {
                 }
                 Some(OfferState::Building) => self.show(image, Some("the server makes its bundle".to_owned())),
                 Some(OfferState::Failed { reason }) => self.show(image, Some(format!("the server cannot make its bundle: {reason}"))),
+                Some(OfferState::Unknown) => self.show(image, Some("the server says something that only a newer agent reads".to_owned())),
                 None => self.show(image, Some("asks the server for it".to_owned())),
             }
         }

@@ -25,14 +25,20 @@ pub(super) enum Copy {
     Memory,
     /// The node's id.
     Node,
+    /// Meta set on the node.
+    Meta,
 }
 
 impl Copy {
+    /// The longest meta set on the node.
+    pub(super) const META: usize = 256 * 1024;
+
     fn name(self) -> &'static str {
         match self {
             Self::Manifest => "manifest",
             Self::Memory => "memory",
             Self::Node => "node",
+            Self::Meta => "meta",
         }
     }
 
@@ -41,6 +47,7 @@ impl Copy {
             Self::Manifest => limits::MANIFEST,
             Self::Memory => MEMORY,
             Self::Node => 64,
+            Self::Meta => Self::META,
         }
     }
 }

@@ -7,6 +7,7 @@
 //! in slot files, the manifest and each specification, the node's id and the reconciler's memory as files. Marks never go back.
 
 mod copies;
+mod local;
 mod open;
 mod outbox;
 mod store;
@@ -15,15 +16,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use skerry_reconcile::Order;
 use skerry_trust::TimeBound;
 use skerry_wire::manifest::{Manifest, Mark};
 use skerry_wire::poll::{Event, Report};
 use skerry_wire::release::Specification;
-use skerry_wire::{Digest, ImageId, NodeId, Timestamp};
+use skerry_wire::{AllocId, Digest, ImageId, NodeId, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::files::FileError;
 pub(crate) use copies::sha256;
+pub(crate) use local::LocalMeta;
 use store::State;
 
 /// Requests that may wait for the ledger's thread.
@@ -68,6 +71,10 @@ pub(crate) struct Desired {
     pub(crate) manifest: Option<Manifest>,
     /// Specifications by digest: those of the manifest, and older ones that were retained.
     pub(crate) specifications: BTreeMap<Digest, Specification>,
+    /// Specifications that a newer server wrote, and what this agent does not know of them.
+    pub(crate) newer: BTreeMap<Digest, String>,
+    /// As `newer`, of single allocations of the manifest.
+    pub(crate) newer_allocs: BTreeMap<AllocId, String>,
 }
 
 impl Desired {
@@ -75,6 +82,13 @@ impl Desired {
     pub(crate) fn missing(&self) -> BTreeSet<Digest> {
         let named = self.manifest.iter().flat_map(|m| m.allocs.iter().map(|a| a.specification));
         named.filter(|d| !self.specifications.contains_key(d)).collect()
+    }
+
+    /// Allocations of the manifest that this agent must not run, with the reason: it does not know all that was said of them.
+    pub(crate) fn refused(&self) -> BTreeMap<AllocId, String> {
+        let allocs = self.manifest.iter().flat_map(|m| &m.allocs);
+        let of = |a: &skerry_wire::manifest::ManifestAlloc| self.newer_allocs.get(&a.id).or_else(|| self.newer.get(&a.specification));
+        allocs.filter_map(|a| Some((a.id, of(a)?.clone()))).collect()
     }
 
     /// Every image that a held specification names.
@@ -142,6 +156,7 @@ struct Views {
     desired: watch::Receiver<Arc<Desired>>,
     memory: watch::Receiver<Option<Arc<Vec<u8>>>>,
     outbox: watch::Receiver<OutboxState>,
+    orders: watch::Receiver<Arc<Vec<Order>>>,
     node: watch::Receiver<Option<NodeId>>,
     time: watch::Receiver<TimeBound>,
 }

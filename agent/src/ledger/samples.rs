@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use skerry_trust::{PublicKey, Role, RoleKeys, Root, SigningKey, TrustedRoot, envelope, sign_root};
-use skerry_wire::job::{DockerConfig, Driver, Group, Job, JobType, Network, Resources, RestartPolicy, Task};
+use skerry_wire::job::{DockerConfig, Driver, Group, Job, JobType, Task};
 use skerry_wire::manifest::{Manifest, ManifestAlloc, Mark};
 use skerry_wire::release::Specification;
-use skerry_wire::{AllocId, Digest, ImageId, Millis, NodeId, Timestamp};
+use skerry_wire::{AllocId, Digest, ImageId, NodeId, Timestamp};
 
 use super::sha256;
 
@@ -43,36 +43,8 @@ impl Keys {
 
     /// A job of this name with one group `g` of one task.
     pub(crate) fn specification(&self, name: &str, image_id: Option<ImageId>) -> (Digest, Vec<u8>, Specification) {
-        let config = DockerConfig { image: "till:1".to_owned(), image_id, command: None, args: vec![], ports: vec![], volumes: vec![] };
-        let task = Task {
-            name: "t".to_owned(),
-            driver: Driver::Docker(config),
-            env: BTreeMap::new(),
-            meta: BTreeMap::new(),
-            constraints: vec![],
-            resources: Resources { cpu: 100, memory: 64, memory_max: None },
-            kill_timeout: Millis::from_secs(5),
-        };
-        let group = Group {
-            name: "g".to_owned(),
-            count: 1,
-            constraints: vec![],
-            network: Network::default(),
-            restart: RestartPolicy::EDGE,
-            meta: BTreeMap::new(),
-            tasks: vec![task],
-        };
-        let job = Job {
-            id: name.to_owned(),
-            name: name.to_owned(),
-            kind: JobType::Service,
-            priority: 50,
-            node_pool: "default".to_owned(),
-            datacenters: vec!["*".to_owned()],
-            constraints: vec![],
-            meta: BTreeMap::new(),
-            groups: vec![group],
-        };
+        let config = DockerConfig { image: "till:1".to_owned(), image_id, ..DockerConfig::default() };
+        let job = Job::new(name, JobType::Service, vec![Group::new("g", vec![Task::new("t", Driver::Docker(config))])]);
         let content = Specification { job, signed_at: Timestamp(5) };
         let bytes = envelope::seal(&self.release, Specification::PURPOSE, &content);
         (sha256(&bytes), bytes, content)
@@ -99,7 +71,9 @@ pub(crate) fn manifest(counter: u64, jobs: &[(&str, Digest)]) -> Manifest {
             id: AllocId::new([n; 16]),
             version: counter,
             specification: *specification,
+            retry: 0,
+            override_lock: false,
         })
         .collect();
-    Manifest { node: node(), mark: mark(counter), issued_at: Timestamp(2000), allocs, tombstones: vec![] }
+    Manifest { node: node(), mark: mark(counter), issued_at: Timestamp(2000), allocs, tombstones: vec![], values: Default::default() }
 }

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::copies::{Copies, Copy, sha256};
 use super::{Accepted, BundleRow, Confirmed, Desired, LedgerError, OutboxState, Views, open};
 use crate::marks::Slots;
+use crate::newer;
 
 /// Names of the rows of `fact`.
 mod fact {
@@ -40,12 +41,13 @@ struct ConfirmedRow {
 pub(super) struct State {
     pub(super) path: PathBuf,
     pub(super) connection: Connection,
-    copies: Copies,
+    pub(super) copies: Copies,
     mark_slots: Slots,
     time_slots: Slots,
     desired: watch::Sender<Arc<Desired>>,
     memory: watch::Sender<Option<Arc<Vec<u8>>>>,
     pub(super) outbox: watch::Sender<OutboxState>,
+    pub(super) orders: watch::Sender<Arc<Vec<skerry_reconcile::Order>>>,
     node: watch::Sender<Option<NodeId>>,
     time: watch::Sender<TimeBound>,
 }
@@ -61,13 +63,22 @@ impl State {
         let (desired, desired_view) = watch::channel(Arc::new(Desired::default()));
         let (memory, memory_view) = watch::channel(None);
         let (outbox, outbox_view) = watch::channel(OutboxState::default());
+        let (orders, orders_view) = watch::channel(Arc::default());
         let (node, node_view) = watch::channel(None);
         let (time, time_view) = watch::channel(TimeBound::new(built, None));
-        let views = Views { desired: desired_view, memory: memory_view, outbox: outbox_view, node: node_view, time: time_view };
-        let mut state = Self { path, connection, copies, mark_slots, time_slots, desired, memory, outbox, node, time };
+        let views = Views {
+            desired: desired_view,
+            memory: memory_view,
+            outbox: outbox_view,
+            orders: orders_view,
+            node: node_view,
+            time: time_view,
+        };
+        let mut state = Self { path, connection, copies, mark_slots, time_slots, desired, memory, outbox, orders, node, time };
 
         let stored = state.message::<Timestamp>(fact::TIME)?.max(slot_time);
         state.time.send_replace(TimeBound::new(built, stored));
+        state.load_orders()?;
         state.load_node()?;
         state.load_memory()?;
         state.load_desired(slot_mark)?;
@@ -118,14 +129,14 @@ impl State {
         }
     }
 
-    fn message<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>, LedgerError> {
+    pub(super) fn message<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>, LedgerError> {
         let Some(value) = self.value(name)? else { return Ok(None) };
         Ok(skerry_wire::cbor::decode(&value, limits::MANIFEST)
             .inspect_err(|e| tracing::warn!("`{name}` in ledger {} set aside: {e}", self.path.display()))
             .ok())
     }
 
-    fn put_message<T: Serialize>(&mut self, name: &str, value: &T) -> Result<(), LedgerError> {
+    pub(super) fn put_message<T: Serialize>(&mut self, name: &str, value: &T) -> Result<(), LedgerError> {
         let bytes = skerry_wire::cbor::encode(value);
         self.transact(|t| put_value(t, name, &bytes))
     }
@@ -179,6 +190,7 @@ impl State {
             }
         }
         let newest = if mark_of(&row) >= mark_of(&copy) { row } else { copy };
+        let newer_allocs = newest.as_ref().map(|(m, bytes)| newer_allocs(m, bytes)).unwrap_or_default();
         let manifest = newest.map(|(manifest, _)| manifest);
 
         let row_mark = self.message::<Mark>(fact::MARK)?;
@@ -189,12 +201,12 @@ impl State {
         if mark != Mark::default() && row_mark != Some(mark) {
             self.put_message(fact::MARK, &mark)?;
         }
-        let specifications = self.load_specifications()?;
-        self.desired.send_replace(Arc::new(Desired { mark, manifest, specifications }));
+        let (specifications, newer) = self.load_specifications()?;
+        self.desired.send_replace(Arc::new(Desired { mark, manifest, specifications, newer, newer_allocs }));
         Ok(())
     }
 
-    fn load_specifications(&mut self) -> Result<BTreeMap<Digest, Specification>, LedgerError> {
+    fn load_specifications(&mut self) -> Result<(BTreeMap<Digest, Specification>, BTreeMap<Digest, String>), LedgerError> {
         let mut rows = BTreeMap::new();
         {
             let mut statement = self.connection.prepare("SELECT digest, bytes FROM specification").map_err(self.at())?;
@@ -208,7 +220,7 @@ impl State {
         }
         let mut digests: BTreeSet<Digest> = rows.keys().copied().collect();
         digests.extend(self.copies.specifications()?);
-        let mut held = BTreeMap::new();
+        let (mut held, mut newer) = (BTreeMap::new(), BTreeMap::new());
         for digest in digests {
             let row = rows.remove(&digest).filter(|bytes| sha256(bytes) == digest);
             let copy = self.copies.get_specification(&digest);
@@ -229,11 +241,14 @@ impl State {
                 }
             };
             match envelope::peek::<Specification>(&bytes, limits::SPECIFICATION) {
-                Ok((specification, _)) => drop(held.insert(digest, specification)),
+                Ok((specification, _)) => {
+                    newer.extend(newer::in_specification(&bytes, &specification).map(|why| (digest, why)));
+                    held.insert(digest, specification);
+                }
                 Err(error) => tracing::warn!("specification {} cannot be read: {error}", digest.short()),
             }
         }
-        Ok(held)
+        Ok((held, newer))
     }
 
     fn forget_specification(&mut self, digest: &Digest) -> Result<(), LedgerError> {
@@ -288,9 +303,11 @@ impl State {
             super::outbox::push(t, at, &event)
         })?;
         self.mark_slots.write(&mark)?;
-        let mut held = self.desired.borrow().specifications.clone();
-        held.extend(specifications.into_iter().map(|(digest, _, content)| (digest, content)));
-        self.desired.send_replace(Arc::new(Desired { mark, manifest: Some(manifest), specifications: held }));
+        let mut desired = self.desired.borrow().as_ref().clone();
+        desired.newer_allocs = newer_allocs(&manifest, &bytes);
+        (desired.mark, desired.manifest) = (mark, Some(manifest));
+        hold(&mut desired, specifications);
+        self.desired.send_replace(Arc::new(desired));
         self.refresh_outbox(true)
     }
 
@@ -303,7 +320,7 @@ impl State {
         }
         self.transact(|t| found.iter().try_for_each(|(digest, bytes, _)| put_specification(t, digest, bytes)))?;
         let mut desired = self.desired.borrow().as_ref().clone();
-        desired.specifications.extend(found.into_iter().map(|(digest, _, content)| (digest, content)));
+        hold(&mut desired, found);
         self.desired.send_replace(Arc::new(desired));
         Ok(())
     }
@@ -320,6 +337,7 @@ impl State {
         }
         let mut kept = desired.as_ref().clone();
         kept.specifications.retain(|digest, _| !idle.contains(digest));
+        kept.newer.retain(|digest, _| !idle.contains(digest));
         self.desired.send_replace(Arc::new(kept));
         Ok(())
     }
@@ -397,6 +415,23 @@ impl State {
         })?;
         self.refresh_outbox(super::outbox::any_urgent(events))
     }
+}
+
+/// Adds specifications, and what this agent does not know of them.
+fn hold(desired: &mut Desired, found: Vec<(Digest, Vec<u8>, Specification)>) {
+    for (digest, bytes, content) in found {
+        desired.newer.extend(newer::in_specification(&bytes, &content).map(|why| (digest, why)));
+        desired.specifications.insert(digest, content);
+    }
+}
+
+/// What this agent does not know of a manifest's allocations. What else it does not know has no effect, and is said.
+fn newer_allocs(manifest: &Manifest, bytes: &[u8]) -> BTreeMap<skerry_wire::AllocId, String> {
+    let (allocs, others) = newer::in_manifest(bytes, manifest);
+    if !others.is_empty() {
+        tracing::warn!("manifest {} says {}, which this agent does not know", manifest.mark, others.join(", "));
+    }
+    allocs
 }
 
 fn put_value(t: &Transaction<'_>, name: &str, value: &[u8]) -> rusqlite::Result<()> {

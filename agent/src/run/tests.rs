@@ -11,15 +11,19 @@ use skerry_engine::{ContainerStatus, DockerEngine};
 use skerry_testkit::app::WebApp;
 use skerry_testkit::image::Archive;
 use skerry_trust::{SigningKey, envelope};
-use skerry_wire::job::{DockerConfig, Driver, Group, Job, JobType, Network, Port, Resources, RestartMode, RestartPolicy, Task, Volume};
+use skerry_wire::job::{DockerConfig, Driver, Group, Job, JobType, Network, Port, ProcessConfig, RestartMode, RestartPolicy, Task, Volume};
 use skerry_wire::manifest::{Manifest, ManifestAlloc, Mark, Tombstone};
 use skerry_wire::poll::{AllocStatus, Event};
 use skerry_wire::release::Specification;
-use skerry_wire::{Digest, Millis, Timestamp};
+use skerry_wire::{Digest, Millis, NodeId, Timestamp};
 use tokio::task::JoinHandle;
+
+use skerry_reconcile::{Policy, node_label};
 
 use super::*;
 use crate::ledger::Accepted;
+use crate::process::Processes;
+use crate::process::tests::itself;
 
 const SOCKET: &str = "/var/run/docker.sock";
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -69,8 +73,12 @@ impl Bed {
 
     /// Accepts a manifest that wants this.
     async fn want(&self, counter: u64, archive: Option<&Archive>, tombstones: Vec<Tombstone>) -> AllocId {
-        let id = AllocId::new([u8::try_from(counter).unwrap(); 16]);
         let content = archive.map(|a| Specification { job: job(a), signed_at: Timestamp(0) });
+        self.want_content(counter, content, tombstones).await
+    }
+
+    async fn want_content(&self, counter: u64, content: Option<Specification>, tombstones: Vec<Tombstone>) -> AllocId {
+        let id = AllocId::new([u8::try_from(counter).unwrap(); 16]);
         let specifications: Vec<_> = content
             .map(|c| {
                 let bytes = envelope::seal(&self.key, Specification::PURPOSE, &c);
@@ -78,46 +86,83 @@ impl Bed {
             })
             .into_iter()
             .collect();
-        let alloc = |d| ManifestAlloc { job: "till".into(), group: "web".into(), index: 0, id, version: counter, specification: d };
+        let alloc = |d| ManifestAlloc {
+            job: "till".into(),
+            group: "web".into(),
+            index: 0,
+            id,
+            version: counter,
+            specification: d,
+            retry: 0,
+            override_lock: false,
+        };
         let allocs = specifications.iter().map(|(d, ..)| alloc(*d)).collect();
         let mark = Mark { root: 1, epoch: 1, counter };
-        let manifest = Manifest { node: self.node, mark, issued_at: Timestamp(0), allocs, tombstones };
+        let manifest = Manifest { node: self.node, mark, issued_at: Timestamp(0), allocs, tombstones, values: Default::default() };
         let bytes = envelope::seal(&self.key, Manifest::PURPOSE, &manifest);
         self.ledger.accept(Accepted { manifest, bytes, specifications }).await.unwrap();
         id
     }
 
+    async fn want_job(&self, counter: u64, job: Job) -> AllocId {
+        self.want_content(counter, Some(Specification { job, signed_at: Timestamp(0) }), vec![]).await
+    }
+
+    fn processes(&self) -> Processes {
+        Processes::with_launcher(&self.folder.path().join("run"), Arc::default(), itself("as_launcher")).unwrap()
+    }
+
     fn start(&self) -> Running {
+        self.start_with(Path::new(SOCKET))
+    }
+
+    fn start_with(&self, socket: &Path) -> Running {
         let facts = Fingerprint { name: "n1".into(), meta: BTreeMap::from([("site".into(), "pier".into())]), ..Fingerprint::default() };
         let (needed_to, needed) = watch::channel(Arc::default());
         let (allocs_to, allocs) = watch::channel(Arc::default());
         let (engine_to, engine) = watch::channel(EngineReport::default());
         let (hints, hints_from) = mpsc::channel(4);
+        let news = Arc::new(Notify::new());
+        let clock = Clock::new().unwrap();
+        let boot = clock.boot();
+        let drivers = Drivers {
+            engine: DockerEngine::connect(socket).unwrap(),
+            processes: Processes::with_launcher(&self.folder.path().join("run"), Arc::clone(&news), itself("as_launcher")).unwrap(),
+            policy: Arc::new(Policy {
+                host_volumes: vec![self.folder.path().join("srv").to_string_lossy().into_owned()],
+                raw_exec: true,
+                ..Policy::default()
+            }),
+            alloc_folder: Arc::new(self.folder.path().join("alloc")),
+        };
+        let checks = Checks::default();
+        tokio::spawn(checks.clone().run(drivers.clone(), Arc::clone(&news)));
         let allocator = Allocator {
-            engine: DockerEngine::connect(Path::new(SOCKET)).unwrap(),
+            drivers,
             ledger: self.ledger.clone(),
-            clock: Clock::new().unwrap(),
-            policy: Policy { host_volumes: vec![self.folder.path().join("srv").to_string_lossy().into_owned()] },
+            clock,
             facts: watch::channel(Arc::new(facts)).1,
-            alloc_folder: self.folder.path().join("alloc"),
+            checks,
+            silence: Silence::open(self.folder.path(), boot, 0).unwrap(),
+            news,
             needed: needed_to,
             inventory: watch::channel(None).0,
             hints: hints_from,
             reports: (allocs_to, engine_to),
         };
-        tokio::spawn(crate::hints::follow(DockerEngine::connect(Path::new(SOCKET)).unwrap(), self.ledger.clone(), hints.clone()));
+        tokio::spawn(crate::hints::follow(DockerEngine::connect(socket).unwrap(), self.ledger.clone(), hints.clone()));
         Running { task: tokio::spawn(allocator.run()), hints, allocs, needed, engine }
     }
 
     async fn containers(&self) -> Vec<skerry_engine::ContainerState> {
         let engine = DockerEngine::connect(Path::new(SOCKET)).unwrap();
-        engine.containers(&container_label_of(&self.node)).await.unwrap()
+        engine.containers(&node_label(&self.node)).await.unwrap()
     }
 }
 
 impl Drop for Bed {
     fn drop(&mut self) {
-        let label = format!("label={}", container_label_of(&self.node));
+        let label = format!("label={}", node_label(&self.node));
         // A main loop that was just told to end may still have a request under way.
         for _ in 0..20 {
             for id in docker(&["ps", "-aq", "--filter", &label]).split_whitespace() {
@@ -171,30 +216,14 @@ fn job(archive: &Archive) -> Job {
         // No task maps the port: it listens on the node's own network, so that the test needs no bridge.
         ports: vec![],
         volumes: vec![Volume { source: "local/seen".into(), destination: "/seen".into(), read_only: true }],
+        ..DockerConfig::default()
     };
-    let task = Task {
-        name: "httpd".into(),
-        driver: Driver::Docker(config),
-        env: BTreeMap::from([("SITE".into(), "${meta.site}:${NOMAD_PORT_http}".into())]),
-        meta: BTreeMap::new(),
-        constraints: vec![],
-        resources: Resources { cpu: 100, memory: 32, memory_max: None },
-        kill_timeout: Millis::from_secs(5),
-    };
+    let env = BTreeMap::from([("SITE".into(), "${meta.site}:${NOMAD_PORT_http}".into())]);
+    let task = Task { env, ..Task::new("httpd", Driver::Docker(config)) };
     let restart = RestartPolicy { attempts: 5, interval: Millis::from_secs(600), delay: Millis(50), mode: RestartMode::Delay };
     let network = Network { ports: vec![Port { label: "http".into(), fixed: None, to: None }], ..Network::default() };
-    let group = Group { name: "web".into(), count: 1, constraints: vec![], network, restart, meta: BTreeMap::new(), tasks: vec![task] };
-    Job {
-        id: "till".into(),
-        name: "till".into(),
-        kind: JobType::Service,
-        priority: 50,
-        node_pool: "default".into(),
-        datacenters: vec!["*".into()],
-        constraints: vec![],
-        meta: BTreeMap::new(),
-        groups: vec![group],
-    }
+    let group = Group { network, restart, ..Group::new("web", vec![task]) };
+    Job::new("till", JobType::Service, vec![group])
 }
 
 /// What the application says of its version.
@@ -285,4 +314,46 @@ async fn deploys_switches_restarts_and_stops() {
         })
         .collect();
     assert_eq!(ends, [(a, "replaced by version 2".to_owned()), (b, "stopped by ada".to_owned())]);
+}
+
+/// A job of one program in the place of the container's.
+fn program(script: &str) -> Job {
+    let config = ProcessConfig { command: "/bin/sh".into(), args: vec!["-c".into(), script.into()], work_dir: None };
+    let task = Task { kill_timeout: Millis(2000), ..Task::new("sh", Driver::RawExec(config)) };
+    let restart = RestartPolicy { attempts: 5, interval: Millis::from_secs(600), delay: Millis(50), mode: RestartMode::Delay };
+    Job::new("till", JobType::Service, vec![Group { restart, ..Group::new("web", vec![task]) }])
+}
+
+/// Programs run without an engine; agents come and go, the program stays; its update lock is seen; it ends with its order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn programs_run_on_when_agents_and_engine_are_gone() {
+    let Some(bed) = Bed::new().await else { return };
+    let a = bed.want_job(1, program("echo run >> local/runs; exec sleep 1000")).await;
+    let nowhere = bed.folder.path().join("no-docker.sock");
+    let runs = bed.folder.path().join("alloc").join(a.to_string()).join("sh/local/runs");
+    let mut pids = std::collections::BTreeSet::new();
+    for _ in 0..3 {
+        let mut agent = bed.start_with(&nowhere);
+        agent.until_status(a, AllocStatus::Running).await;
+        let end = Instant::now() + PATIENCE;
+        let pid = loop {
+            let found = bed.processes().pid(&skerry_reconcile::instance_name(&a, "sh"));
+            if let Some(pid) = found.filter(|_| std::fs::read_to_string(&runs).is_ok_and(|r| r == "run\n")) {
+                break pid;
+            }
+            assert!(Instant::now() < end, "{:?}", std::fs::read_to_string(&runs));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        pids.insert(pid);
+        assert!(agent.engine.borrow().error.as_ref().is_some_and(|e| e.contains("no-docker.sock")));
+    }
+    assert_eq!(pids.len(), 1, "one program for all agents");
+    assert_eq!(std::fs::read_to_string(&runs).unwrap(), "run\n");
+
+    let mut agent = bed.start_with(&nowhere);
+    let stone = Tombstone { id: a, job: "till".into(), group: "web".into(), index: 0, reason: "stopped by ada".into() };
+    bed.want(2, None, vec![stone]).await;
+    agent.until("a gone", |r| r.allocs.is_empty()).await;
+    assert!(bed.processes().names().is_empty());
+    drop(agent);
 }

@@ -14,7 +14,7 @@ pub(super) async fn enrol(uplink: &Uplink) -> Result<NodeId, ExchangeError> {
     let token = uplink.token.clone().ok_or(ExchangeError::NoToken)?;
     let nonce = nonce()?;
     let fingerprint = uplink.wires.facts.borrow().as_ref().clone();
-    let request = EnrolRequest { token, key: uplink.key.public().0, boot: uplink.boot, nonce, fingerprint };
+    let request = EnrolRequest { token, key: uplink.key.public().0, boot: uplink.clock.boot(), nonce, fingerprint };
     let body = envelope::seal(&uplink.key, EnrolRequest::PURPOSE, &request);
     let answer = uplink.client.post(PATH, body, limits::ENROL).await?;
     // Newer roots prove themselves and may name the director key that signed this very answer.

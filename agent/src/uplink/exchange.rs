@@ -14,6 +14,7 @@ use super::Uplink;
 use super::client::CallError;
 use crate::accept::{self, Received, Verdict};
 use crate::ledger::{Confirmed, LedgerError, sha256};
+use crate::run::Hint;
 use crate::trust::TrustError;
 
 const PATH: &str = "/agent/v1/poll";
@@ -100,9 +101,7 @@ impl Session {
 
     /// Rises within a boot, restarts of the agent included, and needs no disk: milliseconds since the boot, or one more than before.
     fn next_seq(&mut self) -> u64 {
-        let since_boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let seconds = u64::try_from(since_boot.tv_sec).unwrap_or(0);
-        let millis = seconds.saturating_mul(1000).saturating_add(u64::try_from(since_boot.tv_nsec).unwrap_or(0) / 1_000_000);
+        let millis = crate::clock::boottime_ms();
         self.seq = self.seq.saturating_add(1).max(millis);
         self.seq
     }
@@ -123,7 +122,7 @@ impl Session {
         let nonce = nonce()?;
         let request = PollRequest {
             node,
-            boot: uplink.boot,
+            boot: uplink.clock.boot(),
             seq: self.next_seq(),
             nonce,
             server_nonce: self.server_nonce,
@@ -165,6 +164,9 @@ impl Session {
     async fn saw_time(&mut self, uplink: &Uplink, root: &TrustedRoot, time: Timestamp) -> Result<(), ExchangeError> {
         let persist = u128::from(time.since(self.persisted).0) >= PERSIST_TIME.as_millis();
         uplink.ledger.saw_time(time, root.root().time_cap, persist).await?;
+        if uplink.clock.told(time) {
+            let _ = uplink.wires.hints.try_send(Hint::Look);
+        }
         if persist {
             self.persisted = time;
         }

@@ -18,10 +18,13 @@ use serde::{Deserialize, Serialize};
 use skerry_trust::SigningKey;
 use skerry_wire::node::{Fingerprint, Inventory};
 use skerry_wire::poll::OfferState;
-use skerry_wire::{BootId, ImageId, NodeId, Timestamp};
-use tokio::sync::{Notify, watch};
+use skerry_wire::{ImageId, NodeId, Timestamp};
+use tokio::sync::{Notify, mpsc, watch};
 
+use crate::clock::Clock;
 use crate::ledger::Ledger;
+use crate::run::Hint;
+use crate::silence::Silence;
 use crate::trust::RootStore;
 use client::Client;
 
@@ -54,8 +57,6 @@ pub(crate) struct Uplink {
     pub(crate) client: Client,
     /// The node's key.
     pub(crate) key: Arc<SigningKey>,
-    /// The kernel's boot.
-    pub(crate) boot: BootId,
     /// The enrolment token: `skt_<id>_<secret>`.
     pub(crate) token: Option<String>,
     /// The longest time between polls.
@@ -64,6 +65,10 @@ pub(crate) struct Uplink {
     pub(crate) roots: RootStore,
     /// What is remembered.
     pub(crate) ledger: Ledger,
+    /// Told the time of every signed answer.
+    pub(crate) clock: Clock,
+    /// Told of every answer, and of every one that did not come.
+    pub(crate) silence: Silence,
     /// The other ends.
     pub(crate) wires: Wires,
 }
@@ -81,6 +86,8 @@ pub(crate) struct Wires {
     pub(crate) wake: Arc<Notify>,
     /// What the server said about them.
     pub(crate) offers: watch::Sender<Offers>,
+    /// Told when the server answers again, and when the time of day becomes known.
+    pub(crate) hints: mpsc::Sender<Hint>,
     /// For `status`.
     pub(crate) contact: watch::Sender<Contact>,
 }

@@ -12,6 +12,8 @@ use super::backoff::{self, after_failures, jittered, random};
 use super::client::CallError;
 use super::exchange::{ExchangeError, Next, Session};
 use super::{Uplink, enrol};
+use crate::clock::boottime_ms;
+use crate::run::Hint;
 
 /// What comes in quick succession goes into one poll.
 const COALESCE: Duration = Duration::from_millis(200);
@@ -31,6 +33,7 @@ pub(crate) async fn run(mut uplink: Uplink) {
         match turn(&mut uplink, &mut state).await {
             Ok(()) => state.failures = 0,
             Err(error) => {
+                uplink.silence.missed(boottime_ms());
                 state.failures = state.failures.saturating_add(1);
                 let wait = wait_after(&error, state.failures, uplink.poll_interval);
                 let text = error.to_string();
@@ -84,6 +87,11 @@ async fn turn(uplink: &mut Uplink, state: &mut State) -> Result<(), ExchangeErro
     let next = session.poll(uplink, node).await.inspect_err(|error| {
         state.enrol_again = matches!(error, ExchangeError::Call(call) if call.code() == UNKNOWN_NODE);
     })?;
+    uplink.silence.answered(boottime_ms());
+    if state.failures > 0 {
+        // What stopped for its silence may start again.
+        let _ = uplink.wires.hints.try_send(Hint::Look);
+    }
     let (last, reports) = (uplink.ledger.time().at(), uplink.ledger.watch_outbox().borrow().pending);
     uplink.wires.contact.send_modify(|c| {
         c.node = Some(node);

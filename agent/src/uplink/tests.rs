@@ -44,11 +44,21 @@ async fn bed(root: &[u8], respond: Respond) -> Bed {
     let (asking_to, asking) = watch::channel(Arc::default());
     let (facts_to, facts) = watch::channel(Arc::new(Fingerprint { name: "n1".into(), ..Fingerprint::default() }));
     let offers = watch::channel(Offers::default()).0;
-    let wires = Wires { facts, inventory: inventory_view, asking, wake: Arc::default(), offers, contact: contact_to };
+    let wires = Wires {
+        facts,
+        inventory: inventory_view,
+        asking,
+        wake: Arc::default(),
+        offers,
+        hints: tokio::sync::mpsc::channel(4).0,
+        contact: contact_to,
+    };
+    let clock = Clock::new().unwrap();
     let uplink = Uplink {
         client,
         key: Arc::new(samples::key()),
-        boot: BootId::new([1; 16]),
+        silence: Silence::open(folder.path(), clock.boot(), 0).unwrap(),
+        clock,
         token: Some("skt_test".to_owned()),
         poll_interval: Duration::from_secs(60),
         roots: RootStore::open(folder.path(), &first).unwrap(),

@@ -13,7 +13,7 @@ use skerry_delta::{Progress, make as patch};
 use skerry_trust::{SigningKey, envelope};
 use skerry_wire::{DiffId, Digest, ImageId};
 
-use crate::toc::{LayerPlace, TargetLayer, Toc, features};
+use crate::toc::{LayerPlace, SECTIONS, TargetLayer, Toc, features};
 use crate::{PURPOSE, head};
 
 /// One layer of an image.
@@ -67,6 +67,9 @@ pub enum MakeError {
     /// A layer could not be read, or the bundle not be written.
     #[error("making the bundle: {0}")]
     Io(#[source] io::Error),
+    /// An image of a configuration alone.
+    #[error("the image has no layers: a bundle makes at least one")]
+    NoLayers,
     /// More than a bundle can hold.
     #[error("a bundle can have {limit} {what}, not {found}")]
     TooMany {
@@ -160,6 +163,10 @@ pub fn make_spilling(
     let budget = Budget { make: options.memory, apply: options.apply_memory };
     let mut patch = patch::make_spilling(&input, budget, scratch, progress, cancel)?;
 
+    if patch.written.sections.len() > SECTIONS {
+        return Err(MakeError::TooMany { what: "sections", found: patch.written.sections.len(), limit: SECTIONS });
+    }
+
     let sizes: BTreeMap<_, _> = new.iter().zip(&patch.layers).map(|(layer, stats)| (layer.diff_id, stats.size)).collect();
     let layers = target.layers.iter().map(|layer| match places.get(&layer.diff_id) {
         Some(place) => TargetLayer::Known(*place),
@@ -230,6 +237,9 @@ impl Toc {
 fn check(target: &Target<'_>, bases: &[Base<'_>]) -> Result<(), MakeError> {
     use skerry_wire::limits;
     let too_many = |what, found, limit| if found > limit { Err(MakeError::TooMany { what, found, limit }) } else { Ok(()) };
+    if target.layers.is_empty() {
+        return Err(MakeError::NoLayers);
+    }
     too_many("bases", bases.len(), crate::toc::BASES)?;
     too_many("target layers", target.layers.len(), limits::LAYERS)?;
     bases.iter().try_for_each(|base| too_many("layers in one base", base.layers.len(), limits::LAYERS))?;

@@ -1,10 +1,13 @@
 //! The table of contents: what a bundle makes, from what, at what cost, and the digests of its chunks.
 
+use std::fmt;
 use std::io::Read;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use ring::digest;
-use serde::{Deserialize, Serialize};
+use serde::de::{self, IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_bytes::ByteBuf;
 use skerry_delta::codec::Codec;
 use skerry_delta::stream::{Coder, Section, Stream};
@@ -25,6 +28,12 @@ const KNOWN_FEATURES: [u16; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
 const CHUNK_DIGEST: usize = 16;
 /// Base images of one bundle.
 pub(crate) const BASES: usize = 64;
+/// Sections of one bundle: a long stream has one for every 32 MiB.
+pub(crate) const SECTIONS: usize = 8192;
+/// Features that a table may name.
+const FEATURES: usize = 64;
+/// The window of a compressed table, as a power of two: what the strongest levels of zstd use.
+const WINDOW_LOG: u32 = 23;
 /// Tables shorter than this are not worth compressing.
 const COMPRESS_FROM: usize = 1024;
 
@@ -125,13 +134,76 @@ pub struct Toc {
 
 /// The table as it is written: CBOR arrays, places as one number, sections flat.
 #[derive(Serialize, Deserialize)]
-struct Written(Vec<u16>, ByteBuf, Vec<ByteBuf>, Vec<u32>, Vec<WrittenLayer>, Vec<u64>, u64, u64, ByteBuf);
+struct Written(
+    Few<u16, FEATURES>,
+    ByteBuf,
+    Few<ByteBuf, BASES>,
+    Few<u32, { BASES * limits::LAYERS }>,
+    Few<WrittenLayer, { limits::LAYERS }>,
+    Few<u64, { 4 * SECTIONS }>,
+    u64,
+    u64,
+    ByteBuf,
+);
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 #[serde(untagged)]
 enum WrittenLayer {
     Known(u32),
     New(ByteBuf, u64),
+}
+
+/// Not derived: that would hold whatever stands for a layer in memory before it looks at it.
+impl<'de> Deserialize<'de> for WrittenLayer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Layer;
+        impl<'de> Visitor<'de> for Layer {
+            type Value = WrittenLayer;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the place of a layer, or its digest and size")
+            }
+            fn visit_u64<E: de::Error>(self, place: u64) -> Result<WrittenLayer, E> {
+                u32::try_from(place).map(WrittenLayer::Known).map_err(E::custom)
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<WrittenLayer, A::Error> {
+                let diff_id = seq.next_element()?.ok_or_else(|| de::Error::invalid_length(0, &self))?;
+                let size = seq.next_element()?.ok_or_else(|| de::Error::invalid_length(1, &self))?;
+                if seq.next_element::<IgnoredAny>()?.is_some() {
+                    return Err(de::Error::invalid_length(3, &self));
+                }
+                Ok(WrittenLayer::New(diff_id, size))
+            }
+        }
+        deserializer.deserialize_any(Layer)
+    }
+}
+
+/// An array of at most so many. A table of a few kilobytes, compressed, can hold millions.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Few<T, const MOST: usize>(Vec<T>);
+
+impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for Few<T, MOST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct All<T, const MOST: usize>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for All<T, MOST> {
+            type Value = Few<T, MOST>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "an array of at most {MOST}")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Few<T, MOST>, A::Error> {
+                let mut all = Vec::new();
+                while let Some(one) = seq.next_element()? {
+                    if all.len() == MOST {
+                        return Err(de::Error::invalid_length(MOST + 1, &self));
+                    }
+                    all.push(one);
+                }
+                Ok(Few(all))
+            }
+        }
+        deserializer.deserialize_seq(All(PhantomData))
+    }
 }
 
 /// Takes bytes.
@@ -172,12 +244,12 @@ impl Toc {
         };
         let section = |s: &Section| [s.stream as u64, u64::from(s.coder.number()), s.raw_len, s.len];
         let plain = cbor::encode(&Written(
-            self.features.clone(),
+            Few(self.features.clone()),
             ByteBuf::from(*self.target.digest().as_bytes()),
-            self.bases.iter().map(|id| ByteBuf::from(*id.digest().as_bytes())).collect(),
-            self.used.iter().map(place).collect(),
-            self.layers.iter().map(layer).collect(),
-            self.sections.iter().flat_map(section).collect(),
+            Few(self.bases.iter().map(|id| ByteBuf::from(*id.digest().as_bytes())).collect()),
+            Few(self.used.iter().map(place).collect()),
+            Few(self.layers.iter().map(layer).collect()),
+            Few(self.sections.iter().flat_map(section).collect()),
             self.memory.div_ceil(1024),
             self.disk.div_ceil(1024),
             ByteBuf::from(self.chunks.clone()),
@@ -202,7 +274,7 @@ impl Toc {
             1 => {
                 let mut plain = Vec::new();
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(rest)?;
-                decoder.window_log_max(27)?;
+                decoder.window_log_max(WINDOW_LOG)?;
                 decoder.take(limits::BUNDLE_TOC as u64).read_to_end(&mut plain)?;
                 plain
             }
@@ -218,9 +290,9 @@ impl Toc {
     }
 
     fn from_written(written: Written) -> Result<Self, TocError> {
-        let Written(features, target, bases, used, layers, sections, memory, disk, chunks) = written;
-        if bases.len() > BASES || layers.len() > limits::LAYERS || used.len() > BASES * limits::LAYERS || layers.is_empty() {
-            return Err(TocError::Malformed("too many bases or layers, or none"));
+        let Written(Few(features), target, Few(bases), Few(used), Few(layers), Few(sections), memory, disk, chunks) = written;
+        if layers.is_empty() {
+            return Err(TocError::Malformed("no layers"));
         }
         let count = u32::try_from(bases.len()).unwrap_or(0);
         let place = |number: u32| {
@@ -260,16 +332,16 @@ impl Toc {
 struct FirstField(Vec<u16>);
 
 impl<'de> Deserialize<'de> for FirstField {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct First;
-        impl<'de> serde::de::Visitor<'de> for First {
+        impl<'de> Visitor<'de> for First {
             type Value = FirstField;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a table of contents")
             }
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<FirstField, A::Error> {
-                let first = seq.next_element()?.ok_or_else(|| serde::de::Error::invalid_length(0, &self))?;
-                while seq.next_element::<serde::de::IgnoredAny>()?.is_some() {}
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<FirstField, A::Error> {
+                let Few::<u16, FEATURES>(first) = seq.next_element()?.ok_or_else(|| de::Error::invalid_length(0, &self))?;
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
                 Ok(FirstField(first))
             }
         }
@@ -312,7 +384,7 @@ fn sections_of(numbers: &[u64]) -> Result<Vec<Section>, TocError> {
             return Err(TocError::Malformed("an unknown stream or coder"));
         };
         // A very long stream has several sections, one after the other; the pack has one.
-        if sections.iter().any(|section| section.stream > stream || (stream == Stream::Pack && section.stream == stream)) {
+        if sections.last().is_some_and(|last| last.stream > stream || (stream == Stream::Pack && last.stream == stream)) {
             return Err(TocError::Malformed("sections out of order"));
         }
         sections.push(Section { stream, coder, raw_len: four[2], len: four[3] });
@@ -396,3 +468,6 @@ impl VerifiedToc {
         start..start + self.toc.sections.get(index).map_or(0, |section| section.len)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,12 +43,15 @@ pub(crate) enum Command {
     /// Deployment sets: which images go to which nodes, and how far they are
     #[command(subcommand)]
     Deployment(DeploymentCommand),
-    /// Nodes: list, status
+    /// Nodes: list, status, eligibility, drain, meta
     #[command(subcommand)]
     Node(NodeCommand),
-    /// Allocations: list, status
+    /// Allocations: list, status, retry, override-lock
     #[command(subcommand)]
     Alloc(AllocCommand),
+    /// Variables that jobs read: put, get, list, purge
+    #[command(subcommand)]
+    Var(VarCommand),
     /// Enrolment tokens: create, list, delete
     #[command(subcommand)]
     Token(TokenCommand),
@@ -146,6 +149,9 @@ pub(crate) struct RunArgs {
     /// Refuse when all nodes together would fetch more than this many bytes
     #[arg(long, value_name = "BYTES")]
     pub(crate) max_bytes: Option<u64>,
+    /// Make a new version although nothing changed: batch jobs run once more, everything else is made anew
+    #[arg(long)]
+    pub(crate) again: bool,
     /// Wait until the deployment set has come to its end
     #[arg(long)]
     pub(crate) wait: bool,
@@ -174,6 +180,81 @@ pub(crate) enum NodeCommand {
         /// Id of the node, the start of it, or its name
         id: String,
     },
+    /// May new allocations come to a node? What it has it keeps
+    Eligibility {
+        /// Id of the node, the start of it, or its name
+        id: String,
+        #[command(flatten)]
+        switch: Switch,
+    },
+    /// Take the work off a node: services move first, system jobs stop last
+    Drain {
+        /// Id of the node, the start of it, or its name
+        id: String,
+        #[command(flatten)]
+        switch: Switch,
+        /// What has not moved after this long is stopped all the same: 90s, 1h, 2d; waits for ever when not given
+        #[arg(long, value_name = "TIME", requires = "enable")]
+        deadline: Option<String>,
+        /// System and sysbatch jobs go on
+        #[arg(long, requires = "enable")]
+        ignore_system: bool,
+    },
+    /// Node meta set on the server; it wins over the node's own
+    #[command(subcommand)]
+    Meta(MetaCommand),
+}
+
+/// One of both.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Switch {
+    /// Switch it on
+    #[arg(long, group = "switch")]
+    pub(crate) enable: bool,
+    /// Switch it off
+    #[arg(long, group = "switch")]
+    pub(crate) disable: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MetaCommand {
+    /// Set keys (KEY=VALUE) and take keys away (KEY-)
+    Apply {
+        /// Id of the node, the start of it, or its name
+        id: String,
+        /// KEY=VALUE to set, KEY- to take away
+        #[arg(required = true, value_name = "CHANGE")]
+        changes: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum VarCommand {
+    /// Set all items of a variable. The server keeps them unencrypted
+    Put {
+        /// Path: nomad/jobs, nomad/jobs/JOB, nomad/jobs/JOB/GROUP or nomad/jobs/JOB/GROUP/TASK reach the nodes of the job
+        path: String,
+        /// KEY=VALUE; @FILE as a value is read from the file
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        items: Vec<String>,
+    },
+    /// Show one variable with its values
+    Get {
+        /// Path
+        path: String,
+    },
+    /// All variables, without their values
+    List {
+        /// Only those whose path starts like this
+        #[arg(default_value = "")]
+        prefix: String,
+    },
+    /// Remove a variable
+    Purge {
+        /// Path
+        path: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -183,6 +264,16 @@ pub(crate) enum AllocCommand {
     /// One allocation, and why it is as it is
     Status {
         /// Id of the allocation, or the start of it
+        id: String,
+    },
+    /// Try again on its node what failed there
+    Retry {
+        /// Id of the allocation, or the start of it
+        id: String,
+    },
+    /// Switch to a new version in spite of the update lock that the old one holds
+    OverrideLock {
+        /// Id of the new allocation, or the start of it
         id: String,
     },
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use skerry_client::Client;
 use skerry_wire::SetId;
-use skerry_wire::api::{SetRow, SetState, SetStatus, SetSummary};
+use skerry_wire::api::{Health, SetRow, SetState, SetStatus, SetSummary};
 use tokio::time::Instant;
 
 use crate::args::DeploymentCommand;
@@ -54,7 +54,7 @@ pub(crate) fn table(sets: &[SetSummary]) -> String {
 pub(crate) fn describe(status: &SetStatus) -> String {
     let s = &status.summary;
     let head = format!(
-        "Deployment set  {}\nJob             {} version {}\nOrdered by      {} <{}>\nCreated         {}\nState           {}\n\n",
+        "Deployment set  {}\nJob             {} version {}\nOrdered by      {} <{}>\nCreated         {}\nState           {}\nAllocations     {}\n\n",
         s.id,
         s.job,
         s.version,
@@ -62,6 +62,7 @@ pub(crate) fn describe(status: &SetStatus) -> String {
         s.submitter.email,
         output::time(s.created_at),
         word(s.state),
+        health(&s.health),
     );
     head + &output::table(
         &["NODE", "IMAGE", "STATE", "SIZE", "BASE", "REASON"],
@@ -81,6 +82,13 @@ pub(crate) fn describe(status: &SetStatus) -> String {
             ]
         }),
     )
+}
+
+/// Health for people: `2 wanted, 1 healthy, 1 unhealthy`.
+fn health(h: &Health) -> String {
+    let counted = [(h.healthy, "healthy"), (h.unhealthy, "unhealthy"), (h.complete, "complete"), (h.lost, "lost")];
+    let counted = counted.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!(", {n} {what}"));
+    format!("{} wanted{}", h.wanted, counted.collect::<String>())
 }
 
 /// Waits until a set has come to its end; `timeout` in seconds. Gives it as it is then, and what is wrong when it failed or the time

@@ -18,7 +18,7 @@ use skerry_wire::{Blob, ImageId, limits};
 use crate::args::{JobCommand, RunArgs, SpecArgs};
 use crate::config::Config;
 use crate::publish::split_reference;
-use crate::{deployment, node, output};
+use crate::{alloc, deployment, output};
 
 /// What `skerry job init` writes.
 const EXAMPLE: &str = include_str!("example.hcl");
@@ -77,7 +77,7 @@ pub(crate) async fn run(config: &Config, client: &Client, command: JobCommand, j
             output::print(&format!(
                 "{}\n{}\n{}",
                 table(std::slice::from_ref(&status.summary)),
-                node::allocs(&status.allocs),
+                alloc::table(&status.allocs),
                 deployment::table(&status.sets)
             ))
         }
@@ -97,10 +97,15 @@ async fn submit(config: &Config, client: &Client, args: RunArgs, json: bool) -> 
     let plan = client.plan_job(&PlanRequest { job: job.clone() }).await?;
     let resolved = resolve(client, &root, &job, &plan).await?;
     // Asked for now: after the submit the current version is this one.
-    let change = if json { String::new() } else { change(client, &plan, &resolved).await? };
+    let change = match (json, args.again && plan.unchanged) {
+        (true, _) => String::new(),
+        (false, true) => format!("Job `{}` is unchanged (version {}), and ordered to run again.\n", resolved.id, plan.version),
+        (false, false) => change(client, &plan, &resolved).await?,
+    };
     let specification = envelope::seal(&key, Specification::PURPOSE, &Specification { job: resolved, signed_at: output::now() });
-    let reply =
-        client.submit_job(&SubmitRequest { specification: specification.into(), source, submitter, max_bytes: args.max_bytes }).await?;
+    let reply = client
+        .submit_job(&SubmitRequest { specification: specification.into(), source, submitter, max_bytes: args.max_bytes, again: args.again })
+        .await?;
     if !json {
         output::print(&(change + &describe(&reply.plan)))?;
         output::print(&format!("Job `{}` version {}, deployment set {}\n", reply.job, reply.version, reply.set))?;
@@ -139,7 +144,7 @@ async fn resolve(client: &Client, root: &TrustedRoot, job: &Job, plan: &PlanRepl
     let mut ids = proposed.into_iter();
     for group in &mut ours.groups {
         for task in &mut group.tasks {
-            let skerry_wire::job::Driver::Docker(config) = &mut task.driver;
+            let skerry_wire::job::Driver::Docker(config) = &mut task.driver else { continue };
             config.image_id = ids.next().flatten();
         }
     }
@@ -288,8 +293,8 @@ fn describe(plan: &PlanReply) -> String {
 
 fn table(jobs: &[JobSummary]) -> String {
     output::table(
-        &["JOB", "TYPE", "VERSION", "STATUS", "DESIRED", "RUNNING", "FAILED", "SUBMITTED"],
-        &["VERSION", "DESIRED", "RUNNING", "FAILED"],
+        &["JOB", "TYPE", "VERSION", "STATUS", "DESIRED", "RUNNING", "HEALTHY", "COMPLETE", "FAILED", "LOST", "SUBMITTED"],
+        &["VERSION", "DESIRED", "RUNNING", "HEALTHY", "COMPLETE", "FAILED", "LOST"],
         jobs.iter().map(|j| {
             vec![
                 j.id.clone(),
@@ -298,7 +303,10 @@ fn table(jobs: &[JobSummary]) -> String {
                 if j.stopped { "stopped" } else { "running" }.to_owned(),
                 j.desired.to_string(),
                 j.running.to_string(),
+                j.health.healthy.to_string(),
+                j.health.complete.to_string(),
                 j.failed.to_string(),
+                j.health.lost.to_string(),
                 output::time(j.submitted_at),
             ]
         }),

@@ -6,6 +6,7 @@
 //! It signs releases and specifications with a key that the server never sees.
 #![forbid(unsafe_code)]
 
+mod alloc;
 mod args;
 mod config;
 mod delta;
@@ -23,6 +24,7 @@ mod key;
 mod node;
 mod output;
 mod publish;
+mod var;
 
 use std::process::ExitCode;
 
@@ -63,8 +65,9 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Image(command) => image::run(&config, &client, command, json).await,
         Command::Job(command) => job::run(&config, &client, command, json).await,
         Command::Deployment(command) => deployment::run(&client, command, json).await,
-        Command::Node(command) => node::node(&client, command, json).await,
-        Command::Alloc(command) => node::alloc(&client, command, json).await,
+        Command::Node(command) => node::node(&config, &client, command, json).await,
+        Command::Alloc(command) => alloc::run(&config, &client, command, json).await,
+        Command::Var(command) => var::run(&client, command, json).await,
         Command::Token(command) => node::token(&client, command, json).await,
         Command::Bundle(command) => node::bundle(&client, command, json).await,
         Command::Status => node::status(&client, json).await,

@@ -1,123 +1,141 @@
-//! `skerry node`, `skerry alloc`, `skerry token`, `skerry bundle`, `skerry status`: what the server knows.
+//! `skerry node`, `skerry token`, `skerry bundle`, `skerry status`: what the server knows.
+
+use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
 use skerry_client::Client;
 use skerry_wire::Millis;
-use skerry_wire::api::{AllocSummary, BuildState, DesiredStatus, TokenRequest};
+use skerry_wire::api::{BuildState, DesiredStatus, DrainRequest, EligibilityRequest, MetaRequest, NodeStatus, NodeSummary, TokenRequest};
+use skerry_wire::poll::AllocStatus;
 
-use crate::args::{AllocCommand, BundleCommand, NodeCommand, TokenCommand};
-use crate::output;
+use crate::args::{BundleCommand, MetaCommand, NodeCommand, TokenCommand};
+use crate::config::Config;
+use crate::{alloc, output};
 
 /// `skerry node ...`
-pub(crate) async fn node(client: &Client, command: NodeCommand, json: bool) -> Result<()> {
+pub(crate) async fn node(config: &Config, client: &Client, command: NodeCommand, json: bool) -> Result<()> {
     let nodes = client.nodes().await?;
-    match command {
-        NodeCommand::List if json => output::json(&nodes),
-        NodeCommand::List => output::print(&output::table(
-            &["ID", "NAME", "POOL", "ARCH", "AGENT", "LAST SEEN", "COUNTER"],
-            &["COUNTER"],
-            nodes.iter().map(|n| {
-                vec![
-                    n.id.short(),
-                    n.name.clone(),
-                    n.pool.clone(),
-                    n.architecture.clone(),
-                    n.agent_version.clone(),
-                    n.last_seen.map_or_else(|| "never".to_owned(), output::time),
-                    if n.counter == n.latest_counter { n.counter.to_string() } else { format!("{} of {}", n.counter, n.latest_counter) },
-                ]
-            }),
-        )),
+    let pick = |id: &str| output::pick(&nodes, id, "node", |n| vec![n.id.to_string(), n.name.clone()]);
+    let (node, changed, done) = match command {
+        NodeCommand::List if json => return output::json(&nodes),
+        NodeCommand::List => return output::print(&list(&nodes)),
         NodeCommand::Status { id } => {
-            let found = output::pick(&nodes, &id, "node", |n| vec![n.id.to_string(), n.name.clone()])?;
-            let status = client.node(&found.id).await?;
-            if json {
-                return output::json(&status);
-            }
-            let (s, f) = (&status.summary, &status.fingerprint);
-            let mut text = format!(
-                "Node       {} ({})\nPool       {}\nAgent      {} on {}\nLast seen  {}\nManifest   {} of {}\nMemory     {} MiB\nDisk free  {}\n",
-                s.name,
-                s.id,
-                s.pool,
-                s.agent_version,
-                s.architecture,
-                s.last_seen.map_or_else(|| "never".to_owned(), output::time),
-                s.counter,
-                s.latest_counter,
-                f.memory_mib,
-                output::bytes(f.disk_free),
-            );
-            match &f.engine {
-                Some(e) => text.push_str(&format!("Engine     {} ({})\n", e.version, e.storage_driver)),
-                None => text.push_str("Engine     does not answer\n"),
-            }
-            for (key, value) in &f.attributes {
-                text.push_str(&format!("  {key} = {value}\n"));
-            }
-            text.push_str(&format!("\nImages     {}\n\n", status.inventory.images.len()));
-            text.push_str(&allocs(&status.allocs));
-            output::print(&text)
+            let status = client.node(&pick(&id)?.id).await?;
+            return if json { output::json(&status) } else { output::print(&describe(&status)) };
         }
+        NodeCommand::Eligibility { id, switch } => {
+            let (node, eligible) = (pick(&id)?, switch.enable);
+            let request = EligibilityRequest { eligible, submitter: config.submitter()? };
+            let done = if eligible { "eligible for new allocations" } else { "not eligible for new allocations; it keeps what it has" };
+            (node, client.set_eligibility(&node.id, &request).await?, done)
+        }
+        NodeCommand::Drain { id, switch, deadline, ignore_system } => {
+            let (node, deadline) = (pick(&id)?, deadline.as_deref().map(span).transpose()?);
+            let request = DrainRequest { enable: switch.enable, deadline, ignore_system, submitter: config.submitter()? };
+            let done = if switch.enable { "drained: its services move to other nodes" } else { "drained no more, and eligible" };
+            (node, client.drain_node(&node.id, &request).await?, done)
+        }
+        NodeCommand::Meta(MetaCommand::Apply { id, changes }) => {
+            let (node, (set, unset)) = (pick(&id)?, meta(&changes)?);
+            let request = MetaRequest { set, unset, submitter: config.submitter()? };
+            (node, client.apply_meta(&node.id, &request).await?, "given this meta with its next manifest")
+        }
+    };
+    if json {
+        return output::json(&changed);
+    }
+    match changed.changed {
+        true => output::print(&format!("Node {} is {done}.\n", node.name)),
+        false => output::print(&format!("Node {}: nothing changes.\n", node.name)),
     }
 }
 
-/// `skerry alloc ...`
-pub(crate) async fn alloc(client: &Client, command: AllocCommand, json: bool) -> Result<()> {
-    let all = client.allocs().await?;
-    match command {
-        AllocCommand::List if json => output::json(&all),
-        AllocCommand::List => output::print(&allocs(&all)),
-        AllocCommand::Status { id } => {
-            let a = output::pick(&all, &id, "allocation", |a| vec![a.id.to_string()])?;
-            if json {
-                return output::json(a);
-            }
-            output::print(&format!(
-                "Allocation  {}\nJob         {} version {}\nGroup       {}[{}]\nNode        {} ({})\nDesired     {}\nStatus      {}\nReason      {}\nRestarts    {}\nUpdated     {}\n",
-                a.id,
-                a.job,
-                a.version,
-                a.group,
-                a.index,
-                a.node_name,
-                a.node,
-                desired(a.desired),
-                a.status,
-                a.reason,
-                a.restarts,
-                output::time(a.updated_at),
-            ))
+/// `k=v` and `k-`.
+fn meta(changes: &[String]) -> Result<(BTreeMap<String, String>, Vec<String>)> {
+    let (mut set, mut unset) = (BTreeMap::new(), Vec::new());
+    for change in changes {
+        match (change.split_once('='), change.strip_suffix('-')) {
+            (Some((key, value)), _) => drop(set.insert(key.to_owned(), value.to_owned())),
+            (None, Some(key)) => unset.push(key.to_owned()),
+            (None, None) => bail!("`{change}` is no change of meta: expected KEY=VALUE or KEY-"),
         }
     }
+    Ok((set, unset))
 }
 
-/// A table of allocations.
-pub(crate) fn allocs(all: &[AllocSummary]) -> String {
+fn list(nodes: &[NodeSummary]) -> String {
     output::table(
-        &["ALLOC", "JOB", "VERSION", "GROUP", "NODE", "DESIRED", "STATUS", "RESTARTS", "REASON"],
-        &["VERSION", "RESTARTS"],
-        all.iter().map(|a| {
+        &["ID", "NAME", "POOL", "ARCH", "AGENT", "LAST SEEN", "STATE", "COUNTER"],
+        &["COUNTER"],
+        nodes.iter().map(|n| {
             vec![
-                a.id.short(),
-                a.job.clone(),
-                a.version.to_string(),
-                format!("{}[{}]", a.group, a.index),
-                a.node_name.clone(),
-                desired(a.desired).to_owned(),
-                a.status.to_string(),
-                a.restarts.to_string(),
-                a.reason.clone(),
+                n.id.short(),
+                n.name.clone(),
+                n.pool.clone(),
+                n.architecture.clone(),
+                n.agent_version.clone(),
+                n.last_seen.map_or_else(|| "never".to_owned(), output::time),
+                state(n),
+                if n.counter == n.latest_counter { n.counter.to_string() } else { format!("{} of {}", n.counter, n.latest_counter) },
             ]
         }),
     )
 }
 
-fn desired(status: DesiredStatus) -> &'static str {
-    match status {
-        DesiredStatus::Run => "run",
-        DesiredStatus::Stop => "stop",
+/// What an operator ordered, and whether the node is silent for too long: `ready`, `drained, lost`.
+fn state(n: &NodeSummary) -> String {
+    let order = match (&n.drain, n.eligible) {
+        (Some(_), _) => "drained",
+        (None, false) => "ineligible",
+        (None, true) => "ready",
+    };
+    if n.lost { format!("{order}, lost") } else { order.to_owned() }
+}
+
+/// A node for people.
+fn describe(status: &NodeStatus) -> String {
+    let (s, f) = (&status.summary, &status.fingerprint);
+    let never = || "never".to_owned();
+    let mut text = format!(
+        "Node        {} ({})\nPool        {}\nAgent       {} on {}\nLast seen   {}{}\nManifest    {} of {}\nEligible    {}\n",
+        s.name,
+        s.id,
+        s.pool,
+        s.agent_version,
+        s.architecture,
+        s.last_seen.map_or_else(never, output::time),
+        if s.lost { ", and silent for too long since" } else { "" },
+        s.counter,
+        s.latest_counter,
+        if s.eligible { "yes" } else { "no" },
+    );
+    if let Some(drain) = &s.drain {
+        let left = status.allocs.iter().filter(|a| a.desired == DesiredStatus::Run && a.status != AllocStatus::Complete).count();
+        let deadline = drain.deadline.map_or_else(|| "no deadline".to_owned(), |at| format!("deadline {}", output::time(at)));
+        let system = if drain.ignore_system { ", system jobs stay" } else { "" };
+        text.push_str(&format!("Drain       {left} left, {deadline}{system}\n"));
     }
+    text.push_str(&format!("Memory      {} MiB\nDisk free   {}\n", f.memory_mib, output::bytes(f.disk_free)));
+    match &f.engine {
+        Some(e) => text.push_str(&format!("Engine      {} ({})\n", e.version, e.storage_driver)),
+        None => text.push_str("Engine      does not answer\n"),
+    }
+    for (key, value) in &f.attributes {
+        text.push_str(&format!("  {key} = {value}\n"));
+    }
+    if !(f.meta.is_empty() && status.meta.is_empty()) {
+        text.push_str("Meta\n");
+        let own = f.meta.iter().filter(|(key, _)| !status.meta.contains_key(*key));
+        for (key, value) in own {
+            text.push_str(&format!("  {key} = {value}\n"));
+        }
+        for (key, value) in &status.meta {
+            text.push_str(&format!("  {key} = {value} (set on the server)\n"));
+        }
+    }
+    text.push_str(&format!("\nImages      {}\n\n", status.inventory.images.len()));
+    text.push_str(&alloc::table(&status.allocs));
+    text
 }
 
 /// `skerry token ...`
@@ -224,6 +242,55 @@ fn span(text: &str) -> Result<Millis> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use skerry_wire::api::DrainStatus;
+    use skerry_wire::node::Fingerprint;
+    use skerry_wire::{NodeId, Timestamp};
+
+    #[test]
+    fn changes_of_meta() {
+        let (set, unset) = meta(&["site=a=b".to_owned(), "rack-".to_owned(), "x=-".to_owned()]).unwrap();
+        assert_eq!(set, [("site".to_owned(), "a=b".to_owned()), ("x".to_owned(), "-".to_owned())].into());
+        assert_eq!(unset, ["rack"]);
+        assert!(meta(&["rack".to_owned()]).is_err());
+    }
+
+    fn golden() -> NodeStatus {
+        let fingerprint = Fingerprint {
+            name: "till-1".to_owned(),
+            attributes: [("cpu.arch".to_owned(), "arm64".to_owned())].into(),
+            meta: [("rack".to_owned(), "2".to_owned()), ("site".to_owned(), "own".to_owned())].into(),
+            memory_mib: 1024,
+            disk_free: 5_000_000_000,
+            ..Fingerprint::default()
+        };
+        NodeStatus {
+            summary: NodeSummary {
+                id: NodeId::new([0xab; 16]),
+                name: "till-1".to_owned(),
+                pool: "default".to_owned(),
+                architecture: "arm64".to_owned(),
+                agent_version: "0.1.0".to_owned(),
+                last_seen: Some(Timestamp(1_795_200_000_000)),
+                counter: 3,
+                latest_counter: 4,
+                eligible: false,
+                drain: Some(DrainStatus { deadline: Some(Timestamp(1_795_203_600_000)), ignore_system: true }),
+                lost: true,
+            },
+            fingerprint,
+            inventory: Default::default(),
+            meta: [("site".to_owned(), "shop-12".to_owned())].into(),
+            allocs: vec![alloc::tests::lost()],
+        }
+    }
+
+    #[test]
+    fn a_node_for_people() {
+        assert_eq!(describe(&golden()), include_str!("../tests/golden/node-status.txt"));
+        let mut ready = golden().summary;
+        (ready.eligible, ready.drain, ready.lost) = (true, None, false);
+        assert_eq!(list(&[golden().summary, ready]), include_str!("../tests/golden/node-list.txt"));
+    }
 
     #[test]
     fn spans() {

@@ -11,9 +11,10 @@ mod request;
 
 use http::Method;
 use skerry_wire::api::{
-    AllocSummary, BundleSummary, ImageDetail, ImageSummary, JobStatus, JobSummary, NodeStatus, NodeSummary, PlanReply, PlanRequest,
-    PrepareReply, PrepareRequest, PublishRequest, ServerStatus, SetStatus, SetSummary, StopRequest, SubmitReply, SubmitRequest, TokenReply,
-    TokenRequest, TokenSummary,
+    AllocDetail, AllocOrder, AllocSummary, BundleSummary, Changed, DrainRequest, EligibilityRequest, ImageDetail, ImageSummary, JobStatus,
+    JobSummary, MetaRequest, NodeStatus, NodeSummary, PlanReply, PlanRequest, PrepareReply, PrepareRequest, PublishRequest, PutVariable,
+    ServerStatus, SetStatus, SetSummary, StopRequest, SubmitReply, SubmitRequest, TokenReply, TokenRequest, TokenSummary, Variable,
+    VariableSummary,
 };
 use skerry_wire::{AllocId, DiffId, NodeId, SetId, TokenId};
 
@@ -103,8 +104,53 @@ impl Client {
     }
 
     /// One allocation.
-    pub async fn alloc(&self, id: &AllocId) -> Result<AllocSummary, ClientError> {
+    pub async fn alloc(&self, id: &AllocId) -> Result<AllocDetail, ClientError> {
         self.get(&format!("/v1/allocations/{id}")).await
+    }
+
+    /// Orders a node to try again an allocation that failed there.
+    pub async fn retry_alloc(&self, id: &AllocId, order: &AllocOrder) -> Result<AllocDetail, ClientError> {
+        self.send(Method::POST, &format!("/v1/allocations/{id}/retry"), order).await
+    }
+
+    /// Orders a node to switch to an allocation in spite of an update lock. Safe to repeat.
+    pub async fn override_lock(&self, id: &AllocId, order: &AllocOrder) -> Result<AllocDetail, ClientError> {
+        self.send(Method::POST, &format!("/v1/allocations/{id}/override-lock"), order).await
+    }
+
+    /// May new allocations come to a node? Safe to repeat.
+    pub async fn set_eligibility(&self, id: &NodeId, request: &EligibilityRequest) -> Result<Changed, ClientError> {
+        self.send(Method::POST, &format!("/v1/nodes/{id}/eligibility"), request).await
+    }
+
+    /// Takes the work off a node, or stops doing so. Safe to repeat; a deadline counts from the last time.
+    pub async fn drain_node(&self, id: &NodeId, request: &DrainRequest) -> Result<Changed, ClientError> {
+        self.send(Method::POST, &format!("/v1/nodes/{id}/drain"), request).await
+    }
+
+    /// Changes the meta that the server sets for a node. Safe to repeat.
+    pub async fn apply_meta(&self, id: &NodeId, request: &MetaRequest) -> Result<Changed, ClientError> {
+        self.send(Method::POST, &format!("/v1/nodes/{id}/meta"), request).await
+    }
+
+    /// The variables whose path starts like this, without their values.
+    pub async fn variables(&self, prefix: &str) -> Result<Vec<VariableSummary>, ClientError> {
+        self.get(&format!("/v1/variables?prefix={}", request::query_escape(prefix))).await
+    }
+
+    /// One variable.
+    pub async fn variable(&self, path: &str) -> Result<Variable, ClientError> {
+        self.get(&format!("/v1/variable?path={}", request::query_escape(path))).await
+    }
+
+    /// Puts all items of a variable. Safe to repeat.
+    pub async fn put_variable(&self, variable: &PutVariable) -> Result<Changed, ClientError> {
+        self.send(Method::PUT, "/v1/variable", variable).await
+    }
+
+    /// Removes a variable.
+    pub async fn purge_variable(&self, path: &str) -> Result<(), ClientError> {
+        self.delete(&format!("/v1/variable?path={}", request::query_escape(path))).await
     }
 
     /// All nodes, by name.

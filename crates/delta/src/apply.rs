@@ -48,6 +48,8 @@ pub struct Applier<'a> {
     streams: StreamsReader<'a>,
     layers: &'a [Box<dyn LayerSource + 'a>],
     table: OldMembers,
+    /// Bytes of memory for the table.
+    limit: u64,
     state: Predictor,
     buffers: Buffers,
     archives: archive::apply::State<'a>,
@@ -60,8 +62,8 @@ pub struct Applier<'a> {
 }
 
 impl<'a> Applier<'a> {
-    /// Opens a patch against these old layers, in the order of its table of contents. The members of the layers may need `limit`
-    /// bytes of memory.
+    /// Opens a patch against these old layers, in the order of its table of contents. The members of the layers and the forms of new
+    /// ones may need `limit` bytes of memory.
     pub fn new(streams: StreamsReader<'a>, layers: &'a [Box<dyn LayerSource + 'a>], limit: u64) -> io::Result<Self> {
         let mut table = OldMembers::default();
         for layer in layers {
@@ -72,6 +74,7 @@ impl<'a> Applier<'a> {
             streams,
             layers,
             table,
+            limit,
             state: Predictor::default(),
             buffers: Buffers::new(STEP),
             archives,
@@ -154,13 +157,13 @@ impl<'a> Applier<'a> {
                         continue;
                     }
                     base::RAW => {
-                        let len = self.streams.number(Stream::Size)?;
+                        let len = self.size()?;
                         self.pass(Stream::Raw, len, &mut out)?;
                         self.tell(false);
                         continue;
                     }
                     base::BARE => {
-                        let size = self.streams.number(Stream::Size)?;
+                        let size = self.size()?;
                         self.content(None, size, &mut out)?;
                         self.tell(false);
                         continue;
@@ -177,6 +180,14 @@ impl<'a> Applier<'a> {
         }
         self.buffers.new.fill(0);
         steps(left.get(), STEP, |len| out(&self.buffers.new[..len]))
+    }
+
+    /// Bytes of an item between members. There are some: a short section can hold items of none without end.
+    fn size(&mut self) -> io::Result<u64> {
+        match self.streams.number(Stream::Size)? {
+            0 => Err(invalid("an item of no bytes")),
+            size => Ok(size),
+        }
     }
 
     /// Ends; an error when the patch has more than what was asked of it.
@@ -202,7 +213,8 @@ impl<'a> Applier<'a> {
                 let rest = streams.number(Stream::PathShared)?;
                 let shared = usize::try_from(shared).ok().and_then(|len| self.state.path.get(..len));
                 let mut path = shared.ok_or_else(|| invalid("a path longer than the last one"))?.to_vec();
-                path.extend(streams.bytes(Stream::PathText, rest, MAX_EXTENDED)?);
+                // All of it: otherwise it could grow with each member.
+                path.extend(streams.bytes(Stream::PathText, rest, MAX_EXTENDED.saturating_sub(path.len() as u64))?);
                 path
             }
         };
@@ -224,6 +236,7 @@ impl<'a> Applier<'a> {
             if number as usize == self.table.forms.len() {
                 let form = Form::read(streams.get(Stream::NewForm))?;
                 self.table.forms.add(form);
+                self.table.check(self.limit)?;
             }
             number
         };

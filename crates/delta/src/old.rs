@@ -54,6 +54,8 @@ pub(crate) struct Old<'a> {
 pub(crate) struct Forms {
     forms: Vec<Form>,
     numbers: BTreeMap<Form, u32>,
+    /// Bytes of memory of both, about.
+    bytes: u64,
 }
 
 impl Forms {
@@ -73,6 +75,7 @@ impl Forms {
     /// Adds a form.
     pub(crate) fn add(&mut self, form: Form) -> u32 {
         let number = u32::try_from(self.forms.len()).expect("memory holds fewer than 2^32 forms");
+        self.bytes += 2 * form.memory();
         self.forms.push(form.clone());
         self.numbers.insert(form, number);
         number
@@ -140,20 +143,26 @@ impl OldMembers {
                 }),
                 Item::Raw(_) => {}
             }
-            if self.bytes() > limit {
-                return Err(io::Error::new(
-                    io::ErrorKind::OutOfMemory,
-                    format!("the members of the old layers need more than the {limit} bytes that may be used for them"),
-                ));
-            }
+            self.check(limit)?;
         }
         self.layers = self.layers.checked_add(1).ok_or_else(|| io::Error::other("more than 65535 old layers"))?;
         Ok(())
     }
 
+    /// Fails when the table needs more than `limit` bytes.
+    pub(crate) fn check(&self, limit: u64) -> io::Result<()> {
+        if self.bytes() <= limit {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            io::ErrorKind::OutOfMemory,
+            format!("the members of the old layers need more than the {limit} bytes that may be used for them"),
+        ))
+    }
+
     /// Bytes of memory that the table needs, about.
     pub(crate) fn bytes(&self) -> u64 {
-        (self.text.len() + self.rows.len() * size_of::<Row>() + self.forms.len() * 2 * size_of::<Form>()) as u64
+        (self.text.len() + self.rows.len() * size_of::<Row>()) as u64 + self.forms.bytes
     }
 
     /// How many members there are.

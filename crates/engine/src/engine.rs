@@ -57,6 +57,13 @@ pub trait Engine: Send + Sync {
     /// Starts a container; fine when it runs.
     fn start(&self, name: &str) -> impl Future<Output = Result<(), EngineError>> + Send;
 
+    /// Sends a signal to a container's first process: `SIGHUP`; fine when it does not run or is gone.
+    fn signal(&self, name: &str, signal: &str) -> impl Future<Output = Result<(), EngineError>> + Send;
+
+    /// Runs a program in a container and gives its exit code and the beginning of what it wrote, at most `most` bytes of it.
+    fn exec(&self, name: &str, command: &[String], timeout: Duration, most: usize)
+    -> impl Future<Output = Result<Ran, EngineError>> + Send;
+
     /// Stops a container, hard after `timeout`; fine when it does not run or is gone.
     fn stop(&self, name: &str, timeout: Duration) -> impl Future<Output = Result<(), EngineError>> + Send;
 
@@ -70,8 +77,23 @@ pub trait Engine: Send + Sync {
     /// stream ends, or gives an error, when the engine goes away.
     fn changes(&self, label: &str) -> impl Stream<Item = Result<(), EngineError>> + Send;
 
+    /// As `containers`, with what is known from the last look: of what ran then and runs now nothing more is asked.
+    fn look(&self, label: &str, before: &[ContainerState]) -> impl Future<Output = Result<Vec<ContainerState>, EngineError>> + Send;
+
     /// The last lines that a container wrote, both streams together; at most 256 KiB of them.
     fn logs(&self, name: &str, lines: u32) -> impl Future<Output = Result<Vec<u8>, EngineError>> + Send;
+
+    /// What a container writes from now on, both streams together, until it ends.
+    fn follow(&self, name: &str) -> impl Stream<Item = Result<Bytes, EngineError>> + Send;
+}
+
+/// What a program in a container did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ran {
+    /// Exit code.
+    pub code: i64,
+    /// The beginning of what it wrote, both streams together.
+    pub output: Vec<u8>,
 }
 
 /// What an engine is.
@@ -102,8 +124,24 @@ pub struct ContainerSpec {
     pub name: String,
     /// The image, always by id.
     pub image: ImageId,
-    /// Arguments of the image's entrypoint; the image's own when none.
+    /// Program instead of the image's entrypoint.
+    pub entrypoint: Option<Vec<String>>,
+    /// Arguments of the entrypoint; the image's own when none.
     pub cmd: Option<Vec<String>>,
+    /// Folder that it starts in; the image's own when none.
+    pub work_dir: Option<String>,
+    /// User: a name or `uid[:gid]`; the image's own when none.
+    pub user: Option<String>,
+    /// First signal of a stop; the image's own, else `SIGTERM`, when none.
+    pub stop_signal: Option<String>,
+    /// Devices of the machine.
+    pub devices: Vec<Device>,
+    /// All rights on the machine.
+    pub privileged: bool,
+    /// Rights beside the usual ones: `net_admin`.
+    pub cap_add: Vec<String>,
+    /// Rights taken away.
+    pub cap_drop: Vec<String>,
     /// Environment beside the image's.
     pub env: BTreeMap<String, String>,
     /// Labels beside the image's.
@@ -120,8 +158,8 @@ pub struct ContainerSpec {
     pub ports: Vec<PublishedPort>,
     /// Folders of the machine seen in it.
     pub mounts: Vec<Mount>,
-    /// Bounds of what its output takes on the disk.
-    pub logs: LogBounds,
+    /// Bounds of what its output takes on the disk; none: no output is kept.
+    pub logs: Option<LogBounds>,
 }
 
 impl ContainerSpec {
@@ -130,7 +168,15 @@ impl ContainerSpec {
         Self {
             name: name.into(),
             image,
+            entrypoint: None,
             cmd: None,
+            work_dir: None,
+            user: None,
+            stop_signal: None,
+            devices: Vec::new(),
+            privileged: false,
+            cap_add: Vec::new(),
+            cap_drop: Vec::new(),
             env: BTreeMap::new(),
             labels: BTreeMap::new(),
             memory_limit: None,
@@ -139,7 +185,7 @@ impl ContainerSpec {
             network: NetworkMode::Bridge,
             ports: Vec::new(),
             mounts: Vec::new(),
-            logs: LogBounds::default(),
+            logs: Some(LogBounds::default()),
         }
     }
 }
@@ -173,6 +219,17 @@ pub struct Mount {
     pub destination: String,
     /// May the container only read it?
     pub read_only: bool,
+}
+
+/// A device of the machine seen in a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Absolute path on the machine.
+    pub source: String,
+    /// Absolute path in the container.
+    pub destination: String,
+    /// Of `r`, `w`, `m`.
+    pub permissions: String,
 }
 
 /// Bounds of a container's output on disk (`json-file`).

@@ -20,7 +20,7 @@ mod sync;
 
 pub use docker::DockerEngine;
 pub use engine::{
-    ArchiveStream, ContainerSpec, ContainerState, ContainerStatus, Engine, Info, LogBounds, Mount, NetworkMode, PublishedPort,
+    ArchiveStream, ContainerSpec, ContainerState, ContainerStatus, Device, Engine, Info, LogBounds, Mount, NetworkMode, PublishedPort, Ran,
 };
 pub use error::EngineError;
 pub use layers::{EngineLayers, SpooledImages, spool};

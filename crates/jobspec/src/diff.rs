@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use skerry_wire::job::{Constraint, DockerConfig, Driver, Group, Job, JobType, Network, NetworkMode, Operator, Port};
-use skerry_wire::job::{Resources, RestartMode, RestartPolicy, Task, Volume};
+use skerry_wire::job::Job;
+
+mod parts;
+mod policy;
+
+use parts::of_job;
 
 /// What happened to one field or one part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,9 +147,17 @@ impl Part {
         }
     }
 
-    fn constraints(&mut self, list: &[Constraint]) {
-        for (i, Constraint { attribute, operator, value }) in list.iter().enumerate() {
-            self.text(format!("constraint[{i:0>3}]"), format!("{attribute} {} {value}", word(*operator)).trim_end());
+    /// A field that is there or not.
+    fn maybe(&mut self, name: &str, value: Option<impl fmt::Display>) {
+        if let Some(value) = value {
+            self.plain(name, value);
+        }
+    }
+
+    /// A switch that is shown when it is on.
+    fn on(&mut self, name: &str, value: bool) {
+        if value {
+            self.plain(name, value);
         }
     }
 }
@@ -181,109 +193,4 @@ fn compare(old: Option<&Part>, new: Option<&Part>) -> Option<PartDiff> {
 fn shown(name: &str) -> String {
     let Some((head, number)) = name.strip_suffix(']').and_then(|n| n.rsplit_once('[')) else { return name.to_owned() };
     number.parse::<usize>().map_or_else(|_| name.to_owned(), |n| format!("{head}[{n}]"))
-}
-
-// Every struct is taken apart by name, so that a new field cannot be forgotten here.
-
-fn of_job(job: &Job) -> Part {
-    let Job { id, name, kind, priority, node_pool, datacenters, constraints, meta, groups } = job;
-    let mut part = Part { name: format!("job {id:?}"), ..Part::default() };
-    part.text("id", id);
-    part.text("name", name);
-    part.plain(
-        "type",
-        match kind {
-            JobType::Service => "service",
-            JobType::System => "system",
-        },
-    );
-    part.plain("priority", priority);
-    part.text("node_pool", node_pool);
-    part.list("datacenters", datacenters);
-    part.constraints(constraints);
-    part.map("meta", meta);
-    part.parts = groups.iter().map(of_group).collect();
-    part
-}
-
-fn of_group(group: &Group) -> Part {
-    let Group { name, count, constraints, network, restart, meta, tasks } = group;
-    let mut part = Part { name: format!("group {name:?}"), ..Part::default() };
-    part.plain("count", count);
-    part.constraints(constraints);
-    let Network { mode, ports } = network;
-    part.plain(
-        "network.mode",
-        match mode {
-            NetworkMode::Host => "host",
-            NetworkMode::Bridge => "bridge",
-            NetworkMode::None => "none",
-        },
-    );
-    for Port { label, fixed, to } in ports {
-        let outside = fixed.map_or_else(|| "dynamic".to_owned(), |n| n.to_string());
-        let inside = to.map_or_else(|| outside.clone(), |n| n.to_string());
-        part.plain(&format!("network.port.{label}"), format!("{outside} to {inside}"));
-    }
-    let RestartPolicy { attempts, interval, delay, mode } = restart;
-    part.plain("restart.attempts", attempts);
-    part.plain("restart.interval", interval);
-    part.plain("restart.delay", delay);
-    part.plain(
-        "restart.mode",
-        match mode {
-            RestartMode::Delay => "delay",
-            RestartMode::Fail => "fail",
-        },
-    );
-    part.map("meta", meta);
-    part.parts = tasks.iter().map(of_task).collect();
-    part
-}
-
-fn of_task(task: &Task) -> Part {
-    let Task { name, driver, env, meta, constraints, resources, kill_timeout } = task;
-    let mut part = Part { name: format!("task {name:?}"), ..Part::default() };
-    let Driver::Docker(DockerConfig { image, image_id, command, args, ports, volumes }) = driver;
-    part.plain("driver", "docker");
-    part.text("config.image", image);
-    if let Some(id) = image_id {
-        part.plain("config.image_id", id);
-    }
-    if let Some(command) = command {
-        part.text("config.command", command);
-    }
-    part.list("config.args", args);
-    part.list("config.ports", ports);
-    for Volume { source, destination, read_only } in volumes {
-        part.text(format!("config.volume.{destination}"), &format!("{source}{}", if *read_only { " (read-only)" } else { "" }));
-    }
-    part.map("env", env);
-    part.map("meta", meta);
-    part.constraints(constraints);
-    let Resources { cpu, memory, memory_max } = resources;
-    part.plain("resources.cpu", format!("{cpu} MHz"));
-    part.plain("resources.memory", format!("{memory} MiB"));
-    if let Some(most) = memory_max {
-        part.plain("resources.memory_max", format!("{most} MiB"));
-    }
-    part.plain("kill_timeout", kill_timeout);
-    part
-}
-
-const fn word(operator: Operator) -> &'static str {
-    match operator {
-        Operator::Equal => "=",
-        Operator::NotEqual => "!=",
-        Operator::Greater => ">",
-        Operator::GreaterOrEqual => ">=",
-        Operator::Less => "<",
-        Operator::LessOrEqual => "<=",
-        Operator::Regexp => "regexp",
-        Operator::Version => "version",
-        Operator::SetContainsAll => "set_contains_all",
-        Operator::SetContainsAny => "set_contains_any",
-        Operator::IsSet => "is_set",
-        Operator::IsNotSet => "is_not_set",
-    }
 }

@@ -10,17 +10,22 @@
 //! What it promises: pure (no files, no clock, no environment), bounded in time and memory whatever the text says, and no panic.
 #![forbid(unsafe_code)]
 
+mod clock;
 mod diagnostic;
 mod diff;
+mod driver_rules;
 mod duration;
 mod eval;
 mod functions;
 mod names;
+mod policy_rules;
 mod read;
 mod rules;
 mod schema;
+mod service_rules;
 mod task_rules;
 mod template;
+mod template_rules;
 mod variables;
 
 use hcl_edit::structure::Body;
@@ -29,8 +34,11 @@ use skerry_wire::limits;
 
 pub use diagnostic::{Diagnostic, Severity, render};
 pub use diff::{Change, FieldDiff, JobDiff, PartDiff, diff, diff_new};
-pub use rules::{ATTEMPTS, COUNT, Images, LONGEST_ID, LONGEST_NAME, MOST_ITEMS, PORT, PRIORITY, Problem, validate};
-pub use task_rules::{CPU, MEMORY, bad_image};
+pub use driver_rules::bad_image;
+pub use policy_rules::{FILE_SIZE, FILES};
+pub use rules::{ATTEMPTS, COUNT, DISK, Images, LONGEST_ID, LONGEST_NAME, MOST_ITEMS, PORT, PRIORITY, Problem, validate};
+pub use service_rules::THRESHOLD;
+pub use task_rules::{CPU, MEMORY};
 pub use variables::Variables;
 
 use diagnostic::{Fault, Sink};

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use skerry_wire::job::{Constraint, Group, Job, JobType, NetworkMode, Operator, RestartPolicy};
+use skerry_wire::job::{Constraint, Group, Job, JobType, NetworkMode, Operator};
 use skerry_wire::{cbor, limits};
 
 use crate::diagnostic::Severity;
@@ -25,6 +25,8 @@ pub const PRIORITY: RangeInclusive<u8> = 1..=100;
 pub const PORT: RangeInclusive<u16> = 1..=u16::MAX;
 /// Restarts in one interval.
 pub const ATTEMPTS: RangeInclusive<u32> = 0..=10_000;
+/// Disk that a task needs free, in MiB; 16 TiB: more is a slip of the unit.
+pub const DISK: RangeInclusive<u32> = 0..=16 * 1024 * 1024;
 /// Constraints, ports, volumes or datacenters in one list.
 pub const MOST_ITEMS: usize = 64;
 
@@ -143,6 +145,9 @@ impl Rules {
     }
 
     fn job(&mut self, job: &Job) {
+        // Taken apart, so that a new field cannot be forgotten.
+        let Job { id: _, name: _, kind: _, priority: _, node_pool: _, datacenters: _, constraints: _, meta: _, periodic: _, groups: _ } =
+            job;
         let root = At::default();
         self.name(&root.field("id"), &job.id, LONGEST_ID);
         self.plain(&root.field("name"), &job.name, LONGEST_ID);
@@ -153,6 +158,7 @@ impl Rules {
         self.datacenters(&root.field("datacenters"), &job.datacenters);
         self.constraints(&root, &job.constraints);
         self.meta(&root.field("meta"), &job.meta);
+        self.periodic(&root, job);
         if job.groups.is_empty() {
             self.error(&root, "a job without a group", "write: group \"name\" { task \"name\" { ... } }");
         }
@@ -174,7 +180,7 @@ impl Rules {
     }
 
     /// Text for people: not empty, no control characters.
-    fn plain(&mut self, at: &At, text: &str, longest: usize) {
+    pub(crate) fn plain(&mut self, at: &At, text: &str, longest: usize) {
         if text.is_empty() || text.len() > longest || text.chars().any(char::is_control) {
             self.error(at, format!("must have 1 to {longest} bytes and no control characters"), "");
         }
@@ -250,17 +256,48 @@ impl Rules {
     }
 
     fn group(&mut self, at: &At, group: &Group, kind: JobType) {
+        let Group {
+            name: _,
+            count: _,
+            constraints: _,
+            network: _,
+            restart: _,
+            reschedule: _,
+            update: _,
+            disconnect: _,
+            services: _,
+            shutdown_delay: _,
+            max_run_duration: _,
+            meta: _,
+            tasks: _,
+        } = group;
         self.name(&at.field("name"), &group.name, LONGEST_NAME);
         let count = at.field("count");
         if !COUNT.contains(&group.count) {
             self.error(&count, format!("count {} is more than {}", group.count, COUNT.end()), "use type = \"system\" for every node");
         }
-        if kind == JobType::System && group.count != 1 {
-            self.error(&count, "a system job has one allocation on every node", "remove count, or use type = \"service\"");
+        match kind {
+            JobType::Service | JobType::Batch => {}
+            JobType::System if group.count != 1 => {
+                self.error(&count, "a system job has one allocation on every node", "remove count, or use type = \"service\"");
+            }
+            JobType::SysBatch if group.count == 0 => {
+                self.error(&count, "a sysbatch job has one allocation on every node", "stop the job, or remove count");
+            }
+            JobType::SysBatch if group.count != 1 => {
+                self.warning(
+                    &count,
+                    "count has no effect: a sysbatch job runs once on every node",
+                    "remove count, or use type = \"batch\"",
+                );
+            }
+            JobType::System | JobType::SysBatch => {}
         }
         self.constraints(at, &group.constraints);
         self.network(&at.field("network"), group);
-        self.restart(&at.field("restart"), &group.restart);
+        self.policies(at, group, kind);
+        self.services(at, group);
+        self.templates(at, group);
         self.meta(&at.field("meta"), &group.meta);
         if group.tasks.is_empty() {
             self.error(at, "a group without a task", "write: task \"name\" { driver = \"docker\" ... }");
@@ -302,30 +339,6 @@ impl Rules {
                 let number = port.fixed.unwrap_or_default();
                 self.error(&at.field("static"), format!("port {number} is taken by {other:?} of this group"), "choose another one");
             }
-        }
-    }
-
-    fn restart(&mut self, at: &At, restart: &RestartPolicy) {
-        const YEAR: u64 = 366 * 24 * 3600 * 1000;
-        for (name, span) in [("interval", restart.interval), ("delay", restart.delay)] {
-            if span.0 > YEAR {
-                self.error(&at.field(name), format!("{span} is longer than a year"), "");
-            }
-        }
-        if restart.attempts > 0 && restart.interval.0 < 5000 {
-            let message = format!("interval {} is shorter than 5s", restart.interval);
-            self.error(&at.field("interval"), message, "attempts are counted in this time; 30m is the default");
-        } else if restart.delay.0.saturating_mul(restart.attempts.into()) > restart.interval.0 {
-            let (n, delay, interval) = (restart.attempts, restart.delay, restart.interval);
-            let message = format!("{n} attempts {delay} apart do not fit into {interval}, so they are never used up");
-            self.warning(at, message, "make the interval longer");
-        }
-        if !ATTEMPTS.contains(&restart.attempts) {
-            self.error(
-                &at.field("attempts"),
-                format!("{} attempts are more than {}", restart.attempts, ATTEMPTS.end()),
-                "mode = \"delay\" never gives up",
-            );
         }
     }
 

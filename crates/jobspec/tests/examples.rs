@@ -33,6 +33,26 @@ fn examples_parse_without_a_finding() {
 }
 
 #[test]
+fn the_job_to_begin_with_is_good_also_with_all_that_is_commented_out() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../cli/src/example.hcl");
+    let source = std::fs::read_to_string(path).unwrap();
+    // A line of a job behind `# `; prose has no ` = ` and no brace at its end.
+    let uncommented = |line: &str| {
+        let code = line.trim_start().strip_prefix("# ").filter(|c| c.contains(" = ") || c.ends_with(['{', '}']));
+        code.map_or_else(|| line.to_owned(), str::to_owned)
+    };
+    let whole: String = source.lines().map(|l| uncommented(l) + "\n").collect();
+    assert!(whole.lines().filter(|l| l.trim_start().starts_with('#')).count() < 16 && whole.contains("\nperiodic {"), "{whole}");
+    // Only what ends can run by the clock.
+    for text in [source, whole.replace("type = \"system\"", "type = \"sysbatch\"")] {
+        let parsed = parse(&text, &Variables::new());
+        let found: String = parsed.diagnostics.iter().map(|d| render(d, &text, "example.hcl")).collect();
+        assert_eq!(found, "");
+        assert!(parsed.job.is_some());
+    }
+}
+
+#[test]
 fn variables_from_outside_change_the_job() {
     let source = example("sensor.nomad.hcl");
     let test = parse(&source, &Variables::new()).job.unwrap();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use skerry_jobspec::{Images, Severity, Variables, parse, render, validate};
+use skerry_jobspec::{Images, Severity, Variables, diff, parse, render, validate};
 use skerry_wire::job::{Driver, Job, JobType, Operator, RestartPolicy};
 
 /// The job with these lines as meta values.
@@ -101,7 +101,7 @@ fn defaults() {
     assert_eq!((group.name.as_str(), group.count, group.restart), ("a", 1, RestartPolicy::EDGE));
     let task = &group.tasks[0];
     assert_eq!((task.resources.cpu, task.resources.memory, task.resources.memory_max, task.kill_timeout.0), (100, 300, None, 5000));
-    let Driver::Docker(config) = &task.driver;
+    let Driver::Docker(config) = &task.driver else { panic!("{:?}", task.driver) };
     assert_eq!((config.image.as_str(), config.image_id), ("t", None));
 }
 
@@ -147,6 +147,17 @@ fn piece() -> impl Strategy<Value = String> {
         Just("x = format(\"%9999999999s\", 1)\n".to_owned()),
         Just("x = substr(\"\u{e4}\", 1e300, -1)\n".to_owned()),
         Just("x = -18446744073709551615 % 0\n".to_owned()),
+        Just("periodic {\ncrons = [\"*/7 3-99/0 ? jan-DEC 7\", \"0 0 31 2 *\"]\ntime_zone = \"x\"\n}\n".to_owned()),
+        Just("type = \"sysbatch\"\n".to_owned()),
+        Just("template {\ndata = \"{{ if \\\"}} {{- end\"\ndestination = \"local/..\"\n}\n".to_owned()),
+        Just("template {\ndata = \"\"\ndestination = \"local/x\"\nleft_delimiter = \"\u{e4}\"\n}\n".to_owned()),
+        Just("service {\ncheck {\ntype = \"http\"\ninterval = \"1s\"\ntimeout = \"1s\"\nheader {\n".to_owned()),
+        Just("check {\ntype = \"script\"\ntask = \"t\"\n}\n".to_owned()),
+        Just("update {\nhealthy_deadline = \"0s\"\n}\nreschedule {\nattempts = 3\n}\n".to_owned()),
+        Just("disconnect {\nlost_after = 18446744073709551615\nreplace = true\n}\n".to_owned()),
+        Just("ephemeral_disk {\nsize = 4294967296\n}\n".to_owned()),
+        Just("driver = \"raw_exec\"\nlifecycle {\nhook = \"poststop\"\n}\nleader = true\n".to_owned()),
+        Just("devices = [{ host_path = \"/\" }, {}]\ncap_add = [\"CAP_\", \"\u{130}\"]\n".to_owned()),
         "[a-z_]{1,8} = [0-9.]{1,8}\n",
         "\\PC{0,12}",
     ]
@@ -154,7 +165,8 @@ fn piece() -> impl Strategy<Value = String> {
 
 fn examples() -> Vec<String> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../jobspecs");
-    let files = std::fs::read_dir(folder).expect("the examples").map(|e| e.expect("an entry").path());
+    let full = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/full.hcl").into();
+    let files = std::fs::read_dir(folder).expect("the examples").map(|e| e.expect("an entry").path()).chain([full]);
     files.filter(|p| p.extension().is_some_and(|e| e == "hcl")).map(|p| std::fs::read_to_string(p).expect("an example")).collect()
 }
 
@@ -168,6 +180,9 @@ fn holds(source: &str) {
     }
     if let Some(job) = parsed.job {
         assert!(validate(&job, Images::AsWritten).iter().all(|p| p.severity == Severity::Warning));
+        assert!(diff(&job, &job).is_empty());
+        let again: Job = serde_json::from_str(&serde_json::to_string(&job).expect("text")).expect("the same job");
+        assert_eq!(again, job);
     }
 }
 

@@ -107,7 +107,14 @@ mod tests {
             meta: [("site", "shop-12"), ("buses", "i2c, can")].map(pair).into(),
             ..Fingerprint::default()
         };
-        Node { id: NodeId::new([1; 16]), pool: "default".to_owned(), fingerprint, inventory: Default::default() }
+        Node {
+            id: NodeId::new([1; 16]),
+            pool: "default".to_owned(),
+            fingerprint,
+            inventory: Default::default(),
+            eligible: true,
+            drain: None,
+        }
     }
 
     #[test]

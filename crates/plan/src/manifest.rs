@@ -55,8 +55,8 @@ pub fn content<'a>(
         .into_values()
         .filter_map(|a| {
             let specification = specification(&a.job, a.version)?;
-            let Alloc { job, group, index, id, version, .. } = a.clone();
-            Some(ManifestAlloc { job, group, index, id, version, specification })
+            let Alloc { job, group, index, id, version, retry, override_lock, .. } = a.clone();
+            Some(ManifestAlloc { job, group, index, id, version, specification, retry, override_lock })
         })
         .collect();
     Content { allocs, tombstones }
@@ -65,14 +65,31 @@ pub fn content<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Claim;
-    use skerry_wire::AllocId;
+    use crate::model::{Claim, State};
+    use skerry_wire::{AllocId, Timestamp};
 
     const NODE: NodeId = NodeId::new([1; 16]);
 
     fn alloc(id: u8, job: &str, version: u64, order: Order, ended: bool) -> Alloc {
         let (group, claim) = ("web".to_owned(), Claim::default());
-        Alloc { id: AllocId::new([id; 16]), job: job.to_owned(), version, group, index: 0, node: NODE, order, ended, claim }
+        Alloc {
+            id: AllocId::new([id; 16]),
+            job: job.to_owned(),
+            version,
+            group,
+            index: 0,
+            node: NODE,
+            order,
+            ended,
+            claim,
+            to_end: false,
+            state: State::NEW,
+            lost: false,
+            placed_at: Timestamp(0),
+            covers: false,
+            retry: 0,
+            override_lock: false,
+        }
     }
 
     fn listed(allocs: &[Alloc]) -> (Vec<AllocId>, Vec<AllocId>) {

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use skerry_wire::job::Job;
 use skerry_wire::node::Fingerprint;
-use skerry_wire::{AllocId, DiffId, ImageId, NodeId};
+use skerry_wire::poll::AllocStatus;
+use skerry_wire::{AllocId, DiffId, ImageId, NodeId, Timestamp};
 
 /// An enrolled node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,19 @@ pub struct Node {
     pub fingerprint: Fingerprint,
     /// The images that its engine holds.
     pub inventory: BTreeSet<ImageId>,
+    /// May it get new allocations? What it has it keeps.
+    pub eligible: bool,
+    /// Work is taken off it.
+    pub drain: Option<Drain>,
+}
+
+/// An operator's order to take the work off a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drain {
+    /// When what has not moved is stopped all the same; none: never.
+    pub deadline: Option<Timestamp>,
+    /// Do system and sysbatch jobs go on?
+    pub ignore_system: bool,
 }
 
 /// A job at its current version.
@@ -51,6 +65,50 @@ pub struct Alloc {
     pub ended: bool,
     /// What the group reserves on its node.
     pub claim: Claim,
+    /// Is its job done when its tasks have ended?
+    pub to_end: bool,
+    /// What its node last said of it.
+    pub state: State,
+    /// The server has not heard of its node for longer than the group's `lost_after`.
+    pub lost: bool,
+    /// When it was placed: of several for one index the oldest is the original.
+    pub placed_at: Timestamp,
+    /// It took the place of an allocation that runs until this one does.
+    pub covers: bool,
+    /// Counts the operator's orders to try again; goes on when a newer version takes the place.
+    pub retry: u32,
+    /// The operator overrides the update lock of what runs in its place.
+    pub override_lock: bool,
+}
+
+/// What a node last said of an allocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct State {
+    /// Client status.
+    pub status: AllocStatus,
+    /// The node's judgement, once there is one.
+    pub healthy: Option<bool>,
+    /// Has the node said anything?
+    pub heard: bool,
+    /// Since when it runs without a restart, on the server's clock; none while it does not run.
+    pub running_since: Option<Timestamp>,
+}
+
+impl State {
+    /// Of an allocation that its node has not heard of.
+    pub const NEW: Self = Self { status: AllocStatus::Pending, healthy: None, heard: false, running_since: None };
+}
+
+impl Alloc {
+    /// Did it run to its end? It takes no room, and is not placed again.
+    pub fn complete(&self) -> bool {
+        self.to_end && self.state.status == AllocStatus::Complete
+    }
+
+    /// Does anything run in its place, as far as the server knows: it, or what it is to take over from?
+    pub fn runs(&self) -> bool {
+        self.state.status == AllocStatus::Running || (self.covers && self.state.status != AllocStatus::Complete)
+    }
 }
 
 /// What the server wants of an allocation.
@@ -107,4 +165,6 @@ pub struct Fleet {
     pub allocs: BTreeMap<AllocId, Alloc>,
     /// The images that the server knows.
     pub images: BTreeMap<ImageId, Image>,
+    /// The server's clock.
+    pub now: Timestamp,
 }

@@ -1,17 +1,20 @@
 //! Placement: which allocations start, which stop, and why a group could not be placed.
 //!
-//! Three steps, each over all jobs: orders to stop, then newer versions in the place of older ones, then new places. Stops only give
-//! room, new places only take it, and the middle step is repeated until nothing moves; so planning again changes nothing.
+//! Steps, each over all jobs: orders to stop; of several allocations for one index those that may stop now; newer versions in the place
+//! of older ones; new places, a replacement's among them. What stops gives room to what was refused before it, so the steps are repeated
+//! until nothing moves; planning again changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use skerry_wire::api::PlacementFailure;
-use skerry_wire::job::{Group, JobType};
+use skerry_wire::job::Group;
 use skerry_wire::{AllocId, NodeId};
 
 use crate::alloc_id::alloc_id;
 use crate::feasible::{Ruling, Taken, claim, wanted};
-use crate::model::{Alloc, Claim, Fleet, JobVersion, Order};
+use crate::leaving::{Leaving, Why};
+use crate::model::{Alloc, Claim, Fleet, JobVersion, Node, Order, State};
+use crate::survivor::{Candidate, Rules, losers, survivor};
 
 /// What to change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -74,9 +77,19 @@ impl Plan {
 pub fn plan(fleet: &Fleet) -> Plan {
     let mut planner = Planner::new(fleet);
     planner.stop();
-    planner.update();
-    planner.place();
-    planner.finish()
+    loop {
+        let before = planner.plan.starts.len();
+        planner.refused.clear();
+        planner.settle();
+        planner.update();
+        planner.place();
+        // A replacement that has just found its place lets go of what never ran, and that is room for others; and what could not be
+        // updated where it is may have one by now.
+        let settled = planner.settle();
+        if !settled && planner.plan.starts.len() == before {
+            return planner.finish();
+        }
+    }
 }
 
 /// Where an allocation belongs: (job, group, index, node).
@@ -92,6 +105,9 @@ struct Planner<'a> {
     plan: Plan,
     /// By (job, group): why a node has not got it, each reason with its nodes; and how many allocations are missing.
     refused: BTreeMap<(String, String), Refused>,
+    leaving: Leaving<'a>,
+    /// Nodes with a lost allocation: no place for a replacement.
+    lost: BTreeSet<NodeId>,
 }
 
 #[derive(Default)]
@@ -104,13 +120,29 @@ impl Refused {
     fn count(&mut self, reason: &str) {
         *self.reasons.entry(reason.to_owned()).or_default() += 1;
     }
+
+    /// A further index that found no node: the nodes and their reasons are those of the last one.
+    fn join(&mut self, next: Self) {
+        self.missing += next.missing;
+        self.reasons = next.reasons;
+    }
 }
 
 impl<'a> Planner<'a> {
     fn new(fleet: &'a Fleet) -> Self {
         let mut jobs: Vec<_> = fleet.jobs.values().collect();
         jobs.sort_by(|a, b| b.job.priority.cmp(&a.job.priority).then_with(|| a.job.id.cmp(&b.job.id)));
-        Self { fleet, jobs, running: BTreeMap::new(), taken: BTreeMap::new(), plan: Plan::default(), refused: BTreeMap::new() }
+        let lost = fleet.allocs.values().filter(|a| a.lost && a.order != Order::Replaced).map(|a| a.node).collect();
+        Self {
+            fleet,
+            jobs,
+            running: BTreeMap::new(),
+            taken: BTreeMap::new(),
+            plan: Plan::default(),
+            refused: BTreeMap::new(),
+            leaving: Leaving::new(fleet),
+            lost,
+        }
     }
 
     /// Step 1: what must not run any more; everything else takes its room.
@@ -118,22 +150,29 @@ impl<'a> Planner<'a> {
         // The newest first, so that of two in one slot the newest stays.
         let mut allocs: Vec<_> = self.fleet.allocs.values().filter(|a| a.order == Order::Run).collect();
         allocs.sort_by(|a, b| b.version.cmp(&a.version).then_with(|| (a.node, a.id).cmp(&(b.node, b.id))));
-        let mut indexes: BTreeSet<(&str, &str, u32)> = BTreeSet::new();
         for alloc in allocs {
             let slot = (alloc.job.clone(), alloc.group.clone(), alloc.index, alloc.node);
             let order = if self.running.contains_key(&slot) { Some(Order::Replaced) } else { self.stop_order(alloc).map(Order::Stop) };
-            let service = self.fleet.jobs.get(&alloc.job).is_some_and(|j| j.job.kind == JobType::Service);
-            let order = order.or_else(|| {
-                let first = indexes.insert((&alloc.job, &alloc.group, alloc.index));
-                (service && !first).then(|| Order::Stop(format!("index {} runs on another node", alloc.index)))
-            });
             match order {
                 Some(order) => self.plan.stops.push(Stop { alloc: alloc.id, order }),
                 None => {
-                    self.taken.entry(alloc.node).or_default().add(&alloc.claim);
+                    self.take(alloc);
                     self.running.insert(slot, alloc.clone());
                 }
             }
+        }
+    }
+
+    /// The room of an allocation; what has run to its end has none.
+    fn take(&mut self, alloc: &Alloc) {
+        if !alloc.complete() {
+            self.taken.entry(alloc.node).or_default().add(&alloc.claim);
+        }
+    }
+
+    fn give(&mut self, alloc: &Alloc) {
+        if !alloc.complete() {
+            self.taken.entry(alloc.node).or_default().remove(&alloc.claim);
         }
     }
 
@@ -143,20 +182,62 @@ impl<'a> Planner<'a> {
         if let Some(reason) = &desired.stopped {
             return Some(reason.clone());
         }
-        if alloc.version >= desired.version {
-            return None;
+        if alloc.version < desired.version {
+            let Some(group) = desired.job.group(&alloc.group) else {
+                return Some(format!("version {} has no group `{}`", desired.version, alloc.group));
+            };
+            if alloc.index >= wanted_count(desired, group) {
+                return Some(format!("version {} asks for {} of group `{}`", desired.version, wanted_count(desired, group), group.name));
+            }
         }
-        let Some(group) = desired.job.group(&alloc.group) else {
-            return Some(format!("version {} has no group `{}`", desired.version, alloc.group));
-        };
-        if alloc.index >= wanted_count(desired, group) {
-            return Some(format!("version {} asks for {} of group `{}`", desired.version, wanted_count(desired, group), group.name));
+        match self.leaving.why(desired, alloc)? {
+            Why::Now(reason) => Some(reason),
+            Why::WhenReplaced(_) => None,
         }
-        let node = self.fleet.nodes.get(&alloc.node)?;
-        match wanted(&desired.job, group, node, &self.fleet.images) {
-            Err(Ruling::Excluded(reason)) => Some(format!("version {} does not belong on this node: {reason}", desired.version)),
-            Err(Ruling::Unable(_)) | Ok(()) => None,
+    }
+
+    /// Of several allocations for one index: those that stop now, as the one that goes on has taken over. Did any?
+    fn settle(&mut self) -> bool {
+        let mut by_index: BTreeMap<(&str, &str, u32), Vec<&Alloc>> = BTreeMap::new();
+        for alloc in self.running.values() {
+            by_index.entry((&alloc.job, &alloc.group, alloc.index)).or_default().push(alloc);
         }
+        let mut stops = Vec::new();
+        for ((job, group, index), allocs) in by_index.into_iter().filter(|(_, allocs)| allocs.len() > 1) {
+            let Some(desired) = self.fleet.jobs.get(job).filter(|j| !j.job.kind.is_everywhere()) else { continue };
+            let Some(group) = desired.job.group(group) else { continue };
+            let rules = Rules { reconcile: group.disconnect.reconcile, version: desired.version, periodic: desired.job.periodic.is_some() };
+            let why = |a: &Alloc| self.leaving.why(desired, a);
+            let candidates: Vec<_> = allocs.iter().map(|a| Candidate { alloc: a, leaves: why(a).is_some() }).collect();
+            let Some(winner) = survivor(&candidates, rules) else { continue };
+            let name = self.fleet.nodes.get(&winner.node).map_or("another node", |n| n.fingerprint.name.as_str());
+            for loser in losers(&candidates, winner, rules) {
+                let reason = match why(loser) {
+                    Some(why) => format!("{}; index {index} goes on on {name}", why.reason()),
+                    None => format!("index {index} goes on on {name}"),
+                };
+                stops.push((loser.clone(), reason));
+            }
+        }
+        for (alloc, reason) in &stops {
+            self.give(alloc);
+            self.running.remove(&(alloc.job.clone(), alloc.group.clone(), alloc.index, alloc.node));
+            self.plan.stops.push(Stop { alloc: alloc.id, order: Order::Stop(reason.clone()) });
+        }
+        !stops.is_empty()
+    }
+
+    /// Is the index of this allocation in better hands elsewhere, so that this one is not updated?
+    fn stands_back(&self, desired: &JobVersion, alloc: &Alloc) -> bool {
+        if desired.job.kind.is_everywhere() {
+            return self.leaving.why(desired, alloc).is_some();
+        }
+        let present = |a: &Alloc| !a.lost && self.leaving.why(desired, a).is_none();
+        if self.leaving.why(desired, alloc).is_some() {
+            return true;
+        }
+        let better = |a: &Alloc| a.id != alloc.id && present(a) && (alloc.lost || a.version > alloc.version);
+        self.slots(&alloc.job, Some(&alloc.group)).any(|(slot, a)| slot.2 == alloc.index && better(a))
     }
 
     /// Step 2: newer versions take the place of older ones, on the same node.
@@ -186,8 +267,8 @@ impl<'a> Planner<'a> {
     }
 
     fn outdated(&self, desired: &JobVersion) -> Vec<Slot> {
-        let of_job = self.slots(&desired.job.id, None);
-        of_job.filter(|(_, a)| a.version < desired.version).map(|(slot, _)| slot.clone()).collect()
+        let of_job = self.slots(&desired.job.id, None).filter(|(_, a)| a.version < desired.version);
+        of_job.filter(|(_, a)| !self.stands_back(desired, a)).map(|(slot, _)| slot.clone()).collect()
     }
 
     /// The running allocations of a job, or of one group of it.
@@ -202,25 +283,42 @@ impl<'a> Planner<'a> {
         let group = desired.job.group(&slot.1).ok_or_else(|| Ruling::Unable(format!("no group `{}`", slot.1)))?;
         wanted(&desired.job, group, node, &self.fleet.images)?;
         let new = claim(group);
-        let old = &self.running[slot];
-        let taken = self.taken.entry(slot.3).or_default();
-        taken.remove(&old.claim);
-        if let Err(ruling) = taken.room_for(&new, node) {
-            taken.add(&old.claim);
+        let old = self.running[slot].clone();
+        self.give(&old);
+        if let Err(ruling) = self.room(slot.3).room_for(&new, node) {
+            self.take(&old);
             return Err(ruling);
         }
-        let replaces = Some(old.id);
-        self.start(desired, slot.clone(), new, replaces);
+        self.start(desired, slot.clone(), new, Some(&old));
         Ok(())
     }
 
-    fn start(&mut self, desired: &JobVersion, slot: Slot, claim: Claim, replaces: Option<AllocId>) {
+    fn start(&mut self, desired: &JobVersion, slot: Slot, claim: Claim, old: Option<&Alloc>) {
         let (job, group, index, node) = slot.clone();
         let id = alloc_id(&job, desired.version, &group, index, &node);
-        self.taken.entry(node).or_default().add(&claim);
-        let alloc = Alloc { id, job, version: desired.version, group, index, node, order: Order::Run, ended: false, claim };
+        // Stopped, and wanted again before its node knew: it goes on.
+        let known = self.fleet.allocs.get(&id).filter(|k| !k.ended);
+        let alloc = Alloc {
+            id,
+            job,
+            version: desired.version,
+            group,
+            index,
+            node,
+            order: Order::Run,
+            ended: false,
+            claim,
+            to_end: desired.job.kind.runs_to_end(),
+            state: known.map_or(State::NEW, |k| k.state),
+            lost: old.or(known).is_some_and(|o| o.lost),
+            placed_at: old.map_or(self.fleet.now, |o| o.placed_at),
+            covers: old.is_some_and(Alloc::runs) || known.is_some_and(|k| k.covers),
+            retry: old.or(known).map_or(0, |o| o.retry),
+            override_lock: false,
+        };
+        self.take(&alloc);
         self.running.insert(slot, alloc.clone());
-        self.plan.starts.push(Start { alloc, replaces });
+        self.plan.starts.push(Start { alloc, replaces: old.map(|o| o.id) });
     }
 
     /// Step 3: new places.
@@ -230,16 +328,17 @@ impl<'a> Planner<'a> {
                 continue;
             }
             for group in &desired.job.groups {
-                match desired.job.kind {
-                    JobType::System => self.place_system(desired, group),
-                    JobType::Service => self.place_service(desired, group),
+                if desired.job.kind.is_everywhere() {
+                    self.place_everywhere(desired, group);
+                } else {
+                    self.place_count(desired, group);
                 }
             }
         }
     }
 
     /// One allocation on every node that may have it.
-    fn place_system(&mut self, desired: &'a JobVersion, group: &'a Group) {
+    fn place_everywhere(&mut self, desired: &'a JobVersion, group: &'a Group) {
         if wanted_count(desired, group) == 0 {
             return;
         }
@@ -253,7 +352,8 @@ impl<'a> Planner<'a> {
                 continue;
             }
             let ruling = wanted(&desired.job, group, node, &self.fleet.images)
-                .and_then(|()| self.taken.entry(node.id).or_default().room_for(&claim, node));
+                .and_then(|()| open(node))
+                .and_then(|()| self.room(node.id).room_for(&claim, node));
             match ruling {
                 Ok(()) => {
                     self.start(desired, slot, claim.clone(), None);
@@ -272,37 +372,56 @@ impl<'a> Planner<'a> {
     }
 
     /// `count` allocations over all nodes that may have one, the emptiest first.
-    fn place_service(&mut self, desired: &'a JobVersion, group: &'a Group) {
+    fn place_count(&mut self, desired: &'a JobVersion, group: &'a Group) {
         let mut here: BTreeMap<NodeId, u32> = BTreeMap::new();
         let mut held = BTreeSet::new();
-        for (slot, _) in self.slots(&desired.job.id, Some(&group.name)) {
+        let mut taken: BTreeSet<(u32, NodeId)> = BTreeSet::new();
+        for (slot, alloc) in self.slots(&desired.job.id, Some(&group.name)) {
             *here.entry(slot.3).or_default() += 1;
-            held.insert(slot.2);
+            taken.insert((slot.2, slot.3));
+            let replaced = alloc.lost && group.disconnect.replace && !alloc.complete();
+            // What ran to its end under an older version and may not be updated there is to run elsewhere.
+            if !replaced && self.leaving.why(desired, alloc).is_none() {
+                held.insert(slot.2);
+            }
         }
         let missing: Vec<u32> = (0..wanted_count(desired, group)).filter(|i| !held.contains(i)).collect();
         if missing.is_empty() {
             return;
         }
         let claim = claim(group);
-        let rulings: Vec<_> = self.fleet.nodes.values().map(|n| (n, wanted(&desired.job, group, n, &self.fleet.images))).collect();
-        let mut left = missing.into_iter();
-        while let Some(index) = left.next() {
+        let ruling = |n: &Node| {
+            wanted(&desired.job, group, n, &self.fleet.images)?;
+            open(n)?;
+            if self.lost.contains(&n.id) {
+                return Err(Ruling::Unable("the node is lost".to_owned()));
+            }
+            Ok(())
+        };
+        let rulings: Vec<_> = self.fleet.nodes.values().map(|n| (n, ruling(n))).collect();
+        let mut missing_in_vain: Option<Refused> = None;
+        for index in missing {
             let best = rulings
                 .iter()
-                .filter(|(node, ruling)| ruling.is_ok() && self.room(node.id).room_for(&claim, node).is_ok())
+                .filter(|(node, ruling)| ruling.is_ok() && !taken.contains(&(index, node.id)))
+                .filter(|(node, _)| self.room(node.id).room_for(&claim, node).is_ok())
                 .min_by_key(|(node, _)| (here.get(&node.id).copied().unwrap_or(0), self.room(node.id).allocs, node.id));
             let Some((node, _)) = best else {
-                let mut refused = Refused { missing: 1 + u32::try_from(left.len()).unwrap_or(u32::MAX - 1), ..Refused::default() };
+                let mut refused = Refused { missing: 1, ..Refused::default() };
                 for (node, ruling) in &rulings {
-                    let ruling = ruling.clone().and_then(|()| self.room(node.id).room_for(&claim, node));
-                    if let Err(ruling) = ruling {
-                        refused.count(ruling.reason());
+                    match ruling.clone().and_then(|()| self.room(node.id).room_for(&claim, node)) {
+                        Err(ruling) => refused.count(ruling.reason()),
+                        Ok(()) => refused.count("it has this index already"),
                     }
                 }
-                return self.refuse(desired, group, refused);
+                missing_in_vain.get_or_insert_with(Refused::default).join(refused);
+                continue;
             };
             *here.entry(node.id).or_default() += 1;
             self.start(desired, (desired.job.id.clone(), group.name.clone(), index, node.id), claim.clone(), None);
+        }
+        if let Some(refused) = missing_in_vain {
+            self.refuse(desired, group, refused);
         }
     }
 
@@ -340,10 +459,16 @@ impl<'a> Planner<'a> {
     }
 }
 
+/// May new allocations come to the node?
+fn open(node: &Node) -> Result<(), Ruling> {
+    match node {
+        Node { drain: Some(_), .. } => Err(Ruling::Excluded("the node is drained".to_owned())),
+        Node { eligible: false, .. } => Err(Ruling::Excluded("the node is not eligible".to_owned())),
+        Node { .. } => Ok(()),
+    }
+}
+
 /// Allocations that a group asks for: over the fleet for a service, on each node (0 or 1) for a system job.
 fn wanted_count(desired: &JobVersion, group: &Group) -> u32 {
-    match desired.job.kind {
-        JobType::Service => group.count,
-        JobType::System => group.count.min(1),
-    }
+    if desired.job.kind.is_everywhere() { group.count.min(1) } else { group.count }
 }

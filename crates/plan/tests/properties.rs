@@ -5,12 +5,13 @@ mod fleet;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fleet::{group, image_id, job, node, settle, submit};
+use fleet::{group, image_id, job, node, replaced, settle, submit};
 use proptest::prelude::*;
 use skerry_plan::base::{self, Built, Estimator};
-use skerry_plan::{Alloc, Fleet, Order, manifest, plan};
-use skerry_wire::job::{Constraint, Job, JobType, Operator};
-use skerry_wire::{Digest, ImageId, NodeId};
+use skerry_plan::{Alloc, Drain, Fleet, Order, manifest, plan};
+use skerry_wire::job::{Constraint, Job, JobType, Operator, Reconcile};
+use skerry_wire::poll::AllocStatus;
+use skerry_wire::{Digest, ImageId, Millis, NodeId};
 
 /// One thing that happens to a fleet.
 #[derive(Debug, Clone)]
@@ -19,18 +20,25 @@ enum Happens {
     Submit(Job),
     Stop(u8),
     Memory(u8, u64),
-    Ended(usize),
+    Said(usize, u8),
+    Lost(u8),
+    Back(u8),
+    Drain(u8, Option<u64>, bool),
+    Eligible(u8, bool),
 }
 
 fn any_job() -> impl Strategy<Value = Job> {
     let one = (0u32..5, 0u32..300, prop::collection::vec(80u16..84, 0..2), 1u8..=4);
     let groups = prop::collection::vec(one, 1..3);
-    (0u8..3, any::<bool>(), 1u8..=100, groups, 0u8..6, any::<bool>()).prop_map(|(id, service, priority, groups, cores, all)| {
-        let kind = if service { JobType::Service } else { JobType::System };
-        let groups = groups
-            .into_iter()
-            .enumerate()
-            .map(|(n, (count, memory, ports, image))| group(&format!("g{n}"), if service { count } else { 1 }, memory, &ports, image));
+    (0u8..3, 0u8..4, 1u8..=100, groups, 0u8..6, 0u8..8).prop_map(|(id, kind, priority, groups, cores, how)| {
+        let kind = [JobType::Service, JobType::System, JobType::Batch, JobType::SysBatch][usize::from(kind)];
+        let all = how & 1 == 1;
+        let rule = [None, Some(Reconcile::KeepOriginal), Some(Reconcile::KeepReplacement), Some(Reconcile::LongestRunning)];
+        let rule = rule[usize::from(how >> 1)];
+        let groups = groups.into_iter().enumerate().map(|(n, (count, memory, ports, image))| {
+            let group = group(&format!("g{n}"), if kind.is_everywhere() { 1 } else { count }, memory, &ports, image);
+            rule.map_or(group.clone(), |rule| replaced(rule, group))
+        });
         let mut job = job(&format!("job{id}"), kind, priority, groups.collect());
         if all {
             job.node_pool = "all".to_owned();
@@ -43,11 +51,15 @@ fn any_job() -> impl Strategy<Value = Job> {
 
 fn happens() -> impl Strategy<Value = Happens> {
     prop_oneof![
-        (1u8..8, any::<bool>(), 0u64..1000).prop_map(|(n, lab, memory)| Happens::Enrol(n, lab, memory)),
-        any_job().prop_map(Happens::Submit),
-        (0u8..3).prop_map(Happens::Stop),
-        (1u8..8, 0u64..1000).prop_map(|(n, memory)| Happens::Memory(n, memory)),
-        (0usize..20).prop_map(Happens::Ended),
+        4 => (1u8..8, any::<bool>(), 0u64..1000).prop_map(|(n, lab, memory)| Happens::Enrol(n, lab, memory)),
+        3 => any_job().prop_map(Happens::Submit),
+        1 => (0u8..3).prop_map(Happens::Stop),
+        1 => (1u8..8, 0u64..1000).prop_map(|(n, memory)| Happens::Memory(n, memory)),
+        8 => (0usize..20, 0u8..6).prop_map(|(n, what)| Happens::Said(n, what)),
+        2 => (1u8..8).prop_map(Happens::Lost),
+        2 => (1u8..8).prop_map(Happens::Back),
+        1 => (1u8..8, prop::option::of(0u64..3), any::<bool>()).prop_map(|(n, deadline, ignore)| Happens::Drain(n, deadline, ignore)),
+        1 => (1u8..8, any::<bool>()).prop_map(|(n, eligible)| Happens::Eligible(n, eligible)),
     ]
 }
 
@@ -67,12 +79,46 @@ fn step(fleet: &mut Fleet, what: Happens) {
                 node.fingerprint.memory_mib = memory;
             }
         }
-        Happens::Ended(n) => {
-            if let Some(alloc) = fleet.allocs.values_mut().filter(|a| a.order != Order::Run).nth(n) {
-                alloc.ended = true;
+        Happens::Said(n, what) => {
+            let ids: Vec<_> =
+                fleet.allocs.values().filter(|a| !a.ended && !a.complete() && a.order != Order::Replaced).map(|a| a.id).collect();
+            let status = [AllocStatus::Pending, AllocStatus::Running, AllocStatus::Complete, AllocStatus::Failed];
+            if let Some(id) = ids.get(n) {
+                fleet::say(fleet, *id, status[usize::from(what.min(7) % 4)]);
+            }
+        }
+        Happens::Lost(n) => fleet::lose(fleet, n, true),
+        Happens::Back(n) => fleet::lose(fleet, n, false),
+        Happens::Drain(n, deadline, ignore_system) => {
+            let deadline = deadline.map(|d| fleet.now.after(Millis(d)));
+            if let Some(node) = fleet.nodes.get_mut(&fleet::node_id(n)) {
+                (node.eligible, node.drain) = (false, Some(Drain { deadline, ignore_system }));
+            }
+        }
+        Happens::Eligible(n, eligible) => {
+            if let Some(node) = fleet.nodes.get_mut(&fleet::node_id(n)) {
+                (node.eligible, node.drain) = (eligible, None);
             }
         }
     }
+    fleet::later(fleet, 1);
+}
+
+/// The indexes of service and batch groups for which something runs.
+fn alive(fleet: &Fleet, or_done: bool) -> BTreeSet<(String, String, u32)> {
+    let runs = fleet.allocs.values().filter(|a| a.order == Order::Run && (a.runs() || (or_done && a.complete())));
+    runs.map(|a| (a.job.clone(), a.group.clone(), a.index)).collect()
+}
+
+/// Is the index wanted still, and nothing of it under a deadline?
+fn kept(fleet: &Fleet, (job, group, index): &(String, String, u32)) -> bool {
+    let Some(desired) = fleet.jobs.get(job).filter(|j| j.stopped.is_none() && !j.job.kind.is_everywhere()) else { return false };
+    let overdue = |a: &Alloc| {
+        let drain = fleet.nodes.get(&a.node).and_then(|n| n.drain).and_then(|d| d.deadline);
+        drain.is_some_and(|d| fleet.now >= d)
+    };
+    let own = fleet.allocs.values().filter(|a| (&a.job, &a.group, a.index) == (job, group, *index) && a.order == Order::Run);
+    desired.job.group(group).is_some_and(|g| *index < g.count) && !own.into_iter().any(overdue)
 }
 
 fn check(fleet: &Fleet) {
@@ -83,14 +129,12 @@ fn check(fleet: &Fleet) {
     for alloc in &running {
         assert!(slots.insert((&alloc.job, &alloc.group, alloc.index, alloc.node)), "two in one slot: {alloc:?}");
         counts.entry((&alloc.job, &alloc.group)).or_default().insert(alloc.index);
-        for port in &alloc.claim.ports {
+        for port in alloc.claim.ports.iter().filter(|_| !alloc.complete()) {
             assert!(ports.insert((alloc.node, port)), "two claim port {port} on {}", alloc.node);
         }
         let desired = &fleet.jobs[&alloc.job];
         assert!(desired.stopped.is_none(), "runs and is stopped: {alloc:?}");
-        if desired.job.kind == JobType::Service {
-            let elsewhere = running.iter().filter(|a| (&a.job, &a.group, a.index) == (&alloc.job, &alloc.group, alloc.index)).count();
-            assert_eq!(elsewhere, 1, "an index runs twice: {alloc:?}");
+        if !desired.job.kind.is_everywhere() {
             let count = desired.job.group(&alloc.group).map_or(0, |g| g.count);
             assert!(alloc.index < count, "more than {count}: {alloc:?}");
         }
@@ -112,14 +156,27 @@ proptest! {
     fn whatever_happens(history in prop::collection::vec(happens(), 1..25)) {
         let mut fleet = fleet::fleet([]);
         for what in history {
-            let before = fleet.clone();
             step(&mut fleet, what.clone());
+            let before = fleet.clone();
             let plan = settle(&mut fleet);
             check(&fleet);
-            // Nothing moves to another node, and nothing stops without an order.
+            // Nothing stops for facts that changed.
             for stop in &plan.stops {
                 prop_assert!(matches!(stop.order, Order::Stop(_)), "{:?}", stop);
-                prop_assert!(matches!(what, Happens::Submit(_) | Happens::Stop(_)), "{:?} stopped {:?}", what, stop);
+                let facts = matches!(what, Happens::Memory(..) | Happens::Enrol(..));
+                let overdue = before.nodes.values().any(|n| n.drain.is_some());
+                prop_assert!(!facts || overdue || !before.allocs[&stop.alloc].runs(), "{:?} stopped {:?}", what, stop);
+            }
+            // The last one that runs of an index is not stopped, but for an operator's order.
+            let after = alive(&fleet, true);
+            for index in alive(&before, false) {
+                prop_assert!(!kept(&before, &index) || after.contains(&index), "{:?} left nothing of {:?}: {:?}", what, index, plan);
+            }
+            // An operator's stop reaches everything.
+            if let Happens::Stop(n) = what {
+                let job = format!("job{n}");
+                let goes_on = fleet.allocs.values().any(|a| a.job == job && a.order == Order::Run);
+                prop_assert!(!goes_on, "{} was stopped", job);
             }
             for start in &plan.starts {
                 if let Some(old) = start.replaces {

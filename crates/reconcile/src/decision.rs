@@ -8,8 +8,9 @@ use skerry_wire::job::Job;
 use skerry_wire::poll::{AllocStatus, Event};
 use skerry_wire::{AllocId, Digest, ImageId, Millis};
 
-use crate::container::ContainerPlan;
+use crate::facts::CheckId;
 use crate::facts::Slot;
+use crate::make::{File, InstancePlan};
 use crate::memory::Memory;
 
 /// What to do, what to remember, when to look again, what to tell.
@@ -31,6 +32,8 @@ pub struct Decision {
     pub specifications: BTreeSet<Digest>,
     /// Allocations whose folders must stay, as their containers are labelled.
     pub folders: BTreeSet<AllocId>,
+    /// Checks to be run from now on; those not named here stop, and what they found is forgotten.
+    pub checks: Vec<CheckPlan>,
     /// Every allocation with its status and why, for people; sorted by slot.
     pub allocs: Vec<AllocView>,
 }
@@ -55,7 +58,50 @@ impl NeededImage {
     }
 }
 
-/// One step on one container. Each may be repeated: what is done already is no error.
+/// A check to be run at its interval, the first time one interval after it was first asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckPlan {
+    /// Which one.
+    pub id: CheckId,
+    /// What is done.
+    pub kind: CheckRun,
+    /// From the start of one run to the start of the next.
+    pub interval: Millis,
+    /// The longest that one run may take; then it failed.
+    pub timeout: Millis,
+}
+
+/// What a run of a check does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CheckRun {
+    /// A request; a status from 200 to 299 passes.
+    Http {
+        /// `address:port`.
+        address: String,
+        /// `GET`, `HEAD`, `POST`, `PUT`.
+        method: String,
+        /// Path with query.
+        path: String,
+        /// Headers beside `Host`.
+        headers: BTreeMap<String, String>,
+        /// Body.
+        body: String,
+    },
+    /// A connection; that it opens passes.
+    Tcp {
+        /// `address:port`.
+        address: String,
+    },
+    /// A program in an instance; exit code 0 passes.
+    Script {
+        /// Name of the instance.
+        instance: String,
+        /// Program and arguments.
+        command: Vec<String>,
+    },
+}
+
+/// One step on one instance. Each may be repeated: what is done already is no error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Action {
     /// The place.
@@ -64,8 +110,8 @@ pub struct Action {
     pub alloc: AllocId,
     /// The task.
     pub task: String,
-    /// Name of the container.
-    pub container: String,
+    /// Name of the instance.
+    pub instance: String,
     /// What to do.
     pub kind: ActionKind,
     /// Why, for people.
@@ -75,15 +121,21 @@ pub struct Action {
 /// What an [`Action`] does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ActionKind {
-    /// Make the container, do not start it.
-    Create(Box<ContainerPlan>),
+    /// Make the instance and its files, do not start it.
+    Create(Box<InstancePlan>),
     /// Start it.
     Start,
-    /// Ask it to end, and kill it after the span.
+    /// Ask it to end, and kill it after the span. Takes as long as that; until then its name is in [`crate::Observed::stopping`].
     Stop {
+        /// Wait before the signal.
+        delay: Millis,
         /// From the signal to the kill.
         timeout: Millis,
     },
+    /// Write files that became other ones, whether it runs or not.
+    Write(Vec<File>),
+    /// Send a signal: `SIGHUP`.
+    Signal(String),
     /// Remove it; it does not run.
     Remove,
 }
@@ -95,6 +147,8 @@ impl Action {
             ActionKind::Create(_) => Step::Create,
             ActionKind::Start => Step::Start,
             ActionKind::Stop { .. } => Step::Stop,
+            ActionKind::Write(_) => Step::Write,
+            ActionKind::Signal(_) => Step::Signal,
             ActionKind::Remove => Step::Remove,
         }
     }
@@ -109,6 +163,10 @@ pub enum Step {
     Start,
     /// End it.
     Stop,
+    /// Write its files.
+    Write,
+    /// Send it a signal.
+    Signal,
     /// Remove it.
     Remove,
 }
@@ -119,6 +177,8 @@ impl fmt::Display for Step {
             Self::Create => "create",
             Self::Start => "start",
             Self::Stop => "stop",
+            Self::Write => "write",
+            Self::Signal => "signal",
             Self::Remove => "remove",
         })
     }
@@ -147,4 +207,13 @@ pub struct AllocView {
     pub restarts: u32,
     /// The node's ports, by label.
     pub ports: BTreeMap<String, u16>,
+    /// The node's judgement of its health, once there is one.
+    #[serde(default)]
+    pub healthy: Option<bool>,
+    /// What it waits for ends by itself at this time of the boot, in milliseconds.
+    #[serde(default)]
+    pub until: Option<u64>,
+    /// The last decisions about its place, oldest first: when, in milliseconds of the boot, and what and why.
+    #[serde(default)]
+    pub decisions: Vec<(u64, String)>,
 }

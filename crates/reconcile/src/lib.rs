@@ -8,36 +8,36 @@
 //! a [`Failure`] in the next observation.
 //!
 //! - A group switches to a newer version only when every image that the job's new version needs on this node is there, and never
-//!   runs two versions at once: all containers of the new one are created, then the old ones stop, then the new ones start.
+//!   runs two versions at once: all instances of the new one are created, then the old ones stop, then the new ones start.
 //! - What was switched to keeps running, or runs again after a reboot, until a newer version is ready or a tombstone stops it. That
 //!   an allocation is absent from the manifest stops nothing.
-//! - No decision uses a wall clock.
+//! - A version that is not healthy in time is left for the last good one, and not tried again by itself.
+//! - No decision to accept, switch or revert uses a wall clock; only runs by the clock look at it, and say what they do without.
+//!
+//! The way of a decision: [`facts`] go in; what the manifest wants passes the gate ([`want`]); each place approaches it, switches, and
+//! clears away what left ([`place`]); the current version lives ([`life`]), by the clock if it says so ([`clock`]); what instances are made
+//! of comes from [`make`]; [`memory`] is what is kept; a [`decision`] comes out.
 #![forbid(unsafe_code)]
 
-mod container;
+mod clock;
+mod decide;
 mod decision;
-mod env;
 mod facts;
-mod gate;
 mod hash;
-mod interpolate;
+mod life;
+mod make;
 mod memory;
-mod policy;
-mod ports;
-mod rebuild;
-mod reconcile;
-mod restart;
-mod slot;
-mod supervise;
+mod place;
+mod want;
 
-pub use container::{
-    Bind, BindKind, ContainerPlan, LabelError, Labels, NetworkPlan, PublishedPort, container_label_of, container_name, label,
+pub use decide::reconcile;
+pub use decision::{Action, ActionKind, AllocView, CheckPlan, CheckRun, Decision, NeededImage, Step};
+pub use facts::{CheckId, CheckState, Desired, Failure, Instance, Node, Now, Observed, Order, OrderKind, Policy, Refusal, Slot, State};
+pub use make::{
+    Bind, BindKind, CommonPlan, ContainerPlan, DYNAMIC_PORTS, File, InstancePlan, LabelError, Labels, NetworkPlan, NoPortFree, ProcessPlan,
+    PublishedPort, TaskEnv, assign_ports, instance_name, interpolate, label, node_label, task_env,
 };
-pub use decision::{Action, ActionKind, AllocView, Decision, NeededImage, Step};
-pub use env::{TaskEnv, task_env};
-pub use facts::{Container, Desired, Failure, Node, Now, Observed, Slot, State};
-pub use interpolate::interpolate;
-pub use memory::{Backoff, Leaving, Memory, Next, Reported, SlotMemory, TaskMemory, Version};
-pub use policy::{Policy, Refusal};
-pub use ports::{DYNAMIC_PORTS, NoPortFree, assign_ports};
-pub use reconcile::{MIN_HEALTHY_MS, reconcile};
+pub use memory::{
+    Again, Backoff, DECISIONS, End, Leaving, Life, LockMemory, Memory, Next, Reported, ScheduleMemory, SlotMemory, TaskMemory, Told,
+    Version,
+};

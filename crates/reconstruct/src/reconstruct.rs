@@ -4,7 +4,7 @@ use std::io::{self, Read, Seek};
 
 use ring::digest::{self, SHA256};
 use skerry_bundle::{TargetLayer, Toc, VerifiedToc};
-use skerry_delta::apply::{Applier, Tally};
+use skerry_delta::apply::{Applier, FIXED_MEMORY, Tally};
 use skerry_delta::source::Sources;
 use skerry_delta::stream::StreamsReader;
 use skerry_image::config::ImageConfig;
@@ -152,7 +152,9 @@ pub fn reconstruct_told(
     }
     let shared = Shared::new(bundle);
     let streams = StreamsReader::open(&table.sections, |index| Ok(Box::new(shared.section(toc.section_range(index)))));
-    let mut applier = streams.and_then(|streams| Applier::new(streams, &layers, limits.memory)).map_err(ReconstructError::Patch)?;
+    // Tables get what streams and buffers leave, whatever the bundle says that it needs.
+    let room = limits.memory.saturating_sub(StreamsReader::memory(&table.sections)).saturating_sub(FIXED_MEMORY);
+    let mut applier = streams.and_then(|streams| Applier::new(streams, &layers, room)).map_err(ReconstructError::Patch)?;
 
     if let Some(scratch) = sources.scratch() {
         applier = applier.with_scratch(scratch);

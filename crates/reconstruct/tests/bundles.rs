@@ -9,7 +9,9 @@ use proptest::prelude::*;
 use ring::digest::{SHA256, digest};
 use skerry_bundle::make::{Base, Layer, MakeError, MakeOptions, Target, make};
 use skerry_bundle::{PURPOSE, TocError, VerifiedToc, head};
+use skerry_delta::apply::FIXED_MEMORY;
 use skerry_delta::source::{LayerSource, ReadSeek, Segment, Sources};
+use skerry_delta::stream::StreamsReader;
 use skerry_delta::{Silent, TarLayer};
 use skerry_reconstruct::{ImageSink, LayerInfo, Limits, ReconstructError, Reconstructed, reconstruct};
 use skerry_trust::{KeyRing, SigningKey, envelope};
@@ -270,6 +272,36 @@ fn limits_hold_before_anything_is_read() {
 }
 
 #[test]
+fn tables_stay_within_what_is_left_of_the_memory() {
+    let (old, new) = pair();
+    let key = key();
+    let keys = KeyRing::from(key.public());
+    let bytes = bundle(&new, &[&old], &key);
+    let run = |bytes: &[u8], memory: u64| {
+        let mut bundle = Cursor::new(bytes);
+        let toc = VerifiedToc::read(&mut bundle, &keys).unwrap();
+        reconstruct(&mut bundle, &toc, &Node::with(&[&old]), &mut Made::default(), &Limits { memory, output: 1 << 20 })
+    };
+    let toc = VerifiedToc::read(&mut Cursor::new(&bytes), &keys).unwrap();
+    let memory = toc.toc().memory;
+    run(&bytes, memory).unwrap();
+
+    // A table of contents that says less than is needed is admitted, and is no way around the limit.
+    let range = head::toc_range(&bytes).unwrap();
+    let (start, end) = (range.start as usize, range.end as usize);
+    let mut payload = envelope::verify(&bytes[start..end], PURPOSE, &keys, 1 << 20).unwrap().payload;
+    assert_eq!(payload[0], 0, "not compressed");
+    let [high, low] = u16::try_from(memory / 1024).unwrap().to_be_bytes();
+    let places: Vec<_> = payload.windows(3).enumerate().filter(|(_, bytes)| **bytes == [0x19, high, low]).map(|(at, _)| at).collect();
+    assert_eq!(places.len(), 1);
+    payload[places[0] + 1..places[0] + 3].copy_from_slice(&[0, 1]);
+    let signed = envelope::sign(&key, PURPOSE, &payload);
+    let lying = [&bytes[..start], &signed, &bytes[end..]].concat();
+    let error = run(&lying, StreamsReader::memory(&toc.toc().sections) + FIXED_MEMORY).unwrap_err().to_string();
+    assert!(error.contains("the members of the old layers need more"), "{error}");
+}
+
+#[test]
 fn a_cancelled_make_says_so() {
     let (_, new) = pair();
     let sources = new.sources();
@@ -277,6 +309,14 @@ fn a_cancelled_make_says_so() {
         Target { config: &new.config, layers: sources.iter().map(|(id, source)| Layer { diff_id: *id, source: &**source }).collect() };
     let made = make(&target, &[], &MakeOptions::default(), &Silent, &AtomicBool::new(true), &key(), &mut Vec::new());
     assert!(matches!(made, Err(MakeError::Cancelled)));
+}
+
+#[test]
+fn what_every_node_would_refuse_is_not_made() {
+    let empty = Image::new("2026-01-01", &[]);
+    let target = Target { config: &empty.config, layers: Vec::new() };
+    let made = make(&target, &[], &MakeOptions::default(), &Silent, &AtomicBool::new(false), &key(), &mut Vec::new());
+    assert!(matches!(made, Err(MakeError::NoLayers)));
 }
 
 proptest! {

@@ -2,7 +2,13 @@
 //!
 //! Every error has the body [`ApiError`]. Lists are sorted and bounded by what the store keeps.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+
+mod operate;
+
+pub use operate::*;
 
 use crate::job::Job;
 use crate::node::{Fingerprint, Inventory};
@@ -205,6 +211,9 @@ pub struct SubmitRequest {
     /// Refuse when the plan costs more than this many bytes over all nodes.
     #[serde(default)]
     pub max_bytes: Option<u64>,
+    /// Make a new version although nothing changed: batch jobs run once more, everything else is made anew.
+    #[serde(default)]
+    pub again: bool,
 }
 
 /// Answer of `POST /v1/jobs`.
@@ -240,6 +249,9 @@ pub struct JobSummary {
     pub failed: u32,
     /// When the current version was submitted.
     pub submitted_at: Timestamp,
+    /// Health of the current version.
+    #[serde(default)]
+    pub health: Health,
 }
 
 /// `GET /v1/jobs/{id}`
@@ -302,6 +314,15 @@ pub struct AllocSummary {
     pub restarts: u32,
     /// When the node last said something of it, on the server's clock.
     pub updated_at: Timestamp,
+    /// The node's judgement of its health, once there is one.
+    #[serde(default)]
+    pub healthy: Option<bool>,
+    /// What it waits for ends by itself then, on the server's clock.
+    #[serde(default)]
+    pub waits_until: Option<Timestamp>,
+    /// Since when its node was silent for too long: whether it runs is not known.
+    #[serde(default)]
+    pub lost_since: Option<Timestamp>,
 }
 
 // ---- deployment sets ----
@@ -337,6 +358,9 @@ pub struct SetSummary {
     pub finished_at: Option<Timestamp>,
     /// State of the whole.
     pub state: SetState,
+    /// Health of the allocations of its job version.
+    #[serde(default)]
+    pub health: Health,
 }
 
 /// `GET /v1/deployment-sets/{id}`
@@ -393,6 +417,20 @@ pub struct NodeSummary {
     pub counter: u64,
     /// Counter of the newest manifest for it.
     pub latest_counter: u64,
+    /// May it get new allocations?
+    #[serde(default = "yes")]
+    pub eligible: bool,
+    /// Work is taken off it.
+    #[serde(default)]
+    pub drain: Option<DrainStatus>,
+    /// Is any of its allocations lost?
+    #[serde(default)]
+    pub lost: bool,
+}
+
+/// What a server that does not know eligibility means.
+fn yes() -> bool {
+    true
 }
 
 /// `GET /v1/nodes/{id}`
@@ -405,6 +443,9 @@ pub struct NodeStatus {
     pub fingerprint: Fingerprint,
     /// Its images.
     pub inventory: Inventory,
+    /// Meta set on the server.
+    #[serde(default)]
+    pub meta: BTreeMap<String, String>,
     /// Its allocations.
     pub allocs: Vec<AllocSummary>,
 }
@@ -476,4 +517,30 @@ pub enum BuildState {
     Ready,
     /// It could not be made.
     Failed,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A command of this version, and a server of the one before it.
+    #[test]
+    fn answers_of_an_older_server_are_read() {
+        let id = "01010101010101010101010101010101";
+        let alloc = format!(
+            r#"{{"id":"{id}","job":"till","version":1,"group":"g","index":0,"node":"{id}","node_name":"n","desired":"run","status":"running","reason":"","restarts":0,"updated_at":5}}"#
+        );
+        let summary: AllocSummary = serde_json::from_str(&alloc).unwrap();
+        assert_eq!((summary.healthy, summary.waits_until, summary.lost_since), (None, None, None));
+        let detail: AllocDetail = serde_json::from_str(&alloc).unwrap();
+        assert_eq!((detail.summary, detail.states.len(), detail.retry), (summary, 0, 0));
+        let node = format!(
+            r#"{{"id":"{id}","name":"n","pool":"p","architecture":"arm64","agent_version":"","last_seen":null,"counter":1,"latest_counter":1,"of_a_newer_server":7}}"#
+        );
+        let node: NodeSummary = serde_json::from_str(&node).unwrap();
+        assert!(node.eligible && node.drain.is_none() && !node.lost);
+        let order: SubmitRequest =
+            serde_json::from_str(r#"{"specification":"00","source":"","submitter":{"name":"a","email":"b"}}"#).unwrap();
+        assert!(!order.again);
+    }
 }

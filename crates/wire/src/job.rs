@@ -7,7 +7,17 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ImageId, Millis};
+use crate::Millis;
+
+mod policy;
+mod service;
+mod task;
+
+pub use policy::{
+    DelayFunction, Disconnect, HealthCheck, MissedRun, Periodic, Reconcile, Reschedule, RestartMode, RestartPolicy, UnknownTime, Update,
+};
+pub use service::{Check, CheckKind, CheckRestart, Service};
+pub use task::{ChangeMode, Device, DockerConfig, Driver, Hook, Lifecycle, Logs, ProcessConfig, Resources, Task, Template, Volume};
 
 /// An operator's unit of work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +41,9 @@ pub struct Job {
     /// Free values for people and for `NOMAD_META_*`.
     #[serde(default)]
     pub meta: BTreeMap<String, String>,
+    /// When the nodes run it, by their own clocks; batch and sysbatch only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub periodic: Option<Periodic>,
     /// The groups, in the order written; names are unique.
     pub groups: Vec<Group>,
 }
@@ -43,6 +56,22 @@ pub enum JobType {
     Service,
     /// One allocation on every feasible node, running for ever.
     System,
+    /// `count` allocations over the fleet, each run to its end.
+    Batch,
+    /// One allocation on every feasible node, run to its end.
+    SysBatch,
+}
+
+impl JobType {
+    /// Is it placed on every feasible node?
+    pub const fn is_everywhere(self) -> bool {
+        matches!(self, Self::System | Self::SysBatch)
+    }
+
+    /// Is it done when its tasks end with 0?
+    pub const fn runs_to_end(self) -> bool {
+        matches!(self, Self::Batch | Self::SysBatch)
+    }
 }
 
 /// One condition that a node must meet.
@@ -102,6 +131,24 @@ pub struct Group {
     pub network: Network,
     /// What the node does when a task ends.
     pub restart: RestartPolicy,
+    /// What the node does when the restarts are spent.
+    #[serde(default)]
+    pub reschedule: Reschedule,
+    /// How a newer version takes over.
+    #[serde(default)]
+    pub update: Update,
+    /// What holds while node and server do not reach each other.
+    #[serde(default)]
+    pub disconnect: Disconnect,
+    /// Services with checks of the whole group.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<Service>,
+    /// Wait between the order to stop and the first kill signal.
+    #[serde(default)]
+    pub shutdown_delay: Millis,
+    /// The longest that one run may take; batch and sysbatch only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_run_duration: Option<Millis>,
     /// Free values.
     #[serde(default)]
     pub meta: BTreeMap<String, String>,
@@ -145,112 +192,23 @@ pub struct Port {
     pub to: Option<u16>,
 }
 
-/// What the node does when a task ends by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RestartPolicy {
-    /// Restarts allowed within `interval`.
-    pub attempts: u32,
-    /// The span that `attempts` counts in.
-    pub interval: Millis,
-    /// Wait before each restart.
-    pub delay: Millis,
-    /// What happens when the attempts are spent.
-    pub mode: RestartMode,
-}
-
-impl RestartPolicy {
-    /// The default on the edge: as Nomad's for services, but it never gives up.
-    pub const EDGE: Self =
-        Self { attempts: 2, interval: Millis::from_secs(30 * 60), delay: Millis::from_secs(15), mode: RestartMode::Delay };
-}
-
-/// What happens when the restart attempts of an interval are spent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RestartMode {
-    /// Wait for the rest of the interval, then go on.
-    Delay,
-    /// The allocation fails.
-    Fail,
-}
-
-/// One container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Task {
-    /// Unique in the group.
-    pub name: String,
-    /// What runs it, with its configuration.
-    pub driver: Driver,
-    /// Environment; values may hold `${...}` that the node fills in.
-    #[serde(default)]
-    pub env: BTreeMap<String, String>,
-    /// Free values.
-    #[serde(default)]
-    pub meta: BTreeMap<String, String>,
-    /// Conditions beside those of group and job.
-    #[serde(default)]
-    pub constraints: Vec<Constraint>,
-    /// What it may use.
-    pub resources: Resources,
-    /// From the kill signal to the hard kill.
-    pub kill_timeout: Millis,
-}
-
-/// What runs a task.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Driver {
-    /// A container of the node's Docker engine.
-    Docker(DockerConfig),
-}
-
-/// Configuration of a docker task.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DockerConfig {
-    /// The image as written: `name:tag`, `name` (tag `latest`) or `sha256:...`.
-    pub image: String,
-    /// What `image` was resolved to; every signed specification has it.
-    #[serde(default)]
-    pub image_id: Option<ImageId>,
-    /// Program instead of the image's entrypoint arguments (Docker's `Cmd`, first word).
-    #[serde(default)]
-    pub command: Option<String>,
-    /// Arguments; may hold `${...}`.
-    #[serde(default)]
-    pub args: Vec<String>,
-    /// Labels of the group's ports that this task publishes.
-    #[serde(default)]
-    pub ports: Vec<String>,
-    /// Folders of the node seen in the container.
-    #[serde(default)]
-    pub volumes: Vec<Volume>,
-}
-
-/// A bind mount.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Volume {
-    /// Absolute path on the node, or a path relative to the task's folder.
-    pub source: String,
-    /// Absolute path in the container.
-    pub destination: String,
-    /// May the container only read it?
-    #[serde(default)]
-    pub read_only: bool,
-}
-
-/// What a task may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Resources {
-    /// Share of the processor, in MHz.
-    pub cpu: u32,
-    /// Memory that is reserved, in MiB; the limit too unless `memory_max` is set.
-    pub memory: u32,
-    /// Memory limit in MiB.
-    #[serde(default)]
-    pub memory_max: Option<u32>,
-}
-
 impl Job {
+    /// A job of these groups with nothing else said: the defaults of a jobspec.
+    pub fn new(id: &str, kind: JobType, groups: Vec<Group>) -> Self {
+        Self {
+            id: id.to_owned(),
+            name: id.to_owned(),
+            kind,
+            priority: 50,
+            node_pool: "default".to_owned(),
+            datacenters: vec!["*".to_owned()],
+            constraints: Vec::new(),
+            meta: BTreeMap::new(),
+            periodic: None,
+            groups,
+        }
+    }
+
     /// Every docker image reference of the job with its resolution, in the order of groups and tasks.
     pub fn images(&self) -> impl Iterator<Item = &DockerConfig> {
         self.groups.iter().flat_map(Group::images)
@@ -263,11 +221,30 @@ impl Job {
 }
 
 impl Group {
+    /// A group of these tasks with nothing else said: the defaults of a jobspec for what runs for ever.
+    pub fn new(name: &str, tasks: Vec<Task>) -> Self {
+        Self {
+            name: name.to_owned(),
+            count: 1,
+            constraints: Vec::new(),
+            network: Network::default(),
+            restart: RestartPolicy::EDGE,
+            reschedule: Reschedule::SERVICE,
+            update: Update::default(),
+            disconnect: Disconnect::default(),
+            services: Vec::new(),
+            shutdown_delay: Millis(0),
+            max_run_duration: None,
+            meta: BTreeMap::new(),
+            tasks,
+        }
+    }
+
     /// Every docker image reference of the group, in the order of tasks.
     pub fn images(&self) -> impl Iterator<Item = &DockerConfig> {
-        self.tasks.iter().map(|t| {
-            let Driver::Docker(config) = &t.driver;
-            config
+        self.tasks.iter().filter_map(|t| match &t.driver {
+            Driver::Docker(config) => Some(config),
+            Driver::Exec(_) | Driver::RawExec(_) => None,
         })
     }
 }

@@ -34,3 +34,13 @@ pub const ALLOCS_PER_NODE: usize = 256;
 pub const GROUPS_PER_JOB: usize = 64;
 /// Tasks in a group.
 pub const TASKS_PER_GROUP: usize = 32;
+/// The longest path of a variable, characters.
+pub const VARIABLE_PATH: usize = 256;
+/// The items of one variable together.
+pub const VARIABLE: usize = 64 * 1024;
+/// Variables that a server keeps.
+pub const VARIABLES: usize = 10_000;
+/// Meta keys that the server sets for one node.
+pub const META_KEYS: usize = 128;
+/// The longest meta value; a key has at most 128 bytes.
+pub const META_VALUE: usize = 1024;

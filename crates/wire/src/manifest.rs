@@ -1,5 +1,7 @@
 //! Everything one node must run, by digest: signed by the director, ordered by its mark.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{AllocId, Digest, NodeId, Timestamp};
@@ -37,6 +39,27 @@ pub struct Manifest {
     /// What stops, sorted by allocation id; kept until the node has reported it stopped.
     #[serde(default)]
     pub tombstones: Vec<Tombstone>,
+    /// Values that templates and `${meta.*}` see, beside the node's own.
+    #[serde(default, skip_serializing_if = "Values::is_empty")]
+    pub values: Values,
+}
+
+/// Values that the server gives a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Values {
+    /// Variables by path: `nomad/jobs/till` holds `{ "rate": "3" }`. Only those that the node's jobs read.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub variables: BTreeMap<String, BTreeMap<String, String>>,
+    /// Node meta set on the server; it wins over the node's own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub meta: BTreeMap<String, String>,
+}
+
+impl Values {
+    /// Nothing is given.
+    pub fn is_empty(&self) -> bool {
+        self.variables.is_empty() && self.meta.is_empty()
+    }
 }
 
 impl Manifest {
@@ -60,6 +83,22 @@ pub struct ManifestAlloc {
     pub version: u64,
     /// Digest of the signed specification (the bytes of its envelope).
     pub specification: Digest,
+    /// Counts the operator's orders to try again what failed on the node: a higher number than before is one more try.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub retry: u32,
+    /// The switch does not wait for the update lock of what runs: the operator overrides it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub override_lock: bool,
+}
+
+/// Serde asks by reference.
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+/// Serde asks by reference.
+fn is_false(b: &bool) -> bool {
+    !*b
 }
 
 /// An explicit order to stop and forget.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::manifest::Mark;
 use crate::node::{Fingerprint, Inventory};
-use crate::{AllocId, Blob, BootId, Digest, ImageId, NodeId, Timestamp};
+use crate::{AllocId, Blob, BootId, Digest, ImageId, Millis, NodeId, Timestamp};
 
 /// What a node sends. Envelope with purpose [`PollRequest::PURPOSE`], signed by the node key.
 ///
@@ -119,6 +119,7 @@ pub struct Offer {
 
 /// The state of a bundle for a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub enum OfferState {
     /// Fetch it from `/agent/v1/objects/{digest}?n={node}&c={capability}`, with ranges.
     Ready {
@@ -143,6 +144,43 @@ pub enum OfferState {
         #[serde(rename = "e")]
         reason: String,
     },
+    /// A state of a newer server.
+    Unknown,
+}
+
+impl OfferState {
+    /// The states that this version knows, as they are written.
+    const KNOWN: [&'static str; 3] = ["Ready", "Building", "Failed"];
+}
+
+impl Serialize for OfferState {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, s)
+    }
+}
+
+impl<'de> Deserialize<'de> for OfferState {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        /// A state of a name that is known.
+        #[derive(Deserialize)]
+        struct Known(#[serde(with = "OfferState")] OfferState);
+
+        let value = Value::deserialize(d)?;
+        match variant(&value) {
+            None => Err(D::Error::custom("a state is its name, or a map of its name and what it carries")),
+            Some(name) if !Self::KNOWN.contains(&name) => Ok(Self::Unknown),
+            Some(_) => value.deserialized::<Known>().map(|known| known.0).map_err(D::Error::custom),
+        }
+    }
+}
+
+/// The name of a variant, as it is written.
+fn variant(value: &Value) -> Option<&str> {
+    match value {
+        Value::Text(name) => Some(name.as_str()),
+        Value::Map(one) if one.len() == 1 => one[0].0.as_text(),
+        _ => None,
+    }
 }
 
 /// One entry of a node's outbox. Delivered at least once, counted once: the server keeps the highest sequence per node.
@@ -206,6 +244,23 @@ pub enum Event {
         reason: String,
         /// Restarts of its tasks so far.
         restarts: u32,
+        /// The node's judgement of its health, once there is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        healthy: Option<bool>,
+        /// What it waits for ends by itself after this long, counted from the report.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        wait: Option<Millis>,
+    },
+    /// A run of a periodic allocation began or ended.
+    Run {
+        /// The periodic allocation.
+        alloc: AllocId,
+        /// Counts its runs on this node, from 1.
+        run: u64,
+        /// Client status.
+        status: AllocStatus,
+        /// Why, for people.
+        reason: String,
     },
     /// Reports that were given up, counted here instead.
     Dropped {
@@ -220,8 +275,8 @@ pub enum Event {
 
 impl Event {
     /// The events that this version knows, as they are written.
-    const KNOWN: [&'static str; 7] =
-        ["ManifestAccepted", "ManifestRefused", "ImageInTransit", "ImagePresent", "ImageFailed", "Alloc", "Dropped"];
+    const KNOWN: [&'static str; 8] =
+        ["ManifestAccepted", "ManifestRefused", "ImageInTransit", "ImagePresent", "ImageFailed", "Alloc", "Run", "Dropped"];
 }
 
 impl Serialize for Event {
@@ -238,17 +293,23 @@ impl<'de> Deserialize<'de> for Event {
         struct Known(#[serde(with = "Event")] Event);
 
         let value = Value::deserialize(d)?;
-        let name = match &value {
-            Value::Text(name) => Some(name.as_str()),
-            Value::Map(one) if one.len() == 1 => one[0].0.as_text(),
-            _ => None,
-        };
-        let name = name.ok_or_else(|| D::Error::custom("an event is its name, or a map of its name and what it carries"))?;
+        let name = variant(&value).ok_or_else(|| D::Error::custom("an event is its name, or a map of its name and what it carries"))?;
         if !Self::KNOWN.contains(&name) {
+            return Ok(Self::Unknown);
+        }
+        if has_new_status(&value) {
             return Ok(Self::Unknown);
         }
         value.deserialized::<Known>().map(|known| known.0).map_err(D::Error::custom)
     }
+}
+
+/// Is the event of a known name, with a client status of a newer agent? The reports beside it must not be spoiled by that either.
+fn has_new_status(event: &Value) -> bool {
+    let carried = event.as_map().and_then(|one| one.first()).and_then(|(_, carried)| carried.as_map());
+    let status = carried.into_iter().flatten().find(|(key, _)| key.as_text() == Some("status"));
+    let known = ["pending", "running", "complete", "failed"];
+    status.and_then(|(_, value)| value.as_text()).is_some_and(|status| !known.contains(&status))
 }
 
 /// Client status of an allocation: what the node sees.
@@ -305,6 +366,25 @@ mod tests {
     }
 
     #[test]
+    fn offers_of_a_newer_server_do_not_spoil_those_beside_them() {
+        #[derive(Serialize)]
+        struct Sent {
+            i: ImageId,
+            b: Newer,
+        }
+        let image = ImageId(Digest::new([7; 32]));
+        let newer = [Newer::Plain, Newer::Named { image: 7, why: "x".to_owned() }, Newer::Value(vec![1, 2])];
+        let sent: Vec<Sent> = newer.into_iter().map(|b| Sent { i: image, b }).collect();
+        let read: Vec<Offer> = cbor::decode(&cbor::encode(&sent), 1000).unwrap();
+        assert!(read.iter().all(|o| o.bundle == OfferState::Unknown) && read.len() == 3);
+        let ready = OfferState::Ready { digest: Digest::new([1; 32]), size: 5, capability: "c".into(), release: Blob(vec![1]) };
+        for state in [ready, OfferState::Building, OfferState::Failed { reason: "why".into() }] {
+            let offer = Offer { image, bundle: state };
+            assert_eq!(cbor::decode::<Offer>(&cbor::encode(&offer), 1000).unwrap(), offer);
+        }
+    }
+
+    #[test]
     fn every_event_there_and_back() {
         let image = ImageId(Digest::new([7; 32]));
         let (mark, reason) = (Mark { root: 1, epoch: 2, counter: 3 }, "why".to_owned());
@@ -314,7 +394,15 @@ mod tests {
             Event::ImageInTransit { image, have: 1, size: 2 },
             Event::ImagePresent { image },
             Event::ImageFailed { image, reason: reason.clone() },
-            Event::Alloc { alloc: AllocId::new([9; 16]), status: AllocStatus::Running, reason: reason.clone(), restarts: 4 },
+            Event::Alloc {
+                alloc: AllocId::new([9; 16]),
+                status: AllocStatus::Running,
+                reason: reason.clone(),
+                restarts: 4,
+                healthy: Some(true),
+                wait: Some(Millis(5)),
+            },
+            Event::Run { alloc: AllocId::new([9; 16]), run: 7, status: AllocStatus::Complete, reason: reason.clone() },
             Event::Dropped { count: 5, reason },
             Event::Unknown,
         ];
@@ -324,6 +412,17 @@ mod tests {
             assert_eq!(cbor::decode::<Event>(&bytes, 1000).unwrap(), event);
         }
         assert!(cbor::decode::<Event>(&cbor::encode(&7u64), 1000).is_err());
+        // A status of a newer agent.
+        #[derive(Serialize)]
+        enum Later {
+            Alloc { alloc: AllocId, status: &'static str, reason: String, restarts: u32 },
+        }
+        for (status, known) in [("paused", false), ("failed", true)] {
+            let later = Later::Alloc { alloc: AllocId::new([9; 16]), status, reason: String::new(), restarts: 0 };
+            let event = cbor::decode::<Event>(&cbor::encode(&later), 1000).unwrap();
+            assert_eq!(matches!(event, Event::Alloc { .. }), known, "{status}");
+            assert_eq!(event == Event::Unknown, !known, "{status}");
+        }
         assert!(cbor::decode::<Event>(&cbor::encode(&std::collections::BTreeMap::from([("ImagePresent", 7u64)])), 1000).is_err());
     }
 }

@@ -5,9 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
+use skerry_plan::presence::Silence;
 use skerry_wire::poll::PollRequest;
-use skerry_wire::{BootId, NodeId, Timestamp};
+use skerry_wire::{BootId, Millis, NodeId, Timestamp};
 
 use crate::store::{KnownNode, LastContact};
 
@@ -29,21 +31,33 @@ struct Contact {
     /// A boot that was given a nonce and has not echoed it.
     unproven: Option<(BootId, [u8; 8])>,
     at: Timestamp,
+    /// When it was last heard, on the clock that only runs forward; none while this server has not heard it.
+    heard: Option<Instant>,
     /// Was it told to the store?
     kept: bool,
 }
 
 /// All contacts since the server started.
-#[derive(Debug, Default)]
-pub struct Contacts(Mutex<BTreeMap<NodeId, Contact>>);
+#[derive(Debug)]
+pub struct Contacts {
+    nodes: Mutex<BTreeMap<NodeId, Contact>>,
+    /// Since when this server listens: silence from before is not its own observation.
+    started: Instant,
+}
+
+impl Default for Contacts {
+    fn default() -> Self {
+        Self { nodes: Mutex::default(), started: Instant::now() }
+    }
+}
 
 impl Contacts {
     /// Judges a poll and remembers it; `nonce` is what its reply will carry.
     pub fn judge(&self, request: &PollRequest, known: &KnownNode, nonce: [u8; 8], now: Timestamp) -> Place {
-        let mut contacts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let stored = known.boot.map(|boot| Contact { boot, seq: known.seq, unproven: None, at: now, kept: true });
+        let mut contacts = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let stored = known.boot.map(|boot| Contact { boot, seq: known.seq, unproven: None, at: now, heard: None, kept: true });
         let contact = contacts.get(&request.node).copied().or(stored);
-        let next = Contact { boot: request.boot, seq: request.seq, unproven: None, at: now, kept: false };
+        let next = Contact { boot: request.boot, seq: request.seq, unproven: None, at: now, heard: Some(Instant::now()), kept: false };
         let (place, contact) = match contact {
             Some(c) if c.boot == request.boot && request.seq <= c.seq => return Place::Replayed,
             Some(c) if c.boot == request.boot => (Place::Next, Contact { unproven: c.unproven, ..next }),
@@ -60,12 +74,21 @@ impl Contacts {
 
     /// When the node was last heard of since the server started.
     pub fn last_seen(&self, node: &NodeId) -> Option<Timestamp> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(node).map(|c| c.at)
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).get(node).map(|c| c.at)
+    }
+
+    /// How long each node that was asked about by a poll has been silent, and how long this server listens.
+    pub fn silences(&self) -> (BTreeMap<NodeId, Silence>, Millis) {
+        let now = Instant::now();
+        let since = |then: Instant| Millis(u64::try_from(now.saturating_duration_since(then).as_millis()).unwrap_or(u64::MAX));
+        let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let silence = |c: &Contact| Silence { observed: since(c.heard.unwrap_or(self.started)), heard: c.heard.is_some() };
+        (nodes.iter().map(|(node, c)| (*node, silence(c))).collect(), since(self.started))
     }
 
     /// The contacts that the store has not been told of; they count as told.
     pub fn take_unkept(&self) -> Vec<LastContact> {
-        let mut contacts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut contacts = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         let unkept = contacts.iter_mut().filter(|(_, c)| !c.kept);
         unkept
             .map(|(node, c)| {
@@ -109,6 +132,7 @@ mod tests {
             mark: Mark::default(),
             latest: Mark::default(),
             facts: false,
+            lost: false,
         };
         let contacts = Contacts::default();
         // (boot, sequence, echoed nonce), nonce of the reply, verdict; in this order.

@@ -102,7 +102,7 @@ async fn answer(
     let mut latest = known.latest;
     // Under a newer root every node gets its manifest anew.
     let outdated = known.latest != Mark::default() && known.latest.root < app.director.root().root().version;
-    if tells || request.mark != known.mark || outdated {
+    if tells || request.mark != known.mark || outdated || known.lost {
         let told = Told {
             boot: Some((request.boot, request.seq)),
             mark: request.mark,
@@ -110,7 +110,11 @@ async fn answer(
             inventory: request.inventory.take(),
             reports: std::mem::take(&mut request.reports).into_iter().take(limits::REPORTS_PER_POLL).collect(),
         };
-        reply.acknowledged = app.store.record_poll(node, told, Arc::clone(&app.director), now).await?;
+        let recorded = app.store.record_poll(node, told, Arc::clone(&app.director), now).await?;
+        reply.acknowledged = recorded.acknowledged;
+        if recorded.stirred {
+            app.watch.stir();
+        }
         if let Some(known) = app.store.known_node(node).await? {
             (facts, latest) = (known.facts, known.latest);
         }
@@ -138,7 +142,7 @@ async fn answer(
         let state = offers::state(app, node, *image, now).await?;
         let size = match &state {
             OfferState::Ready { release, .. } => release.0.len() + 256,
-            OfferState::Building => 64,
+            OfferState::Building | OfferState::Unknown => 64,
             OfferState::Failed { reason } => reason.len() + 64,
         };
         let Some(left) = room.checked_sub(size) else { break };

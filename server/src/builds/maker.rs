@@ -67,7 +67,7 @@ impl BundleMaker {
                 |error| match error {
                     BundleError::Cancelled => MakeError::Cancelled,
                     BundleError::Io(_) => MakeError::Failed(error.to_string()),
-                    BundleError::TooMany { .. } => MakeError::Impossible(error.to_string()),
+                    BundleError::TooMany { .. } | BundleError::NoLayers => MakeError::Impossible(error.to_string()),
                 },
             )?;
         }

@@ -1,12 +1,15 @@
-//! The fleet as operators see and order it: jobs, allocations, nodes, deployment sets, bundles.
+//! The fleet as operators see and order it: jobs, allocations, nodes, variables, deployment sets, bundles.
 //!
 //! In: signed specifications and orders. Out: what was decided, from the planner's mouth. What an order changes is written in one
 //! transaction, with who ordered it.
 
+mod operate;
 mod plan;
 mod resolve;
 mod submit;
+mod variables;
 mod views;
+pub mod watch;
 
 use std::sync::Arc;
 
@@ -30,5 +33,12 @@ pub fn routes(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/v1/deployment-sets/{id}", guarded(app, Reader, get(views::set)))
         .route("/v1/nodes", guarded(app, Reader, get(views::nodes)))
         .route("/v1/nodes/{id}", guarded(app, Reader, get(views::node)))
+        .route("/v1/allocations/{id}/retry", guarded(app, Operator, post(operate::retry)))
+        .route("/v1/allocations/{id}/override-lock", guarded(app, Operator, post(operate::override_lock)))
+        .route("/v1/nodes/{id}/eligibility", guarded(app, Operator, post(operate::eligibility)))
+        .route("/v1/nodes/{id}/drain", guarded(app, Operator, post(operate::drain)))
+        .route("/v1/nodes/{id}/meta", guarded(app, Operator, post(operate::meta)))
+        .route("/v1/variables", guarded(app, Reader, get(variables::list)))
+        .route("/v1/variable", guarded(app, Operator, get(variables::get).put(variables::put).delete(variables::purge)))
         .route("/v1/bundles", guarded(app, Reader, get(views::bundles)))
 }

@@ -14,6 +14,7 @@ use skerry_wire::{ImageId, NodeId};
 
 use super::resolve;
 use crate::app::App;
+use crate::clock;
 use crate::http::Failure;
 use crate::http::body::JsonBody;
 
@@ -50,6 +51,7 @@ pub(super) async fn preview(app: &Arc<App>, mut fleet: Fleet, job: Job) -> Resul
         Some(current) => current.version.saturating_add(1),
         None => 1,
     };
+    fleet.now = clock::now();
     fleet.jobs.insert(id.clone(), JobVersion { version, job: job.clone(), stopped: None });
     let plan = skerry_plan::plan(&fleet);
     let before = fleet.clone();

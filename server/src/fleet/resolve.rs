@@ -17,7 +17,7 @@ pub(super) async fn resolve(app: &App, fleet: &Fleet, job: &mut Job) -> Result<(
     for (group, of) in job.groups.iter_mut().zip(&whole.groups) {
         let mut architectures: Option<BTreeSet<String>> = None;
         for task in &mut group.tasks {
-            let Driver::Docker(config) = &mut task.driver;
+            let Driver::Docker(config) = &mut task.driver else { continue };
             if config.image_id.is_some() {
                 continue;
             }

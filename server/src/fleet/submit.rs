@@ -44,7 +44,14 @@ pub(super) async fn submit(
     let id = job.id.clone();
     let digest = ring::digest::digest(&ring::digest::SHA256, &envelope);
     let digest = Digest::new(digest.as_ref().try_into().map_err(Failure::internal)?);
-    let submission = Submission { job: job.clone(), specification: envelope, digest, source: request.source, submitter: request.submitter };
+    let submission = Submission {
+        job: job.clone(),
+        specification: envelope,
+        digest,
+        source: request.source,
+        submitter: request.submitter,
+        again: request.again,
+    };
     let done = app.store.submit(submission, Arc::clone(&app.director), caller.by()).await?;
     tracing::info!(job = id, version = done.version, unchanged = done.unchanged, %key, "submitted");
     let described = plan::describe(&done.before, &done.plan, &id);
@@ -67,7 +74,7 @@ pub(super) async fn stop(
     Ok(Json(status.summary))
 }
 
-fn check_submitter(submitter: &Submitter) -> Result<(), Failure> {
+pub(super) fn check_submitter(submitter: &Submitter) -> Result<(), Failure> {
     let plain = |text: &str| !text.trim().is_empty() && text.len() <= SUBMITTER && !text.chars().any(char::is_control);
     if plain(&submitter.name) && plain(&submitter.email) && submitter.email.contains('@') {
         return Ok(());

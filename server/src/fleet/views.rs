@@ -5,20 +5,20 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
-use skerry_wire::api::{AllocSummary, BundleSummary, JobStatus, JobSummary, NodeStatus, NodeSummary, SetStatus, SetSummary};
+use skerry_wire::api::{AllocDetail, AllocSummary, BundleSummary, JobStatus, JobSummary, NodeStatus, NodeSummary, SetStatus, SetSummary};
 use skerry_wire::{AllocId, IdError, NodeId, SetId};
 
 use crate::agent_api;
 use crate::app::App;
 use crate::http::Failure;
 
-type Answer<T> = Result<Json<T>, Failure>;
+pub(super) type Answer<T> = Result<Json<T>, Failure>;
 
-fn unknown(code: &str, what: &str, id: &str, command: &str) -> Failure {
+pub(super) fn unknown(code: &str, what: &str, id: &str, command: &str) -> Failure {
     Failure::new(StatusCode::NOT_FOUND, code, format!("there is no {what} {id}")).hint(format!("`{command}` lists what there is"))
 }
 
-fn bad_id(error: &IdError) -> Failure {
+pub(super) fn bad_id(error: &IdError) -> Failure {
     Failure::new(StatusCode::BAD_REQUEST, "bad_id", error.to_string())
 }
 
@@ -39,7 +39,7 @@ pub(super) async fn allocs(State(app): State<Arc<App>>) -> Answer<Vec<AllocSumma
     Ok(Json(app.store.allocs().await?))
 }
 
-pub(super) async fn alloc(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer<AllocSummary> {
+pub(super) async fn alloc(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer<AllocDetail> {
     let alloc: AllocId = id.parse().map_err(|e| bad_id(&e))?;
     app.store.alloc(alloc).await?.map(Json).ok_or_else(|| unknown("unknown_alloc", "allocation", &id, "skerry alloc list"))
 }

@@ -6,14 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::Connection;
-use skerry_plan::{Alloc, Claim, Fleet, Image, JobVersion, Node, Order, Plan, claim};
+use skerry_plan::{Alloc, Claim, Drain, Fleet, Image, JobVersion, Node, Order, Plan, State, claim};
 use skerry_trust::envelope;
 use skerry_wire::manifest::{Manifest, Mark};
 use skerry_wire::node::{Fingerprint, Inventory};
 use skerry_wire::release::Specification;
 use skerry_wire::{AllocId, DiffId, Digest, ImageId, NodeId, Timestamp, cbor, limits};
 
-use super::{StoreError, sets};
+use super::nodes::status;
+use super::{StoreError, sets, variables};
 use crate::director::Director;
 
 /// What a row holds that cannot be: the file was written by something else.
@@ -26,10 +27,11 @@ pub(super) fn specification(envelope: &[u8]) -> Result<Specification, StoreError
     envelope::peek(envelope, limits::SPECIFICATION).map(|(s, _)| s).map_err(|e| damaged("a specification", e))
 }
 
-/// Everything that the planner looks at.
+/// Everything that the planner looks at, but for the time.
 pub(super) fn load(connection: &Connection) -> Result<Fleet, StoreError> {
     let jobs = jobs(connection)?;
-    Ok(Fleet { nodes: nodes(connection)?, allocs: allocs(connection, &jobs)?, jobs, images: images(connection)? })
+    let (nodes, images) = (nodes(connection)?, images(connection)?);
+    Ok(Fleet { nodes, allocs: allocs(connection, &jobs)?, jobs, images, now: Timestamp(0) })
 }
 
 /// Decodes the facts of a node's row.
@@ -42,23 +44,47 @@ pub(super) fn facts(fingerprint: Option<Vec<u8>>, inventory: Option<Vec<u8>>) ->
     ))
 }
 
+const NODE: &str =
+    "SELECT id, pool, fingerprint, inventory, eligible, drained_at IS NOT NULL, drain_deadline, drain_ignores_system FROM nodes";
+
 /// One node as the planner sees it.
 pub(super) fn node(connection: &Connection, id: NodeId) -> Result<Option<Node>, StoreError> {
-    let mut query = connection.prepare_cached("SELECT pool, fingerprint, inventory FROM nodes WHERE id = ?1")?;
+    let mut query = connection.prepare_cached(&format!("{NODE} WHERE id = ?1"))?;
     let mut rows = query.query([id.as_bytes()])?;
     let Some(row) = rows.next()? else { return Ok(None) };
-    let (fingerprint, inventory) = facts(row.get(1)?, row.get(2)?)?;
-    Ok(Some(Node { id, pool: row.get(0)?, fingerprint, inventory: inventory.images.into_iter().collect() }))
+    let mut node = node_row(row)?;
+    node.fingerprint.meta.extend(variables::meta(connection, id)?);
+    Ok(Some(node))
+}
+
+fn node_row(row: &rusqlite::Row<'_>) -> Result<Node, StoreError> {
+    let (fingerprint, inventory) = facts(row.get(2)?, row.get(3)?)?;
+    let drain = Drain { deadline: row.get::<_, Option<i64>>(6)?.map(Timestamp), ignore_system: row.get(7)? };
+    Ok(Node {
+        id: NodeId::new(row.get(0)?),
+        pool: row.get(1)?,
+        fingerprint,
+        inventory: inventory.images.into_iter().collect(),
+        eligible: row.get(4)?,
+        drain: row.get::<_, bool>(5)?.then_some(drain),
+    })
 }
 
 fn nodes(connection: &Connection) -> Result<BTreeMap<NodeId, Node>, StoreError> {
-    let mut query = connection.prepare_cached("SELECT id, pool, fingerprint, inventory FROM nodes")?;
+    let mut query = connection.prepare_cached(NODE)?;
     let mut rows = query.query([])?;
     let mut nodes = BTreeMap::new();
     while let Some(row) = rows.next()? {
-        let (fingerprint, inventory) = facts(row.get(2)?, row.get(3)?)?;
-        let id = NodeId::new(row.get(0)?);
-        nodes.insert(id, Node { id, pool: row.get(1)?, fingerprint, inventory: inventory.images.into_iter().collect() });
+        let node = node_row(row)?;
+        nodes.insert(node.id, node);
+    }
+    // What the server sets wins over the node's own.
+    let mut query = connection.prepare_cached("SELECT node, key, value FROM node_meta")?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        if let Some(node) = nodes.get_mut(&NodeId::new(row.get(0)?)) {
+            node.fingerprint.meta.insert(row.get(1)?, row.get(2)?);
+        }
     }
     Ok(nodes)
 }
@@ -107,7 +133,8 @@ pub(super) fn images(connection: &Connection) -> Result<BTreeMap<ImageId, Image>
 /// The allocations that run, and those whose node has not said yet that they stopped.
 fn allocs(connection: &Connection, jobs: &BTreeMap<String, JobVersion>) -> Result<BTreeMap<AllocId, Alloc>, StoreError> {
     let mut query = connection.prepare_cached(
-        "SELECT a.id, a.job, a.version, a.grp, a.idx, a.node, a.desired, t.reason FROM allocs a
+        "SELECT a.id, a.job, a.version, a.grp, a.idx, a.node, a.desired, t.reason, a.status, a.healthy, a.reported_at IS NOT NULL,
+         a.running_since, a.lost_at IS NOT NULL, a.placed_at, a.covers, a.retry, a.override_lock FROM allocs a
          LEFT JOIN tombstones t ON t.alloc = a.id AND t.done_at IS NULL WHERE a.desired = 'run' OR t.alloc IS NOT NULL",
     )?;
     let mut rows = query.query([])?;
@@ -133,7 +160,32 @@ fn allocs(connection: &Connection, jobs: &BTreeMap<String, JobVersion>) -> Resul
         let run = row.get::<_, String>(6)? == "run";
         let order = if run { Order::Run } else { Order::Stop(row.get::<_, Option<String>>(7)?.unwrap_or_default()) };
         let (id, node) = (AllocId::new(row.get(0)?), NodeId::new(row.get(5)?));
-        allocs.insert(id, Alloc { id, job, version, group, index: row.get(4)?, node, order, ended: false, claim });
+        let state = State {
+            status: status(&row.get::<_, String>(8)?)?,
+            healthy: row.get(9)?,
+            heard: row.get(10)?,
+            running_since: row.get::<_, Option<i64>>(11)?.map(Timestamp),
+        };
+        let to_end = spec.is_some_and(|s| s.kind.runs_to_end());
+        let alloc = Alloc {
+            id,
+            job,
+            version,
+            group,
+            index: row.get(4)?,
+            node,
+            order,
+            ended: false,
+            claim,
+            to_end,
+            state,
+            lost: row.get(12)?,
+            placed_at: Timestamp(row.get(13)?),
+            covers: row.get(14)?,
+            retry: row.get(15)?,
+            override_lock: row.get(16)?,
+        };
+        allocs.insert(id, alloc);
     }
     Ok(allocs)
 }
@@ -148,7 +200,7 @@ pub(super) struct Replanned {
 
 /// Plans everything and writes what changes.
 pub(super) fn replan(connection: &Connection, director: &Director, now: Timestamp) -> Result<Replanned, StoreError> {
-    let before = load(connection)?;
+    let before = Fleet { now, ..load(connection)? };
     let plan = skerry_plan::plan(&before);
     write_allocs(connection, &before, &plan, now)?;
     let mut after = before.clone();
@@ -172,17 +224,39 @@ fn write_allocs(connection: &Connection, fleet: &Fleet, plan: &Plan, now: Timest
             bury.execute((alloc.node.as_bytes(), order.alloc.as_bytes(), reason, now.0))?;
         }
     }
+    // Placed anew after its end it begins from the start; before its end it goes on as it is.
     let mut start = connection.prepare_cached(
-        "INSERT INTO allocs (id, job, version, grp, idx, node, desired, status, created_at, updated_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'run', 'pending', ?7, ?7) ON CONFLICT (id) DO UPDATE SET desired = 'run', updated_at = ?7",
+        "INSERT INTO allocs (id, job, version, grp, idx, node, desired, status, created_at, updated_at, placed_at, covers, lost_after, retry)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'run', 'pending', ?7, ?7, ?8, ?9, ?10, ?11)
+         ON CONFLICT (id) DO UPDATE SET desired = 'run', updated_at = ?7, placed_at = ?8, covers = ?9, retry = max(retry, ?11),
+         status = iif(status IN ('complete', 'failed'), 'pending', status), reason = iif(status IN ('complete', 'failed'), '', reason),
+         reported_at = iif(status IN ('complete', 'failed'), NULL, reported_at), healthy = NULL, waits_until = NULL",
     )?;
+    let mut lost = connection.prepare_cached("UPDATE allocs SET lost_at = (SELECT lost_at FROM allocs WHERE id = ?2) WHERE id = ?1")?;
     let mut raise = connection.prepare_cached("DELETE FROM tombstones WHERE alloc = ?1")?;
     for new in &plan.starts {
         if let Some(old) = new.replaces {
             stop.execute((old.as_bytes(), now.0))?;
         }
         let a = &new.alloc;
-        start.execute((a.id.as_bytes(), &a.job, a.version, &a.group, a.index, a.node.as_bytes(), now.0))?;
+        let group = fleet.jobs.get(&a.job).and_then(|j| j.job.group(&a.group));
+        let lost_after = group.and_then(|g| g.disconnect.lost_after).map(|m| i64::try_from(m.0).unwrap_or(i64::MAX));
+        start.execute(rusqlite::params![
+            a.id.as_bytes(),
+            a.job,
+            a.version,
+            a.group,
+            a.index,
+            a.node.as_bytes(),
+            now.0,
+            a.placed_at.0,
+            a.covers,
+            lost_after,
+            a.retry
+        ])?;
+        if let Some(old) = new.replaces.filter(|_| a.lost && lost_after.is_some()) {
+            lost.execute((a.id.as_bytes(), old.as_bytes()))?;
+        }
         raise.execute([a.id.as_bytes()])?;
     }
     Ok(())
@@ -211,9 +285,13 @@ pub(super) fn write_manifests(
     }
     for node in nodes {
         let allocs = of_node.remove(node).unwrap_or_default();
+        let (values, left_out) = variables::values(connection, *node, &allocs)?;
+        if !left_out.is_empty() {
+            tracing::warn!(%node, ?left_out, "variables that the node's jobs may read do not fit into its manifest");
+        }
         let content = skerry_plan::manifest::content(*node, allocs, |job, version| digests.get(&(job.to_owned(), version)).copied());
         let mark = director.next_mark(highest_mark(connection, *node)?);
-        let manifest = Manifest { node: *node, mark, issued_at: now, allocs: content.allocs, tombstones: content.tombstones };
+        let manifest = Manifest { node: *node, mark, issued_at: now, allocs: content.allocs, tombstones: content.tombstones, values };
         connection
             .prepare_cached("INSERT INTO manifests (node, root, epoch, counter, envelope, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
             .execute((node.as_bytes(), mark.root, mark.epoch, mark.counter, director.sign_manifest(&manifest), now.0))?;

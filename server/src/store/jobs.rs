@@ -5,13 +5,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension};
 use skerry_plan::{Fleet, Plan};
-use skerry_wire::api::{AllocSummary, DesiredStatus, JobStatus, JobSummary, Submitter};
+use skerry_wire::api::{AllocDetail, AllocSummary, DesiredStatus, Health, JobStatus, JobSummary, Submitter};
 use skerry_wire::job::Job;
 use skerry_wire::{AllocId, Digest, ImageId, NodeId, SetId, Timestamp};
 
 use super::audit::{self, By};
 use super::nodes::status;
-use super::{SqliteStore, StoreError, fleet, sets};
+use super::{SqliteStore, StoreError, fleet, history, sets};
 use crate::director::Director;
 
 /// Allocations in a list at most, the newest.
@@ -30,6 +30,8 @@ pub struct Submission {
     pub source: String,
     /// Who orders it.
     pub submitter: Submitter,
+    /// A new version although nothing changed.
+    pub again: bool,
 }
 
 /// What a submit did.
@@ -69,7 +71,7 @@ pub trait JobStore {
     async fn allocs(&self) -> Result<Vec<AllocSummary>, StoreError>;
 
     /// One allocation.
-    async fn alloc(&self, id: AllocId) -> Result<Option<AllocSummary>, StoreError>;
+    async fn alloc(&self, id: AllocId) -> Result<Option<AllocDetail>, StoreError>;
 
     /// Images released under a name and tag, each with its architecture, newest first.
     async fn releases(&self, name: String, tag: String) -> Result<Vec<(ImageId, String)>, StoreError>;
@@ -88,7 +90,7 @@ fn submit(c: &Connection, new: &Submission, director: &Director, by: &By) -> Res
         .query_row([id], |row| Ok((row.get::<_, u64>(0)?, row.get::<_, bool>(1)?, row.get::<_, Vec<u8>>(2)?)))
         .optional()?;
     if let Some((version, stopped, specification)) = &current {
-        let same = !stopped && fleet::specification(specification)?.job == new.job;
+        let same = !new.again && !stopped && fleet::specification(specification)?.job == new.job;
         if let (true, Some(set)) = (same, sets::current(c, id, *version)?) {
             return Ok(Submitted { version: *version, set, unchanged: true, plan: Plan::default(), before: fleet::load(c)? });
         }
@@ -137,7 +139,8 @@ fn stop(c: &Connection, id: &str, submitter: &Submitter, director: &Director, by
     Ok(true)
 }
 
-const ALLOC: &str = "SELECT a.id, a.job, a.version, a.grp, a.idx, a.node, n.name, a.desired, a.status, a.reason, a.restarts, a.updated_at
+const ALLOC: &str = "SELECT a.id, a.job, a.version, a.grp, a.idx, a.node, n.name, a.desired, a.status, a.reason, a.restarts, a.updated_at,
+    a.healthy, a.waits_until, a.lost_at
     FROM allocs a JOIN nodes n ON n.id = a.node";
 
 /// Allocations that meet a condition, the newest version first.
@@ -160,6 +163,9 @@ pub(super) fn allocs_where(c: &Connection, condition: &str, params: impl rusqlit
             reason: row.get(9)?,
             restarts: row.get(10)?,
             updated_at: Timestamp(row.get(11)?),
+            healthy: row.get(12)?,
+            waits_until: row.get::<_, Option<i64>>(13)?.map(Timestamp),
+            lost_since: row.get::<_, Option<i64>>(14)?.map(Timestamp),
         });
     }
     Ok(allocs)
@@ -171,12 +177,27 @@ const JOB: &str = "SELECT j.id, j.version, j.stopped_at IS NOT NULL, v.submitted
     (SELECT count(*) FROM allocs a WHERE a.job = j.id AND a.desired = 'run' AND a.status = 'failed')
     FROM jobs j JOIN job_versions v ON v.job = j.id AND v.version = j.version";
 
-fn job_row(row: &rusqlite::Row<'_>) -> Result<(JobSummary, Job, String), StoreError> {
+/// Health of the allocations of a job version that are ordered to run.
+pub(super) fn health(c: &Connection, job: &str, version: u64) -> Result<Health, StoreError> {
+    let mut query = c.prepare_cached(
+        "SELECT count(*), coalesce(sum(healthy IS 1 AND status = 'running'), 0), coalesce(sum(healthy IS 0 OR status = 'failed'), 0),
+         coalesce(sum(status = 'complete'), 0), coalesce(sum(lost_at IS NOT NULL), 0)
+         FROM allocs WHERE job = ?1 AND version = ?2 AND desired = 'run'",
+    )?;
+    let row = query.query_row((job, version), |row| {
+        Ok(Health { wanted: row.get(0)?, healthy: row.get(1)?, unhealthy: row.get(2)?, complete: row.get(3)?, lost: row.get(4)? })
+    });
+    Ok(row?)
+}
+
+fn job_row(c: &Connection, row: &rusqlite::Row<'_>) -> Result<(JobSummary, Job, String), StoreError> {
     let job = fleet::specification(&row.get::<_, Vec<u8>>(4)?)?.job;
+    let (id, version): (String, u64) = (row.get(0)?, row.get(1)?);
     let summary = JobSummary {
-        id: row.get(0)?,
+        health: health(c, &id, version)?,
+        id,
         kind: job.kind,
-        version: row.get(1)?,
+        version,
         stopped: row.get(2)?,
         desired: row.get(6)?,
         running: row.get(7)?,
@@ -206,7 +227,7 @@ impl JobStore for SqliteStore {
             let mut rows = query.query([])?;
             let mut jobs = Vec::new();
             while let Some(row) = rows.next()? {
-                jobs.push(job_row(row)?.0);
+                jobs.push(job_row(c, row)?.0);
             }
             Ok(jobs)
         })
@@ -218,7 +239,7 @@ impl JobStore for SqliteStore {
             let mut query = c.prepare_cached(&format!("{JOB} WHERE j.id = ?1"))?;
             let mut rows = query.query([&id])?;
             let Some(row) = rows.next()? else { return Ok(None) };
-            let (summary, job, source) = job_row(row)?;
+            let (summary, job, source) = job_row(c, row)?;
             let allocs = allocs_where(c, "a.job = ?1", [&id])?;
             Ok(Some(JobStatus { summary, job, source, allocs, sets: sets::of_job(c, &id)? }))
         })
@@ -229,8 +250,16 @@ impl JobStore for SqliteStore {
         self.read(|c| allocs_where(c, "TRUE", [])).await
     }
 
-    async fn alloc(&self, id: AllocId) -> Result<Option<AllocSummary>, StoreError> {
-        self.read(move |c| Ok(allocs_where(c, "a.id = ?1", [id.as_bytes()])?.pop())).await
+    async fn alloc(&self, id: AllocId) -> Result<Option<AllocDetail>, StoreError> {
+        self.read(move |c| {
+            let Some(summary) = allocs_where(c, "a.id = ?1", [id.as_bytes()])?.pop() else { return Ok(None) };
+            let (retry, override_lock) = c
+                .prepare_cached("SELECT retry, override_lock FROM allocs WHERE id = ?1")?
+                .query_row([id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let (states, runs) = (history::states(c, id)?, history::runs(c, id)?);
+            Ok(Some(AllocDetail { summary, retry, override_lock, states, runs }))
+        })
+        .await
     }
 
     async fn releases(&self, name: String, tag: String) -> Result<Vec<(ImageId, String)>, StoreError> {

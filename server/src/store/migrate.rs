@@ -5,7 +5,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::StoreError;
 
 /// All schema changes, oldest first. A file that was released is never edited.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/001.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("migrations/001.sql"), include_str!("migrations/002.sql")];
 
 /// Runs what is missing, in one transaction: after a crash the file has the old schema or the new one.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
@@ -67,7 +67,28 @@ mod tests {
         let first = Connection::open_in_memory().unwrap();
         first.execute_batch(MIGRATIONS[0]).unwrap();
         assert_eq!(schema(&connection), schema(&first));
+        connection
+            .execute_batch(
+                "INSERT INTO nodes (id, key, pool, name, enrolled_at) VALUES (zeroblob(16), zeroblob(32), 'p', 'n', 0);
+                 INSERT INTO jobs (id, version) VALUES ('j', 1);
+                 INSERT INTO job_versions (job, version, specification, digest, source, name, email, submitted_at)
+                   VALUES ('j', 1, x'00', zeroblob(32), '', '', '', 0);
+                 INSERT INTO allocs (id, job, version, grp, idx, node, desired, status, created_at, updated_at) VALUES
+                   (zeroblob(16), 'j', 1, 'g', 0, zeroblob(16), 'run', 'running', 3, 7),
+                   (randomblob(16), 'j', 1, 'g', 1, zeroblob(16), 'run', 'pending', 4, 4);",
+            )
+            .unwrap();
         migrate(&mut connection).unwrap();
+        // What ran runs on, since it was last heard of, and nothing is lost, drained or waiting.
+        let mut query = connection
+            .prepare("SELECT placed_at, reported_at, running_since, coalesce(lost_after, lost_at, healthy) FROM allocs ORDER BY idx")
+            .unwrap();
+        type Row = (i64, Option<i64>, Option<i64>, Option<i64>);
+        let rows = query.query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?))).unwrap();
+        let rows: Vec<Row> = rows.map(Result::unwrap).collect();
+        assert_eq!(rows, [(3, Some(7), Some(7), None), (4, None, None, None)]);
+        let eligible: bool = connection.query_row("SELECT eligible AND drained_at IS NULL FROM nodes", [], |r| r.get(0)).unwrap();
+        assert!(eligible);
         let version: usize = connection.query_row("PRAGMA user_version", [], |r| r.get(0)).unwrap();
         assert_eq!(version, MIGRATIONS.len());
         let who: String = connection.query_row("SELECT who FROM audit WHERE what = 'made schema-1.db'", [], |r| r.get(0)).unwrap();

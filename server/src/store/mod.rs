@@ -11,18 +11,22 @@ mod builds;
 mod counts;
 mod error;
 mod fleet;
+mod history;
 mod images;
 mod jobs;
 mod migrate;
 mod nodes;
 mod objects;
+mod operate;
 mod operators;
+mod presence;
 mod retention;
 mod sets;
 mod sqlite;
 #[cfg(test)]
 mod testing;
 mod tokens;
+mod variables;
 mod writer;
 
 pub use audit::{AuditEntry, AuditStore, By};
@@ -31,13 +35,16 @@ pub use counts::{CountStore, Counts};
 pub use error::StoreError;
 pub use images::{AddImageError, ImageRef, ImageStore, NewImage, StoredImage, StoredLayer};
 pub use jobs::{JobStore, Submission, Submitted};
-pub use nodes::{Enrolment, KnownNode, LastContact, NewManifest, NodeStore, Told};
+pub use nodes::{Enrolment, KnownNode, LastContact, NewManifest, NodeStore, Recorded, Told};
 pub use objects::ObjectStore;
+pub use operate::{AllocOrdered, NodeOrder, OperateStore, OrderRefusal};
 pub use operators::{Operator, OperatorStore, Role};
+pub use presence::PresenceStore;
 pub use retention::{Keep, Removed, RetentionStore};
 pub use sets::SetStore;
 pub use sqlite::{SqliteStore, database_path};
 pub use tokens::{NewToken, TokenRefusal, TokenStore};
+pub use variables::{VariableRefusal, VariableStore};
 
 /// Everything that the server remembers.
 pub trait Store:
@@ -48,10 +55,13 @@ pub trait Store:
     + JobStore
     + NodeStore
     + ObjectStore
+    + OperateStore
     + OperatorStore
+    + PresenceStore
     + RetentionStore
     + SetStore
     + TokenStore
+    + VariableStore
     + Send
     + Sync
 {
@@ -65,10 +75,13 @@ impl<T> Store for T where
         + JobStore
         + NodeStore
         + ObjectStore
+        + OperateStore
         + OperatorStore
+        + PresenceStore
         + RetentionStore
         + SetStore
         + TokenStore
+        + VariableStore
         + Send
         + Sync
 {

@@ -7,15 +7,16 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row};
 use skerry_plan::set::News;
 use skerry_trust::{PublicKey, envelope};
-use skerry_wire::api::{NodeStatus, NodeSummary};
+use skerry_wire::api::{DrainStatus, NodeStatus, NodeSummary};
 use skerry_wire::manifest::{Manifest, Mark};
 use skerry_wire::node::{Fingerprint, Inventory};
 use skerry_wire::poll::{AllocStatus, Event, Report};
-use skerry_wire::{AllocId, BootId, Digest, NodeId, Timestamp, TokenId, cbor, limits};
+use skerry_wire::{BootId, Digest, NodeId, Timestamp, TokenId, cbor, limits};
 
 use super::fleet::{self, damaged};
+use super::history::{self, Said};
 use super::tokens::{TokenRefusal, use_token};
-use super::{SqliteStore, StoreError, jobs, sets};
+use super::{SqliteStore, StoreError, jobs, sets, variables};
 use crate::director::Director;
 
 /// A node that asks to come in; its key has signed for it.
@@ -48,6 +49,17 @@ pub struct KnownNode {
     pub latest: Mark,
     /// Are both its facts and its inventory known?
     pub facts: bool,
+    /// Is any of its allocations lost? Its next word ends that.
+    pub lost: bool,
+}
+
+/// What came of a poll's news.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Recorded {
+    /// The highest report counted.
+    pub acknowledged: u64,
+    /// Something is to be planned anew: a replacement runs, a run ended, a node that was lost is back.
+    pub stirred: bool,
 }
 
 /// What a poll tells, once its signature and its place in the order were checked.
@@ -98,8 +110,8 @@ pub trait NodeStore {
     /// What a poll of this node is judged by.
     async fn known_node(&self, id: NodeId) -> Result<Option<KnownNode>, StoreError>;
 
-    /// Keeps what a poll tells; each report counts once. Gives the highest report counted.
-    async fn record_poll(&self, id: NodeId, told: Told, director: Arc<Director>, now: Timestamp) -> Result<u64, StoreError>;
+    /// Keeps what a poll tells; each report counts once.
+    async fn record_poll(&self, id: NodeId, told: Told, director: Arc<Director>, now: Timestamp) -> Result<Recorded, StoreError>;
 
     /// The newest manifest of a node, with the specifications in it that the manifest at the mark `held` has not.
     async fn manifest(&self, id: NodeId, held: Mark) -> Result<Option<NewManifest>, StoreError>;
@@ -166,8 +178,8 @@ fn enrol(c: &Connection, node: &Enrolment, director: &Director, now: Timestamp) 
 fn known_node(c: &Connection, id: NodeId) -> Result<Option<KnownNode>, StoreError> {
     let latest = fleet::latest_mark(c, id)?;
     let mut query = c.prepare_cached(
-        "SELECT key, boot, seq, acknowledged, mark_root, mark_epoch, mark_counter, fingerprint IS NOT NULL AND inventory IS NOT NULL
-         FROM nodes WHERE id = ?1",
+        "SELECT key, boot, seq, acknowledged, mark_root, mark_epoch, mark_counter, fingerprint IS NOT NULL AND inventory IS NOT NULL,
+         EXISTS (SELECT 1 FROM allocs a WHERE a.node = ?1 AND a.lost_at IS NOT NULL) FROM nodes WHERE id = ?1",
     )?;
     let row = query.query_row([id.as_bytes()], |row| {
         Ok(KnownNode {
@@ -178,6 +190,7 @@ fn known_node(c: &Connection, id: NodeId) -> Result<Option<KnownNode>, StoreErro
             mark: Mark { root: row.get(4)?, epoch: row.get(5)?, counter: row.get(6)? },
             latest,
             facts: row.get(7)?,
+            lost: row.get(8)?,
         })
     });
     Ok(row.optional()?)
@@ -203,8 +216,12 @@ fn new_manifest(c: &Connection, id: NodeId, held: Mark) -> Result<Option<NewMani
     Ok(Some(NewManifest { mark, envelope, specifications }))
 }
 
-fn record_poll(c: &Connection, id: NodeId, told: &Told, director: &Director, now: Timestamp) -> Result<u64, StoreError> {
-    let Some(known) = known_node(c, id)? else { return Ok(0) };
+fn record_poll(c: &Connection, id: NodeId, told: &Told, director: &Director, now: Timestamp) -> Result<Recorded, StoreError> {
+    let Some(known) = known_node(c, id)? else { return Ok(Recorded::default()) };
+    let mut stirred = known.lost;
+    if known.lost {
+        c.prepare_cached("UPDATE allocs SET lost_at = NULL WHERE node = ?1 AND lost_at IS NOT NULL")?.execute([id.as_bytes()])?;
+    }
     if let Some((boot, seq)) = &told.boot {
         c.prepare_cached("UPDATE nodes SET boot = ?2, seq = ?3 WHERE id = ?1")?.execute((id.as_bytes(), boot.as_bytes(), seq))?;
     }
@@ -229,7 +246,7 @@ fn record_poll(c: &Connection, id: NodeId, told: &Told, director: &Director, now
     let mut acknowledged = known.acknowledged;
     for report in told.reports.iter() {
         if report.seq > acknowledged {
-            count_report(c, id, &report.event, now)?;
+            stirred |= count_report(c, id, &report.event, now)?;
             acknowledged = report.seq;
         }
     }
@@ -253,7 +270,7 @@ fn record_poll(c: &Connection, id: NodeId, told: &Told, director: &Director, now
         let fleet = fleet::load(c)?;
         fleet::write_manifests(c, director, &fleet.allocs, &BTreeSet::from([id]), now)?;
     }
-    Ok(acknowledged)
+    Ok(Recorded { acknowledged, stirred })
 }
 
 /// Keeps the facts; did anything change that placement looks at?
@@ -269,56 +286,37 @@ fn keep_facts(c: &Connection, id: NodeId, facts: &Fingerprint) -> Result<bool, S
     Ok(placed_by(&old) != placed_by(facts))
 }
 
-fn count_report(c: &Connection, node: NodeId, event: &Event, now: Timestamp) -> Result<(), StoreError> {
+/// Counts a report; must be planned anew for it?
+fn count_report(c: &Connection, node: NodeId, event: &Event, now: Timestamp) -> Result<bool, StoreError> {
     match event {
-        Event::ImageInTransit { image, .. } => sets::tell(c, node, *image, &News::InTransit, now),
-        Event::ImagePresent { image } => sets::tell(c, node, *image, &News::Present, now),
-        Event::ImageFailed { image, reason } => sets::tell(c, node, *image, &News::Failed(short(reason).to_owned()), now),
-        Event::Alloc { alloc, status, reason, restarts } => count_alloc(c, node, *alloc, *status, reason, *restarts, now),
-        Event::ManifestRefused { mark, reason } => {
-            tracing::warn!(%node, %mark, reason, "the node refused a manifest");
-            Ok(())
+        Event::ImageInTransit { image, .. } => sets::tell(c, node, *image, &News::InTransit, now)?,
+        Event::ImagePresent { image } => sets::tell(c, node, *image, &News::Present, now)?,
+        Event::ImageFailed { image, reason } => sets::tell(c, node, *image, &News::Failed(short(reason).to_owned()), now)?,
+        Event::Alloc { alloc, status, reason, restarts, healthy, wait } => {
+            let said = Said { alloc: *alloc, status: *status, reason, restarts: *restarts, healthy: *healthy, wait: *wait };
+            return history::count_alloc(c, node, said, now);
         }
-        Event::Dropped { count, reason } => {
-            tracing::warn!(%node, count, reason, "the node gave up reports");
-            Ok(())
-        }
-        Event::ManifestAccepted { .. } | Event::Unknown => Ok(()),
+        Event::Run { alloc, run, status, reason } => history::count_run(c, node, (*alloc, *run), (*status, reason), now)?,
+        Event::ManifestRefused { mark, reason } => tracing::warn!(%node, %mark, reason, "the node refused a manifest"),
+        Event::Dropped { count, reason } => tracing::warn!(%node, count, reason, "the node gave up reports"),
+        // What a newer agent says beyond this is acknowledged, and not understood.
+        Event::ManifestAccepted { .. } | Event::Unknown => {}
     }
+    Ok(false)
 }
 
 /// As much of a node's sentence as is kept.
-fn short(reason: &str) -> &str {
+pub(super) fn short(reason: &str) -> &str {
     &reason[..reason.floor_char_boundary(REASON)]
 }
 
-fn count_alloc(
-    c: &Connection,
-    node: NodeId,
-    alloc: AllocId,
-    status: AllocStatus,
-    reason: &str,
-    restarts: u32,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    // A node speaks of its own allocations only.
-    c.prepare_cached("UPDATE allocs SET status = ?3, reason = ?4, restarts = ?5, updated_at = ?6 WHERE id = ?1 AND node = ?2")?
-        .execute((alloc.as_bytes(), node.as_bytes(), status.to_string(), short(reason), restarts, now.0))?;
-    if matches!(status, AllocStatus::Complete | AllocStatus::Failed) {
-        c.prepare_cached("UPDATE tombstones SET done_at = ?3 WHERE alloc = ?1 AND node = ?2 AND done_at IS NULL")?.execute((
-            alloc.as_bytes(),
-            node.as_bytes(),
-            now.0,
-        ))?;
-    }
-    Ok(())
-}
-
 const SUMMARY: &str = "SELECT id, name, pool, fingerprint, last_seen, mark_counter,
-    coalesce((SELECT max(counter) FROM manifests m WHERE m.node = nodes.id), 0), inventory FROM nodes";
+    coalesce((SELECT max(counter) FROM manifests m WHERE m.node = nodes.id), 0), inventory, eligible, drained_at IS NOT NULL,
+    drain_deadline, drain_ignores_system, EXISTS (SELECT 1 FROM allocs a WHERE a.node = nodes.id AND a.lost_at IS NOT NULL) FROM nodes";
 
 fn summary(row: &Row<'_>) -> Result<(NodeSummary, Fingerprint, Inventory), StoreError> {
     let (fingerprint, inventory) = fleet::facts(row.get(3)?, row.get(7)?)?;
+    let drain = DrainStatus { deadline: row.get::<_, Option<i64>>(10)?.map(Timestamp), ignore_system: row.get(11)? };
     let summary = NodeSummary {
         id: NodeId::new(row.get(0)?),
         name: row.get(1)?,
@@ -328,6 +326,9 @@ fn summary(row: &Row<'_>) -> Result<(NodeSummary, Fingerprint, Inventory), Store
         last_seen: row.get::<_, Option<i64>>(4)?.map(Timestamp),
         counter: row.get(5)?,
         latest_counter: row.get(6)?,
+        eligible: row.get(8)?,
+        drain: row.get::<_, bool>(9)?.then_some(drain),
+        lost: row.get(12)?,
     };
     Ok((summary, fingerprint, inventory))
 }
@@ -342,7 +343,7 @@ impl NodeStore for SqliteStore {
         self.read(move |c| known_node(c, id)).await
     }
 
-    async fn record_poll(&self, id: NodeId, told: Told, director: Arc<Director>, now: Timestamp) -> Result<u64, StoreError> {
+    async fn record_poll(&self, id: NodeId, told: Told, director: Arc<Director>, now: Timestamp) -> Result<Recorded, StoreError> {
         self.write(move |c| record_poll(c, id, &told, &director, now)).await
     }
 
@@ -381,7 +382,7 @@ impl NodeStore for SqliteStore {
             let Some(row) = rows.next()? else { return Ok(None) };
             let (summary, fingerprint, inventory) = summary(row)?;
             let allocs = jobs::allocs_where(c, "a.node = ?1", [id.as_bytes()])?;
-            Ok(Some(NodeStatus { summary, fingerprint, inventory, allocs }))
+            Ok(Some(NodeStatus { summary, fingerprint, inventory, meta: variables::meta(c, id)?, allocs }))
         })
         .await
     }

@@ -8,7 +8,7 @@ use skerry_wire::api::{SetRow, SetState, SetStatus, SetSummary, Submitter};
 use skerry_wire::{Digest, ImageId, NodeId, SetId, Timestamp};
 
 use super::fleet::damaged;
-use super::{SqliteStore, StoreError};
+use super::{SqliteStore, StoreError, jobs};
 
 /// Sets in a list at most, the newest.
 const LISTED: u32 = 1000;
@@ -200,11 +200,13 @@ fn settle(connection: &Connection, id: SetId, now: Timestamp) -> Result<(), Stor
 
 const SUMMARY: &str = "SELECT id, job, version, name, email, created_at, finished_at, state FROM deployment_sets";
 
-fn summary(row: &Row<'_>) -> Result<SetSummary, StoreError> {
+fn summary(c: &Connection, row: &Row<'_>) -> Result<SetSummary, StoreError> {
+    let (job, version): (String, u64) = (row.get(1)?, row.get(2)?);
     Ok(SetSummary {
         id: SetId::new(row.get(0)?),
-        job: row.get(1)?,
-        version: row.get(2)?,
+        health: jobs::health(c, &job, version)?,
+        job,
+        version,
         submitter: Submitter { name: row.get(3)?, email: row.get(4)? },
         created_at: Timestamp(row.get(5)?),
         finished_at: row.get::<_, Option<i64>>(6)?.map(Timestamp),
@@ -218,7 +220,7 @@ pub(super) fn of_job(connection: &Connection, job: &str) -> Result<Vec<SetSummar
     let mut rows = query.query([job])?;
     let mut sets = Vec::new();
     while let Some(row) = rows.next()? {
-        sets.push(summary(row)?);
+        sets.push(summary(connection, row)?);
     }
     Ok(sets)
 }
@@ -231,7 +233,7 @@ impl SetStore for SqliteStore {
             let mut rows = query.query([])?;
             let mut sets = Vec::new();
             while let Some(row) = rows.next()? {
-                sets.push(summary(row)?);
+                sets.push(summary(c, row)?);
             }
             Ok(sets)
         })
@@ -243,7 +245,7 @@ impl SetStore for SqliteStore {
             let mut query = c.prepare_cached(&format!("{SUMMARY} WHERE id = ?1"))?;
             let mut rows = query.query([id.as_bytes()])?;
             let Some(row) = rows.next()? else { return Ok(None) };
-            let summary = summary(row)?;
+            let summary = summary(c, row)?;
             let mut query = c.prepare_cached(
                 "SELECT r.node, n.name, r.image, coalesce((SELECT name || ':' || tag FROM releases WHERE image_id = r.image ORDER BY id DESC LIMIT 1), ''),
                  r.state, r.reason, r.size, r.base, r.updated_at

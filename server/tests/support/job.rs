@@ -26,5 +26,5 @@ pub fn typed(id: &str, image: &str, head: &str) -> Job {
 pub async fn submit(client: &Client, key: &SigningKey, job: Job) -> Result<SubmitReply, ClientError> {
     let specification = Blob(envelope::seal(key, Specification::PURPOSE, &Specification { job, signed_at: Timestamp(0) }));
     let submitter = Submitter { name: "Ada".to_owned(), email: "ada@example.org".to_owned() };
-    client.submit_job(&SubmitRequest { specification, source: "the text".to_owned(), submitter, max_bytes: None }).await
+    client.submit_job(&SubmitRequest { specification, source: "the text".to_owned(), submitter, max_bytes: None, again: false }).await
 }

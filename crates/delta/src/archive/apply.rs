@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use flate2::write::DeflateEncoder;
 
 use super::form::{Around, Form, Sum};
-use super::old::{ArchiveRef, Archives, Origin};
+use super::old::{ArchiveRef, Archives, MAX_PLAIN, Origin};
 use super::spill::{Room, Spill};
 use super::zip::{DEFLATED, Entry, Meta, STORED, Sums, end};
 use super::{Expect, MAX_DEPTH, NextSources, Way, flag, zlib};
@@ -40,7 +40,7 @@ pub(crate) struct Maker<'m, 'a> {
     pub state: &'m mut State<'a>,
     /// Resolves an old member: layer and file.
     pub file: &'m dyn Fn(OldRef) -> io::Result<(usize, u32)>,
-    /// Bytes that any part of the archive may have.
+    /// Bytes that the archive has, and so any entry of it as it is coded.
     pub limit: u64,
 }
 
@@ -167,7 +167,8 @@ impl<'a> Maker<'_, 'a> {
             }
             _ => {}
         }
-        let coded = Spill::new(self.state.room, self.limit);
+        // An archive in another that is deflated may be longer than that, and so may its entries.
+        let coded = Spill::new(self.state.room, if depth == 0 { self.limit } else { MAX_PLAIN });
         let mut coder = match entry.meta.method() {
             STORED => Coder::Stored(coded),
             DEFLATED => {
@@ -236,7 +237,11 @@ impl<'a> Maker<'_, 'a> {
     fn source(&mut self) -> io::Result<(ArchiveRef, u32)> {
         let by = self.streams.signed(Stream::EntrySource)?;
         let mut archive = moved(self.state.last_source, by)?;
-        if archive as usize == self.state.archives.len() {
+        let known = self.state.archives.len();
+        if archive as usize > known {
+            return Err(invalid("a source in an archive that was not mentioned"));
+        }
+        if archive as usize == known {
             archive = self.mention(0)?;
         }
         self.state.last_source = archive;

@@ -106,7 +106,8 @@ impl<'a> Planner<'a> {
 
     /// Takes an old archive and those in it into the index; `None` when it is none.
     fn add(&mut self, origin: Origin) -> io::Result<Option<ArchiveRef>> {
-        let archive = self.archives.find(origin).map_or_else(|| self.archives.add(origin), Ok)?;
+        // One that cannot be mentioned is carried by another codec.
+        let Ok(archive) = self.archives.find(origin).map_or_else(|| self.archives.add(origin), Ok) else { return Ok(None) };
         if self.index.known.contains(&archive) {
             return Ok(Some(archive));
         }

@@ -17,6 +17,11 @@ pub(crate) const OPEN: usize = 4;
 /// The longest plain bytes of an old entry that are read.
 pub(crate) const MAX_PLAIN: u64 = 1 << 30;
 
+/// Archives that one patch may mention: whoever applies holds the list.
+const MOST: usize = 1 << 16;
+/// Bytes of memory of each archive in the list, with where its next source is expected.
+pub(crate) const LISTED: u64 = (size_of::<(Origin, u8)>() + 4) as u64;
+
 /// The number of an archive.
 pub(crate) type ArchiveRef = u32;
 
@@ -83,8 +88,11 @@ impl<'a> Archives<'a> {
             Origin::Member { .. } => 0,
             Origin::Entry { archive, .. } => self.list.get(archive as usize).map_or(u8::MAX, |(_, depth)| depth.saturating_add(1)),
         };
-        if depth > MAX_DEPTH || self.list.len() >= 1 << 20 {
+        if depth > MAX_DEPTH {
             return Err(bad("archives in archives too deep"));
+        }
+        if self.list.len() == MOST {
+            return Err(bad("too many archives"));
         }
         self.list.push((origin, depth));
         u32::try_from(self.list.len() - 1).map_err(io::Error::other)

@@ -237,6 +237,41 @@ proptest! {
 }
 
 #[test]
+fn an_entry_may_be_longer_than_the_archive_around_it() {
+    // Stored in an archive that is deflated: it is as long in one as it is short in the other.
+    let outer = |line: &str| {
+        let content: Vec<u8> = (0..20_000).flat_map(|i| format!("{line} {}\n", i % 7).into_bytes()).collect();
+        let file = Node::File { name: 1, content, level: 0, follows: false, time: 1 };
+        archive(&[Node::Archive { name: 1, nodes: vec![file], level: 9, time: 1 }], b"")
+    };
+    let (old, new) = (outer("an old line"), outer("another new line"));
+    assert!(new.len() < 20_000);
+    assert!(round_trip(vec![old], &[new]).is_some());
+}
+
+#[test]
+fn a_source_is_in_an_archive_that_is_known() {
+    use crate::stream::Stream;
+    let old = Files(vec![archive(&classes(1, false), b"")]);
+    let mut streams = StreamsWriter::default();
+    // A zip of one entry without base, name or time.
+    for number in [0, 1, 0, 0, 0, 0] {
+        streams.number(Stream::EntryNumber, number).unwrap();
+    }
+    streams.put(Stream::Entries, &[0]).unwrap();
+    streams.number(Stream::EntryTime, 0).unwrap();
+    streams.put(Stream::EntryText, &[0; 19]).unwrap();
+    // Its content is that of a named source.
+    streams.put(Stream::EntryCodec, &[1 | 8]).unwrap();
+    for number in [0, 1 << 27, 0] {
+        streams.number(Stream::EntrySource, number).unwrap();
+    }
+    let written = streams.finish(4 << 20).unwrap();
+    let error = apply_all(&written.sections, &written.bytes, &old, &[1000], Room::Memory).unwrap_err().to_string();
+    assert!(error.contains("a source in an archive that was not mentioned"), "{error}");
+}
+
+#[test]
 fn random_streams_end() {
     // Every stream of entries holds the same noise.
     use crate::stream::Stream;

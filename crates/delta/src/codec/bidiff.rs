@@ -239,14 +239,18 @@ pub fn apply(
                 old.seek(SeekFrom::Start(at))?;
             }
         }
-        first = false;
         let add = streams.number(Stream::Add)?;
         let insert = streams.number(Stream::Insert)?;
+        if !first && add == 0 && insert == 0 {
+            // A short section can hold such runs without end.
+            return Err(invalid("a run of no bytes"));
+        }
+        first = false;
         left = left
             .checked_sub(add)
             .and_then(|left| left.checked_sub(insert))
             .ok_or_else(|| invalid("a run beyond the end of the new content"))?;
-        at += add;
+        at = at.saturating_add(add);
         steps(add, buffers.new.len(), |len| {
             old.read_exact(&mut buffers.old[..len]).map_err(short)?;
             streams.get(Stream::Difference).read_beside(&mut buffers.new[..len], &buffers.old[..len])?;

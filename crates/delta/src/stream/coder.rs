@@ -69,7 +69,7 @@ impl Coder {
         match self {
             Self::Raw => 0,
             // The window, a block on either side, and the decoder's tables.
-            Self::Zstd(window) => (1u64 << window).min(raw_len) + (2 * (128 << 10)).min(2 * raw_len) + (160 << 10),
+            Self::Zstd(window) => (1u64 << window).min(raw_len) + (2 * (128 << 10)).min(raw_len.saturating_mul(2)) + (160 << 10),
             Self::Lzma(_, window) => lzma::memory(window, raw_len),
             Self::Mix => bytes::memory(raw_len),
             Self::Sparse => sparse::memory::<{ sparse::STRONG }>(),
@@ -83,7 +83,8 @@ impl Coder {
             Self::Raw => Box::new(coded),
             Self::Zstd(window) => {
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(Cursor::new(MAGIC).chain(coded))?.single_frame();
-                decoder.window_log_max(u32::from(window))?;
+                // The frame says its window itself: memory for one that is longer than the bytes was not counted.
+                decoder.window_log_max(u32::from(window).min(window_for(raw_len)))?;
                 Box::new(decoder)
             }
             Self::Lzma(filter, window) => lzma::decode(coded, raw_len, window, filter)?,
@@ -127,6 +128,11 @@ pub(super) fn zstd<W: Write>(
     Ok(encoder)
 }
 
+/// The smallest window that holds so many bytes, within what is allowed.
+pub(super) fn window_for(len: u64) -> u32 {
+    len.clamp(1, 1 << MAX_WINDOW_LOG).next_power_of_two().ilog2().clamp(MIN_WINDOW_LOG, MAX_WINDOW_LOG)
+}
+
 pub(super) fn window_number(window_log: u32) -> u8 {
     u8::try_from(window_log.clamp(MIN_WINDOW_LOG, MAX_WINDOW_LOG)).expect("clamped to two digits")
 }
@@ -159,6 +165,29 @@ impl<W: Write> Write for Strip<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_memory_of_any_length_is_a_number() {
+        for coder in (0..=u8::MAX).filter_map(Coder::from_number) {
+            let (short, long) = (coder.memory(1000), coder.memory(u64::MAX));
+            assert!(short <= long, "{coder:?}: {short} {long}");
+        }
+    }
+
+    #[test]
+    fn a_frame_takes_no_longer_window_than_its_bytes_need() {
+        // A level that looks at all of the window, and no word of the length.
+        let mut frame = Strip::new(Vec::new());
+        let mut encoder = zstd(&mut frame, 9, 20, None).unwrap();
+        encoder.write_all(&[1; 40_000]).unwrap();
+        encoder.finish().unwrap();
+        let read = |raw_len: u64| {
+            let mut bytes = Vec::new();
+            Coder::Zstd(20).decode(&frame.inner[..], raw_len).unwrap().read_to_end(&mut bytes).map(|_| bytes.len())
+        };
+        assert!(read(40_000).is_err());
+        assert_eq!(read(1 << 20).unwrap(), 40_000);
+    }
 
     #[test]
     fn numbers_come_back() {

@@ -209,6 +209,10 @@ fn unpack(decoded: impl Read, raw_len: u64, readers: &mut [StreamReader<'_>]) ->
             break;
         }
         let stream = Stream::from_number(number[0]).ok_or_else(|| bad("an unknown stream"))?;
+        // Twice would be two meanings, and any number of entries without bytes.
+        if entries.iter().any(|(known, _)| *known == stream) {
+            return Err(bad("a stream twice"));
+        }
         entries.push((stream, varint::get(&mut head)?));
     }
     for (stream, len) in entries {
@@ -217,7 +221,7 @@ fn unpack(decoded: impl Read, raw_len: u64, readers: &mut [StreamReader<'_>]) ->
         head = rest;
         readers[stream as usize] = StreamReader::of(stream, bytes.to_vec());
     }
-    Ok(())
+    if head.is_empty() { Ok(()) } else { Err(bad("bytes after its streams")) }
 }
 
 impl std::fmt::Debug for StreamsReader<'_> {

@@ -1,6 +1,6 @@
 //! Writing the streams of a patch.
 
-use std::io::{self, SeekFrom, Write};
+use std::io::{self, Read, SeekFrom, Write};
 
 use rayon::prelude::*;
 
@@ -26,6 +26,8 @@ fn part_share(stream: Stream) -> u64 {
         _ => 1,
     }
 }
+/// The level of zstd for differences, which are coded as they come.
+const LEVEL: i32 = 9;
 /// Whoever reads may always take this long, in nanoseconds: starting takes longer.
 const TIME: u64 = 10_000_000;
 /// Of the 25 nanoseconds that a new byte may take, these are for decoding; the rest is for addresses, digests and copies.
@@ -207,7 +209,7 @@ impl StreamsWriter {
             if buffer.held.len() <= PACKED {
                 return Ok(());
             }
-            let zstd = coder::zstd(Strip::new(Vec::new()), 9, window, None)?;
+            let zstd = coder::zstd(Strip::new(Vec::new()), LEVEL, window, None)?;
             buffer.differences = Some(Box::new(Differences { mix: sparse::Writer::new(), fast: sparse::Writer::new(), zstd, raw: 0 }));
             let (held, beside) = (std::mem::take(&mut buffer.held), std::mem::take(&mut buffer.beside));
             return self.put_beside(&held, &beside);
@@ -293,7 +295,7 @@ impl StreamsWriter {
         jobs.sort_by_key(|((_, raw), _)| std::cmp::Reverse(raw.len()));
         if !packed.is_empty() {
             let pack = pack(&packed);
-            jobs.push(((Stream::Pack, pack), window_for(PACK as u64)));
+            jobs.push(((Stream::Pack, pack), coder::window_for(PACK as u64)));
         }
         let code = |((stream, raw), window): ((Stream, Vec<u8>), u32)| -> io::Result<(Stream, Coded, Option<Coded>)> {
             let coded = trial::best(stream, &raw, window)?;
@@ -358,8 +360,17 @@ impl Differences {
     /// By mixing if that is shorter and not too slow to read; `time` becomes less by what it takes.
     fn finish(self, time: &mut u64) -> io::Result<Coded> {
         let costs = [(Coder::Sparse, self.mix.work() * STRONG_BIT), (Coder::FastSparse, self.fast.work() * FAST_BIT)];
-        let (mixed, frame) = ([self.mix.finish()?, self.fast.finish()?], self.zstd.finish()?.inner);
+        let (mixed, mut frame) = ([self.mix.finish()?, self.fast.finish()?], self.zstd.finish()?.inner);
         let raw_len = self.raw;
+        let plain = Coder::Zstd(coder::window_number(20));
+        if raw_len < 1 << 20 {
+            // Its length was not known when the frame began, whose window may be longer than all of it: readers refuse that.
+            let mut bytes = Vec::new();
+            plain.decode(&frame[..], u64::MAX)?.read_to_end(&mut bytes)?;
+            let mut again = coder::zstd(Strip::new(Vec::new()), LEVEL, 20, Some(raw_len))?;
+            again.write_all(&bytes)?;
+            frame = again.finish()?.inner;
+        }
         for ((coder, needed), bytes) in costs.into_iter().zip(mixed) {
             let needed = needed + raw_len * ZERO_BYTE;
             if bytes.len() < frame.len() && needed <= *time {
@@ -367,7 +378,7 @@ impl Differences {
                 return Ok(Coded { coder, raw_len, bytes });
             }
         }
-        Ok(Coded { coder: Coder::Zstd(coder::window_number(20)), raw_len, bytes: frame })
+        Ok(Coded { coder: plain, raw_len, bytes: frame })
     }
 }
 
@@ -375,11 +386,6 @@ impl Coded {
     fn section(&self, stream: Stream) -> Section {
         Section { stream, coder: self.coder, raw_len: self.raw_len, len: self.bytes.len() as u64 }
     }
-}
-
-/// The smallest window that holds all of a stream, within what is allowed.
-fn window_for(len: u64) -> u32 {
-    len.max(1).next_power_of_two().ilog2().clamp(10, MAX_WINDOW_LOG)
 }
 
 /// A window for each stream: as large as it can use, the longest streams first, while memory lasts.
@@ -397,7 +403,7 @@ fn windows(streams: &[(Stream, Vec<u8>)], memory: u64) -> Vec<u32> {
     while grown {
         grown = false;
         for &i in &order {
-            if windows[i] < window_for(len(i)) {
+            if windows[i] < coder::window_for(len(i)) {
                 windows[i] += 1;
                 if used(&windows) <= memory {
                     grown = true;
@@ -434,7 +440,6 @@ mod tests {
     use super::super::StreamsReader;
     use super::*;
     use proptest::prelude::*;
-    use std::io::Read;
 
     fn noise(len: u32, of: u32) -> Vec<u8> {
         let next = |i: u32| (i.wrapping_mul(0x9e37_79b9) ^ (i >> 3)).wrapping_mul(0x85eb_ca6b) >> 24;

@@ -109,7 +109,9 @@ impl Form {
     /// Extended headers that one member can have.
     pub const MAX_EXTS: usize = 16;
     const MAX_RECORDS: u64 = 1024;
+    /// Bytes of all words and keys of one form, and [`RECORD`](Self::RECORD) more for each record.
     const MAX_TEXT: u64 = 64 * 1024;
+    const RECORD: u64 = 32;
 
     /// Appends the form as a patch carries it.
     pub fn write(&self, out: &mut Vec<u8>) {
@@ -141,8 +143,24 @@ impl Form {
         if count > Self::MAX_EXTS {
             return Err(invalid("number of extended headers"));
         }
-        let exts = (0..count).map(|_| ExtForm::read(from)).collect::<io::Result<_>>()?;
+        let mut room = Self::MAX_TEXT;
+        let exts = (0..count).map(|_| ExtForm::read(from, &mut room)).collect::<io::Result<_>>()?;
         Ok(Self { shape, name, link, padded: rules & 16 != 0, exts })
+    }
+
+    /// True when it is short enough to be carried.
+    pub(super) fn is_modest(&self) -> bool {
+        self.text() <= Self::MAX_TEXT && self.exts.iter().all(|ext| ext.records() <= Self::MAX_RECORDS)
+    }
+
+    /// Bytes of words and keys, and what records need.
+    fn text(&self) -> u64 {
+        self.exts.iter().map(ExtForm::text).sum()
+    }
+
+    /// Bytes of memory that it needs, about.
+    pub(crate) fn memory(&self) -> u64 {
+        (size_of::<Self>() + self.exts.len() * size_of::<ExtForm>()) as u64 + self.text()
     }
 }
 
@@ -172,10 +190,12 @@ impl ExtForm {
         }
     }
 
-    fn read<R: Read + ?Sized>(from: &mut R) -> io::Result<Self> {
+    /// Reads it; its texts take from `room`.
+    fn read<R: Read + ?Sized>(from: &mut R, room: &mut u64) -> io::Result<Self> {
         let shape = read_shape(from)?;
         let rules = byte(from)?;
-        let word = get_text(from, Form::MAX_TEXT)?;
+        let word = get_text(from, *room)?;
+        *room -= word.len() as u64;
         let name = match rules & 3 {
             0 => ExtName::Joined(word),
             1 => ExtName::Dotted(word),
@@ -202,7 +222,10 @@ impl ExtForm {
                         2 => RecordValue::Carried,
                         _ => return Err(invalid("kind of a PAX value")),
                     };
-                    records.push((get_text(from, Form::MAX_TEXT)?, value));
+                    *room = room.checked_sub(Form::RECORD).ok_or_else(|| invalid("length of a form"))?;
+                    let key = get_text(from, *room)?;
+                    *room -= key.len() as u64;
+                    records.push((key, value));
                 }
                 ExtData::Records(records)
             }
@@ -214,14 +237,20 @@ impl ExtForm {
         Ok(Self { shape, name, time, data })
     }
 
-    /// True when a record list is short enough to be a form.
-    pub(super) fn is_modest(&self) -> bool {
-        match &self.data {
-            ExtData::Records(records) => {
-                records.len() as u64 <= Form::MAX_RECORDS && records.iter().all(|(key, _)| key.len() as u64 <= Form::MAX_TEXT)
-            }
-            _ => true,
-        }
+    fn records(&self) -> u64 {
+        if let ExtData::Records(records) = &self.data { records.len() as u64 } else { 0 }
+    }
+
+    fn text(&self) -> u64 {
+        let word = match &self.name {
+            ExtName::Joined(word) | ExtName::Dotted(word) | ExtName::Fixed(word) => word.len(),
+            ExtName::Carried => 0,
+        };
+        let keys: usize = match &self.data {
+            ExtData::Records(records) => records.iter().map(|(key, _)| key.len()).sum(),
+            _ => 0,
+        };
+        (word + keys) as u64 + self.records() * Form::RECORD
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 
 use super::block::{BLOCK, glance, is_file};
 use super::member::Extended;
-use super::{MAX_EXTENDED, Member, padding};
+use super::{Form, MAX_EXTENDED, Member, padding};
 use crate::source::Segment;
 
 /// A part of a layer's tar.
@@ -172,6 +172,11 @@ impl<I: Iterator<Item = io::Result<Segment>>> Items<I> {
         if self.fill(size + pad)? && self.buf.range(size..size + pad).all(|&b| b == 0) {
             let mut data = self.take(size + pad);
             data.truncate(size);
+            // A tar can have any number of them before a member.
+            let held: usize = self.exts.iter().map(|(_, data)| data.len()).sum();
+            if self.exts.len() == Form::MAX_EXTS || (held + size) as u64 > MAX_EXTENDED {
+                self.flush_exts();
+            }
             self.exts.push((block, data));
         } else {
             self.flush_exts();

@@ -81,7 +81,7 @@ impl Member {
         }
         let form =
             Form { shape: head.shape, name: name.unwrap_or(NameRule::Carried), link: link_rule.unwrap_or(LinkRule::Carried), padded, exts };
-        if !form.exts.iter().all(ExtForm::is_modest) {
+        if !form.is_modest() {
             return None;
         }
         let member = Self { path, link, size: head.size, mtime: head.mtime, form, extras };
@@ -156,7 +156,8 @@ impl Member {
         out.extend_from_slice(&head.render()?);
         out.extend_from_slice(&data);
         out.resize(out.len() + padding(size), 0);
-        Some(())
+        // What is held for one member has less, so that a form of many headers needs no more memory than one of few.
+        (out.len() as u64 <= 2 * MAX_EXTENDED).then_some(())
     }
 }
 

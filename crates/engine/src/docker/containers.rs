@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, HostConfig, HostConfigLogConfig, PortBinding, RestartPolicy,
-    RestartPolicyNameEnum,
+    ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummaryStateEnum, DeviceMapping, HostConfig,
+    HostConfigLogConfig, PortBinding, RestartPolicy, RestartPolicyNameEnum,
 };
-use bollard::query_parameters::{CreateContainerOptions, ListContainersOptions, LogsOptions, RemoveContainerOptions, StopContainerOptions};
+use bollard::query_parameters::{
+    CreateContainerOptions, KillContainerOptions, ListContainersOptions, LogsOptions, RemoveContainerOptions, StopContainerOptions,
+};
 use futures_util::StreamExt;
 
 use super::{CALL, DockerEngine};
@@ -42,6 +44,13 @@ fn body(spec: &ContainerSpec) -> Result<ContainerCreateBody, EngineError> {
         }
         binds.push(format!("{}:{}{}", mount.source, mount.destination, if mount.read_only { ":ro" } else { "" }));
     }
+    for device in &spec.devices {
+        for path in [&device.source, &device.destination] {
+            if !path.starts_with('/') || path.contains('\0') {
+                return Err(EngineError::Invalid { what: "device path", value: path.clone(), why: "it must be absolute" });
+            }
+        }
+    }
     let mut bindings = HashMap::new();
     let mut exposed = Vec::new();
     if spec.network == NetworkMode::Bridge {
@@ -55,7 +64,22 @@ fn body(spec: &ContainerSpec) -> Result<ContainerCreateBody, EngineError> {
         }
     }
     let bytes = |n: Option<u64>| n.map(|n| i64::try_from(n).unwrap_or(i64::MAX));
-    let log_options = [("max-size", spec.logs.max_size.max(1)), ("max-file", u64::from(spec.logs.max_files.max(1)))];
+    let log_config = match spec.logs {
+        None => HostConfigLogConfig { typ: Some("none".into()), config: None },
+        Some(logs) => {
+            let options = [("max-size", logs.max_size.max(1)), ("max-file", u64::from(logs.max_files.max(1)))];
+            HostConfigLogConfig {
+                typ: Some("json-file".into()),
+                config: Some(options.map(|(key, value)| (key.into(), value.to_string())).into()),
+            }
+        }
+    };
+    let some = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
+    let devices = spec.devices.iter().map(|d| DeviceMapping {
+        path_on_host: Some(d.source.clone()),
+        path_in_container: Some(d.destination.clone()),
+        cgroup_permissions: Some(d.permissions.clone()),
+    });
     let host_config = HostConfig {
         memory: bytes(spec.memory_limit),
         // Equal to the limit: no swap beside it.
@@ -72,17 +96,22 @@ fn body(spec: &ContainerSpec) -> Result<ContainerCreateBody, EngineError> {
         ),
         port_bindings: (!bindings.is_empty()).then_some(bindings),
         binds: (!binds.is_empty()).then_some(binds),
-        log_config: Some(HostConfigLogConfig {
-            typ: Some("json-file".into()),
-            config: Some(log_options.map(|(key, value)| (key.into(), value.to_string())).into()),
-        }),
+        log_config: Some(log_config),
+        devices: (!spec.devices.is_empty()).then(|| devices.collect()),
+        privileged: spec.privileged.then_some(true),
+        cap_add: some(&spec.cap_add),
+        cap_drop: some(&spec.cap_drop),
         // Restarts are the reconciler's.
         restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
         ..Default::default()
     };
     Ok(ContainerCreateBody {
         image: Some(spec.image.to_string()),
+        entrypoint: spec.entrypoint.clone(),
         cmd: spec.cmd.clone(),
+        working_dir: spec.work_dir.clone(),
+        user: spec.user.clone(),
+        stop_signal: spec.stop_signal.clone(),
         env: Some(spec.env.iter().map(|(key, value)| format!("{key}={value}")).collect()),
         labels: Some(spec.labels.clone().into_iter().collect()),
         exposed_ports: (!exposed.is_empty()).then_some(exposed),
@@ -128,7 +157,7 @@ impl DockerEngine {
         let body = body(spec)?;
         let what = format!("create container `{}`", spec.name);
         let options = CreateContainerOptions { name: Some(spec.name.clone()), ..Default::default() };
-        match self.call(&what, CALL, self.docker.create_container(Some(options), body)).await {
+        match self.call(&what, CALL, self.docker()?.create_container(Some(options), body)).await {
             Ok(created) => Ok(created.id),
             Err(EngineError::Refused { status: 404, .. }) => Err(EngineError::NoImage { reference: spec.image.to_string() }),
             Err(EngineError::Refused { status: 409, message, .. }) => {
@@ -146,7 +175,7 @@ impl DockerEngine {
     async fn inspect_container(&self, name: &str) -> Result<ContainerState, EngineError> {
         check_name(name)?;
         let what = format!("look at container `{name}`");
-        match self.call(&what, CALL, self.docker.inspect_container(name, None)).await {
+        match self.call(&what, CALL, self.docker()?.inspect_container(name, None)).await {
             Ok(found) => {
                 let reason = "it has no id, name or image".into();
                 state(found).ok_or_else(|| EngineError::Broken { socket: self.socket(), what, reason })
@@ -159,7 +188,7 @@ impl DockerEngine {
     pub(super) async fn start_container(&self, name: &str) -> Result<(), EngineError> {
         check_name(name)?;
         let what = format!("start container `{name}`");
-        match self.call(&what, CALL, self.docker.start_container(name, None)).await {
+        match self.call(&what, CALL, self.docker()?.start_container(name, None)).await {
             Err(EngineError::Refused { status: 404, message, .. }) if message.contains("No such container") => {
                 Err(EngineError::NoContainer { name: name.into() })
             }
@@ -172,8 +201,18 @@ impl DockerEngine {
         let seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
         let options = StopContainerOptions { t: Some(i32::try_from(seconds).unwrap_or(i32::MAX)), signal: None };
         let what = format!("stop container `{name}`");
-        match self.call(&what, timeout.saturating_add(CALL), self.docker.stop_container(name, Some(options))).await {
+        match self.call(&what, timeout.saturating_add(CALL), self.docker()?.stop_container(name, Some(options))).await {
             Err(EngineError::Refused { status: 304 | 404, .. }) => Ok(()),
+            other => other,
+        }
+    }
+
+    pub(super) async fn signal_container(&self, name: &str, signal: &str) -> Result<(), EngineError> {
+        check_name(name)?;
+        let options = KillContainerOptions { signal: signal.to_owned() };
+        match self.call(&format!("send {signal} to container `{name}`"), CALL, self.docker()?.kill_container(name, Some(options))).await {
+            // Gone, or not running: there is nobody to be told.
+            Err(EngineError::Refused { status: 404 | 409, .. }) => Ok(()),
             other => other,
         }
     }
@@ -181,7 +220,7 @@ impl DockerEngine {
     pub(super) async fn remove_container(&self, name: &str) -> Result<(), EngineError> {
         check_name(name)?;
         let options = RemoveContainerOptions { force: true, v: true, link: false };
-        match self.call(&format!("remove container `{name}`"), CALL, self.docker.remove_container(name, Some(options))).await {
+        match self.call(&format!("remove container `{name}`"), CALL, self.docker()?.remove_container(name, Some(options))).await {
             Err(EngineError::Refused { status: 404, .. }) => Ok(()),
             // Somebody else is at it already.
             Err(EngineError::Refused { status: 409, message, .. }) if message.contains("already in progress") => Ok(()),
@@ -189,12 +228,21 @@ impl DockerEngine {
         }
     }
 
-    pub(super) async fn list_containers(&self, label: &str) -> Result<Vec<ContainerState>, EngineError> {
+    /// Containers that have the label. One that ran at the last look and runs now is taken as it was: a look at an idle node is one
+    /// request, not one per container.
+    pub(super) async fn list_containers(&self, label: &str, before: &[ContainerState]) -> Result<Vec<ContainerState>, EngineError> {
         let filters = HashMap::from([("label".to_string(), vec![label.to_string()])]);
         let options = ListContainersOptions { all: true, filters: Some(filters), ..Default::default() };
-        let listed = self.call("list the containers", CALL, self.docker.list_containers(Some(options))).await?;
+        let listed = self.call("list the containers", CALL, self.docker()?.list_containers(Some(options))).await?;
         let mut found = Vec::new();
-        for id in listed.into_iter().filter_map(|container| container.id) {
+        for container in listed {
+            let Some(id) = container.id else { continue };
+            let runs = container.state == Some(ContainerSummaryStateEnum::RUNNING);
+            let same = before.iter().find(|b| runs && b.id == id && b.status == ContainerStatus::Running);
+            if let Some(same) = same {
+                found.push(same.clone());
+                continue;
+            }
             match self.inspect_container(&id).await {
                 Ok(state) => found.push(state),
                 // It went between the two calls.
@@ -210,7 +258,7 @@ impl DockerEngine {
         check_name(name)?;
         let options = LogsOptions { stdout: true, stderr: true, tail: lines.to_string(), ..Default::default() };
         let what = format!("read the logs of container `{name}`");
-        let mut answer = Box::pin(self.docker.logs(name, Some(options)));
+        let mut answer = Box::pin(self.docker()?.logs(name, Some(options)));
         let mut tail: Vec<u8> = Vec::new();
         loop {
             let next = async { answer.next().await.transpose() };
@@ -232,7 +280,7 @@ mod tests {
     use skerry_wire::{Digest, ImageId};
 
     use super::*;
-    use crate::engine::{Mount, PublishedPort};
+    use crate::engine::{Device, Mount, PublishedPort};
 
     fn spec() -> ContainerSpec {
         ContainerSpec::new("web", ImageId(Digest::new([7; 32])))
@@ -252,6 +300,33 @@ mod tests {
         assert_eq!(host.log_config.unwrap().config.unwrap()["max-size"], "1048576");
         assert_eq!(host.port_bindings.unwrap().len(), 2);
         assert_eq!((body.entrypoint, body.cmd), (None, None));
+    }
+
+    #[test]
+    fn everything_else_that_a_task_may_ask_for() {
+        let body = body(&ContainerSpec {
+            entrypoint: Some(vec!["/bin/app".into()]),
+            work_dir: Some("/srv".into()),
+            user: Some("1000:5".into()),
+            stop_signal: Some("SIGINT".into()),
+            devices: vec![Device { source: "/dev/null".into(), destination: "/dev/nil".into(), permissions: "r".into() }],
+            privileged: true,
+            cap_add: vec!["net_admin".into()],
+            cap_drop: vec!["all".into()],
+            logs: None,
+            ..spec()
+        })
+        .unwrap();
+        assert_eq!((body.entrypoint.unwrap(), body.working_dir.unwrap()), (vec!["/bin/app".to_owned()], "/srv".to_owned()));
+        assert_eq!((body.user.unwrap(), body.stop_signal.unwrap()), ("1000:5".to_owned(), "SIGINT".to_owned()));
+        let host = body.host_config.unwrap();
+        let device = host.devices.unwrap().remove(0);
+        assert_eq!((device.path_in_container.unwrap(), device.cgroup_permissions.unwrap()), ("/dev/nil".to_owned(), "r".to_owned()));
+        assert_eq!(
+            (host.privileged, host.cap_add.unwrap(), host.cap_drop.unwrap()),
+            (Some(true), vec!["net_admin".into()], vec!["all".into()])
+        );
+        assert_eq!(host.log_config.unwrap().typ.unwrap(), "none");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use bollard::query_parameters::EventsOptions;
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, stream};
 
 use super::DockerEngine;
 use crate::EngineError;
@@ -15,7 +15,11 @@ impl DockerEngine {
         let filters: HashMap<String, Vec<String>> =
             filters.into_iter().map(|(key, values)| (key.to_owned(), values.into_iter().map(str::to_owned).collect())).collect();
         let engine = self.clone();
-        let events = self.docker.events(Some(EventsOptions { filters: Some(filters), ..Default::default() }));
-        events.map(move |event| event.map(drop).map_err(|error| engine.error("follow its events", error)))
+        let docker = match self.docker() {
+            Ok(docker) => docker,
+            Err(error) => return stream::iter([Err(error)]).left_stream(),
+        };
+        let events = docker.events(Some(EventsOptions { filters: Some(filters), ..Default::default() }));
+        events.map(move |event| event.map(drop).map_err(|error| engine.error("follow its events", error))).right_stream()
     }
 }

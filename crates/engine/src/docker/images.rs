@@ -46,7 +46,7 @@ fn check_reference(reference: &str) -> Result<(), EngineError> {
 
 impl DockerEngine {
     pub(super) async fn read_info(&self) -> Result<Info, EngineError> {
-        let info = self.call("info", CALL, self.docker.info()).await?;
+        let info = self.call("info", CALL, self.docker()?.info()).await?;
         let data_root = PathBuf::from(info.docker_root_dir.unwrap_or_default());
         let disk_free = rustix::fs::statvfs(&data_root).ok().map(|s| s.f_bavail.saturating_mul(s.f_frsize));
         let status = info.driver_status.unwrap_or_default();
@@ -65,7 +65,7 @@ impl DockerEngine {
 
     pub(super) async fn list_images(&self) -> Result<Vec<ImageId>, EngineError> {
         let options = ListImagesOptions { all: true, ..Default::default() };
-        let images = self.call("list the images", CALL, self.docker.list_images(Some(options))).await?;
+        let images = self.call("list the images", CALL, self.docker()?.list_images(Some(options))).await?;
         let mut ids: Vec<ImageId> = images.iter().filter_map(|image| image.id.parse().ok()).collect();
         ids.sort_unstable();
         ids.dedup();
@@ -76,7 +76,7 @@ impl DockerEngine {
     pub(super) async fn inspect_image(&self, reference: &str) -> Result<ImageId, EngineError> {
         check_reference(reference)?;
         let what = format!("look at image `{reference}`");
-        match self.call(&what, CALL, self.docker.inspect_image(reference)).await {
+        match self.call(&what, CALL, self.docker()?.inspect_image(reference)).await {
             Ok(image) => {
                 let id = image.id.unwrap_or_default();
                 let reason = format!("`{}` is not an image id", id.chars().take(100).collect::<String>());
@@ -89,7 +89,7 @@ impl DockerEngine {
 
     pub(super) async fn size_of_image(&self, id: &ImageId) -> Result<u64, EngineError> {
         let reference = id.to_string();
-        match self.call(&format!("look at image `{reference}`"), CALL, self.docker.inspect_image(&reference)).await {
+        match self.call(&format!("look at image `{reference}`"), CALL, self.docker()?.inspect_image(&reference)).await {
             Ok(image) => Ok(image.size.and_then(|size| size.try_into().ok()).unwrap_or_default()),
             Err(EngineError::Refused { status: 404, .. }) => Err(EngineError::NoImage { reference }),
             Err(error) => Err(error),
@@ -106,7 +106,7 @@ impl DockerEngine {
         });
         // `quiet`: no progress bars; errors come all the same.
         let options = ImportImageOptions { quiet: true, ..Default::default() };
-        let mut answer = Box::pin(self.docker.import_image_stream(options, archive, None));
+        let mut answer = Box::pin(self.docker()?.import_image_stream(options, archive, None));
         let mut failure = None;
         let mut answered = false;
         loop {
@@ -143,7 +143,7 @@ impl DockerEngine {
     pub(super) fn save_archive(&self, reference: &str, stall: Duration) -> impl Stream<Item = Result<Bytes, EngineError>> + Send + use<> {
         let (engine, reference) = (self.clone(), reference.to_string());
         let what = format!("save image `{reference}`");
-        let begun = check_reference(&reference).map(|()| Box::pin(self.docker.export_image(&reference)));
+        let begun = check_reference(&reference).and_then(|()| Ok(Box::pin(self.docker()?.export_image(&reference))));
         let (failed, answer) = match begun {
             Ok(answer) => (None, Some(answer)),
             Err(error) => (Some(error), None),
@@ -170,7 +170,7 @@ impl DockerEngine {
         check_pin(name)?;
         let options = TagImageOptions { repo: Some(PIN.into()), tag: Some(name.into()) };
         let reference = id.to_string();
-        match self.call(&format!("pin image {id} as `{name}`"), CALL, self.docker.tag_image(&reference, Some(options))).await {
+        match self.call(&format!("pin image {id} as `{name}`"), CALL, self.docker()?.tag_image(&reference, Some(options))).await {
             Err(EngineError::Refused { status: 404, .. }) => Err(EngineError::NoImage { reference }),
             other => other,
         }
@@ -180,7 +180,7 @@ impl DockerEngine {
     pub(super) async fn delete_image(&self, reference: &str) -> Result<(), EngineError> {
         check_reference(reference)?;
         let what = format!("remove image `{reference}`");
-        match self.call(&what, REMOVE, self.docker.remove_image(reference, None::<RemoveImageOptions>, None)).await {
+        match self.call(&what, REMOVE, self.docker()?.remove_image(reference, None::<RemoveImageOptions>, None)).await {
             Ok(_) | Err(EngineError::Refused { status: 404, .. }) => Ok(()),
             Err(EngineError::Refused { status: 409, message, .. }) => Err(EngineError::InUse { reference: reference.into(), message }),
             Err(error) => Err(error),

@@ -5,10 +5,12 @@
 
 mod containers;
 mod events;
+mod exec;
 mod images;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bollard::{API_DEFAULT_VERSION, Docker, errors::Error};
@@ -17,7 +19,7 @@ use futures_util::Stream;
 use skerry_wire::ImageId;
 
 use crate::EngineError;
-use crate::engine::{ArchiveStream, ContainerSpec, ContainerState, Engine, Info};
+use crate::engine::{ArchiveStream, ContainerSpec, ContainerState, Engine, Info, Ran};
 
 /// An ordinary call.
 const CALL: Duration = Duration::from_secs(60);
@@ -29,17 +31,29 @@ const CLIENT: u64 = 24 * 60 * 60;
 /// A Docker engine.
 #[derive(Debug, Clone)]
 pub struct DockerEngine {
-    docker: Docker,
+    /// Made when the socket is there for the first time: the client refuses one that is not.
+    docker: Arc<OnceLock<Docker>>,
     socket: PathBuf,
 }
 
 impl DockerEngine {
-    /// An engine by the path of its socket, e.g. `/run/docker.sock`. Opens no connection yet; there is one per call.
+    /// An engine by the path of its socket, e.g. `/run/docker.sock`, which need not be there yet. Opens no connection yet; there is one
+    /// per call.
     pub fn connect(socket: &Path) -> Result<Self, EngineError> {
-        let unreachable = |reason: String| EngineError::Unreachable { socket: socket.display().to_string(), reason };
-        let path = socket.to_str().ok_or_else(|| unreachable("its path is not UTF-8".into()))?;
-        let docker = Docker::connect_with_unix(path, CLIENT, API_DEFAULT_VERSION).map_err(|e| unreachable(e.to_string()))?;
-        Ok(Self { docker, socket: socket.into() })
+        if socket.to_str().is_none() {
+            let reason = "its path is not UTF-8".into();
+            return Err(EngineError::Unreachable { socket: socket.display().to_string(), reason });
+        }
+        Ok(Self { docker: Arc::default(), socket: socket.into() })
+    }
+
+    fn docker(&self) -> Result<&Docker, EngineError> {
+        if let Some(docker) = self.docker.get() {
+            return Ok(docker);
+        }
+        let unreachable = |e: Error| EngineError::Unreachable { socket: self.socket(), reason: e.to_string() };
+        let made = Docker::connect_with_unix(&self.socket(), CLIENT, API_DEFAULT_VERSION).map_err(unreachable)?;
+        Ok(self.docker.get_or_init(|| made))
     }
 
     fn socket(&self) -> String {
@@ -138,6 +152,14 @@ impl Engine for DockerEngine {
         self.start_container(name).await
     }
 
+    async fn signal(&self, name: &str, signal: &str) -> Result<(), EngineError> {
+        self.signal_container(name, signal).await
+    }
+
+    async fn exec(&self, name: &str, command: &[String], timeout: Duration, most: usize) -> Result<Ran, EngineError> {
+        self.exec_in(name, command, timeout, most).await
+    }
+
     async fn stop(&self, name: &str, timeout: Duration) -> Result<(), EngineError> {
         self.stop_container(name, timeout).await
     }
@@ -147,11 +169,19 @@ impl Engine for DockerEngine {
     }
 
     async fn containers(&self, label: &str) -> Result<Vec<ContainerState>, EngineError> {
-        self.list_containers(label).await
+        self.list_containers(label, &[]).await
     }
 
     fn changes(&self, label: &str) -> impl Stream<Item = Result<(), EngineError>> + Send {
         self.container_events(label)
+    }
+
+    async fn look(&self, label: &str, before: &[ContainerState]) -> Result<Vec<ContainerState>, EngineError> {
+        self.list_containers(label, before).await
+    }
+
+    fn follow(&self, name: &str) -> impl Stream<Item = Result<Bytes, EngineError>> + Send {
+        self.follow_logs(name)
     }
 
     async fn logs(&self, name: &str, lines: u32) -> Result<Vec<u8>, EngineError> {

@@ -1,12 +1,12 @@
 //! The job and its groups.
 
 use hcl_edit::structure::{Block, Body};
-use skerry_wire::job::{Constraint, Group, Job, JobType, Network, NetworkMode, Operator, Port, RestartMode, RestartPolicy};
+use skerry_wire::job::{Constraint, Group, Job, JobType, Network, NetworkMode, Operator, Port, Reschedule, RestartPolicy, Task, Update};
 
 use super::{Entries, Reader, head};
 use crate::diagnostic::Fault;
 use crate::names::did_you_mean;
-use crate::rules::{ATTEMPTS, COUNT, PORT, PRIORITY};
+use crate::rules::{COUNT, PORT, PRIORITY};
 use crate::schema;
 
 /// Operators as they are written, and the sugar fields of the same name.
@@ -67,46 +67,54 @@ pub(crate) fn read_job(reader: &mut Reader<'_>, body: &Body) -> Option<Job> {
     }
     let constraints = read_constraints(reader, &e, "constraints");
     let meta = reader.map(&e, "meta", "meta");
+    let periodic = reader.one(&e, "periodic").map(|b| reader.periodic(b));
+    let base = base(reader, &e, kind);
     let mut groups = Vec::new();
     for block in e.blocks("group") {
-        if let Some(group) = read_group(reader, block, &format!("groups.{}", groups.len())) {
-            groups.push(group);
-        }
+        let path = format!("groups.{}", groups.len());
+        groups.extend(read_group(reader, block, &path, &id, base));
     }
     // A task directly in the job is a group of its own with the same name.
     for block in e.blocks("task") {
         let path = format!("groups.{}", groups.len());
         reader.spans.set(path.as_str(), head(block));
-        if let Some(task) = reader.task(block, &format!("{path}.tasks.0")) {
-            groups.push(Group {
-                name: task.name.clone(),
-                count: 1,
-                constraints: Vec::new(),
-                network: Network::default(),
-                restart: RestartPolicy::EDGE,
-                meta: Default::default(),
-                tasks: vec![task],
-            });
+        let label = block.labels.first().map_or("", |l| l.as_str());
+        if let Some(task) = reader.task(block, &format!("{path}.tasks.0"), base.restart, &format!("{id}-{label}")) {
+            let Base { restart, reschedule, update } = base;
+            groups.push(Group { restart, reschedule, update, ..Group::new(&task.name.clone(), vec![task]) });
         }
     }
-    Some(Job { id, name, kind, priority, node_pool, datacenters, constraints, meta, groups })
+    Some(Job { id, name, kind, priority, node_pool, datacenters, constraints, meta, periodic, groups })
+}
+
+/// What holds for groups that do not say it themselves.
+#[derive(Debug, Clone, Copy)]
+struct Base {
+    restart: RestartPolicy,
+    reschedule: Reschedule,
+    update: Update,
+}
+
+/// The defaults of the job's type, with what the job itself says for all its groups.
+fn base(reader: &mut Reader<'_>, e: &Entries<'_>, kind: JobType) -> Base {
+    let (restart, reschedule) = match kind.runs_to_end() {
+        true => (RestartPolicy::BATCH, Reschedule::BATCH),
+        false => (RestartPolicy::EDGE, Reschedule::SERVICE),
+    };
+    Base {
+        restart,
+        reschedule: reader.one(e, "reschedule").map_or(reschedule, |b| reader.reschedule(b, "reschedule", reschedule)),
+        update: reader.one(e, "update").map_or_else(Update::default, |b| reader.update(b, "update", Update::default())),
+    }
 }
 
 fn job_type(reader: &mut Reader<'_>, e: &Entries<'_>) -> JobType {
-    let Some(text) = reader.text(e, "type", "type") else { return JobType::Service };
-    let help = match text.as_str() {
-        "service" => return JobType::Service,
-        "system" => return JobType::System,
-        "batch" | "sysbatch" => "jobs that end are not there yet; \"system\" and \"service\" run for ever".to_owned(),
-        other => did_you_mean(other, ["service", "system"].into_iter())
-            .unwrap_or_else(|| "types are \"system\" (on every node) and \"service\" (count allocations)".to_owned()),
-    };
-    let at = reader.spans.find("type");
-    reader.sink.error(Fault::new(at, format!("there is no job type `{text}`")).help(help));
-    JobType::Service
+    let types = [("service", JobType::Service), ("system", JobType::System), ("batch", JobType::Batch), ("sysbatch", JobType::SysBatch)];
+    let help = "types are \"service\" and \"batch\" (count allocations), \"system\" and \"sysbatch\" (on every node)";
+    reader.choice(e, "type", "type", "job type", &types, help).unwrap_or(JobType::Service)
 }
 
-fn read_group(reader: &mut Reader<'_>, block: &Block, path: &str) -> Option<Group> {
+fn read_group(reader: &mut Reader<'_>, block: &Block, path: &str, job: &str, base: Base) -> Option<Group> {
     let name = reader.label(block)?;
     reader.spans.set(path, head(block));
     reader.spans.set(format!("{path}.name"), block.labels.first().map_or_else(|| head(block), super::span_of));
@@ -117,33 +125,60 @@ fn read_group(reader: &mut Reader<'_>, block: &Block, path: &str) -> Option<Grou
         Some(block) => read_network(reader, block, &format!("{path}.network")),
         None => Network::default(),
     };
-    let restart = match reader.one(&e, "restart") {
-        Some(block) => read_restart(reader, block, &format!("{path}.restart")),
-        None => RestartPolicy::EDGE,
-    };
-    let meta = reader.map(&e, "meta", &format!("{path}.meta"));
+    let at = |name: &str| format!("{path}.{name}");
+    let restart = reader.one(&e, "restart").map_or(base.restart, |b| reader.restart(b, &at("restart"), base.restart));
+    let reschedule = reader.one(&e, "reschedule").map_or(base.reschedule, |b| reader.reschedule(b, &at("reschedule"), base.reschedule));
+    let update = reader.one(&e, "update").map_or(base.update, |b| reader.update(b, &at("update"), base.update));
+    let disconnect = reader.one(&e, "disconnect").map(|b| reader.disconnect(b, &at("disconnect"))).unwrap_or_default();
+    let owner = format!("{job}-{name}");
+    let services = reader.services(&e, path, &owner);
+    let shutdown_delay = reader.wait(&e, "shutdown_delay", path);
+    let max_run_duration = reader.span(&e, "max_run_duration", &at("max_run_duration"));
+    let meta = reader.map(&e, "meta", &at("meta"));
+    let disk = reader.one(&e, "ephemeral_disk").and_then(|b| reader.ephemeral_disk(b, &at("ephemeral_disk")));
     let mut tasks = Vec::new();
     for block in e.blocks("task") {
-        tasks.extend(reader.task(block, &format!("{path}.tasks.{}", tasks.len())));
+        let task = reader.task(block, &format!("{path}.tasks.{}", tasks.len()), restart, &owner);
+        tasks.extend(task);
     }
-    Some(Group { name, count, constraints, network, restart, meta, tasks })
+    if let Some(disk) = disk {
+        share_disk(reader, path, disk, &mut tasks);
+    }
+    Some(Group {
+        name,
+        count,
+        constraints,
+        network,
+        restart,
+        reschedule,
+        update,
+        disconnect,
+        services,
+        shutdown_delay,
+        max_run_duration,
+        meta,
+        tasks,
+    })
+}
+
+/// The size of Nomad's `ephemeral_disk` is of the allocation; here a task says what it needs. The first one speaks for all.
+fn share_disk(reader: &mut Reader<'_>, path: &str, disk: u32, tasks: &mut [Task]) {
+    let at = reader.spans.find(&format!("{path}.ephemeral_disk.size"));
+    if tasks.iter().any(|t| t.resources.disk > 0) {
+        let fault = Fault::new(at, "the size of ephemeral_disk beside `disk` in resources");
+        reader.sink.error(fault.help("write one of them"));
+    } else if let Some(first) = tasks.first_mut() {
+        first.resources.disk = disk;
+        reader.spans.set(format!("{path}.tasks.0.resources.disk"), at);
+    }
 }
 
 fn read_network(reader: &mut Reader<'_>, block: &Block, path: &str) -> Network {
     reader.spans.set(path, head(block));
     let e = reader.sort(&block.body, &schema::NETWORK);
-    let at = format!("{path}.mode");
-    let mode = match reader.text(&e, "mode", &at).as_deref() {
-        None | Some("host") => NetworkMode::Host,
-        Some("bridge") => NetworkMode::Bridge,
-        Some("none") => NetworkMode::None,
-        Some(other) => {
-            let help = did_you_mean(other, ["host", "bridge", "none"].into_iter());
-            let fault = Fault::new(reader.spans.find(&at), format!("there is no network mode `{other}`"));
-            reader.sink.error(fault.help(help.unwrap_or_else(|| "modes are \"host\", \"bridge\" and \"none\"".to_owned())));
-            NetworkMode::Host
-        }
-    };
+    let modes = [("host", NetworkMode::Host), ("bridge", NetworkMode::Bridge), ("none", NetworkMode::None)];
+    let help = "modes are \"host\", \"bridge\" and \"none\"";
+    let mode = reader.choice(&e, "mode", &format!("{path}.mode"), "network mode", &modes, help).unwrap_or_default();
     let mut ports = Vec::new();
     for block in e.blocks("port") {
         ports.extend(read_port(reader, block, &format!("{path}.ports.{}", ports.len())));
@@ -163,29 +198,6 @@ fn read_port(reader: &mut Reader<'_>, block: &Block, path: &str) -> Option<Port>
     };
     let to = if same { None } else { reader.number(&e, "to", &format!("{path}.to"), &PORT) };
     Some(Port { label, fixed, to })
-}
-
-fn read_restart(reader: &mut Reader<'_>, block: &Block, path: &str) -> RestartPolicy {
-    reader.spans.set(path, head(block));
-    let e = reader.sort(&block.body, &schema::RESTART);
-    let default = RestartPolicy::EDGE;
-    let at = format!("{path}.mode");
-    let mode = match reader.text(&e, "mode", &at).as_deref() {
-        None => default.mode,
-        Some("delay") => RestartMode::Delay,
-        Some("fail") => RestartMode::Fail,
-        Some(other) => {
-            let fault = Fault::new(reader.spans.find(&at), format!("there is no restart mode `{other}`"));
-            reader.sink.error(fault.help("modes are \"delay\" (go on in the next interval) and \"fail\" (give up)"));
-            default.mode
-        }
-    };
-    RestartPolicy {
-        attempts: reader.number(&e, "attempts", &format!("{path}.attempts"), &ATTEMPTS).unwrap_or(default.attempts),
-        interval: reader.span(&e, "interval", &format!("{path}.interval")).unwrap_or(default.interval),
-        delay: reader.span(&e, "delay", &format!("{path}.delay")).unwrap_or(default.delay),
-        mode,
-    }
 }
 
 pub(super) fn read_constraints(reader: &mut Reader<'_>, entries: &Entries<'_>, path: &str) -> Vec<Constraint> {

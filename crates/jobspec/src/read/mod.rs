@@ -2,7 +2,10 @@
 //!
 //! Shapes and types are judged here; everything that also matters for a job that was never text is judged by [`crate::rules`].
 
+mod driver;
 mod job;
+mod policy;
+mod service;
 mod task;
 
 use std::collections::BTreeMap;
@@ -18,7 +21,7 @@ use crate::diagnostic::{Fault, Sink};
 use crate::duration;
 use crate::eval::{Evaluator, kind, scalar_text, span_of};
 use crate::names::did_you_mean;
-use crate::schema::{self, Schema, Verdict};
+use crate::schema::{Schema, Verdict};
 
 pub(crate) use job::read_job;
 
@@ -35,7 +38,7 @@ impl Spans {
     pub(crate) fn find(&self, path: &str) -> Range<usize> {
         let mut path = path;
         loop {
-            if let Some(span) = self.0.get(path) {
+            if let Some(span) = self.0.get(path).or_else(|| self.0.get(for_all_groups(path)?)) {
                 return span.clone();
             }
             match path.rsplit_once('.') {
@@ -44,6 +47,12 @@ impl Spans {
             }
         }
     }
+}
+
+/// The path of the same field where the job says it for all its groups.
+fn for_all_groups(path: &str) -> Option<&str> {
+    let field = path.strip_prefix("groups.")?.split_once('.')?.1;
+    (field.starts_with("update.") || field.starts_with("reschedule.")).then_some(field)
 }
 
 /// Reads one text.
@@ -65,6 +74,12 @@ impl<'b> Entries<'b> {
     pub(crate) fn blocks(&self, name: &str) -> &[&'b Block] {
         self.blocks.get(name).map_or(&[], Vec::as_slice)
     }
+
+    /// Where a field or its first block is written, if it is.
+    pub(crate) fn place(&self, name: &str) -> Option<Range<usize>> {
+        let block = || self.blocks(name).first().map(|b| head(b));
+        self.attributes.get(name).map(|a| span_of(&a.key)).or_else(block)
+    }
 }
 
 /// The bytes of a block's head: its name and labels.
@@ -79,9 +94,9 @@ impl<'a> Reader<'a> {
     pub(crate) fn sort<'b>(&mut self, body: &'b Body, schema: &Schema) -> Entries<'b> {
         let mut entries = Entries::default();
         for structure in body.iter() {
-            let (name, at, is_block) = match structure {
-                Structure::Attribute(a) => (a.key.value().as_str(), span_of(&a.key), false),
-                Structure::Block(b) => (b.ident.value().as_str(), span_of(&b.ident), true),
+            let (name, at) = match structure {
+                Structure::Attribute(a) => (a.key.value().as_str(), span_of(&a.key)),
+                Structure::Block(b) => (b.ident.value().as_str(), span_of(&b.ident)),
             };
             let Some((_, verdict)) = schema.names.iter().find(|(n, _)| *n == name) else {
                 if self.sink.is_full() {
@@ -107,12 +122,6 @@ impl<'a> Reader<'a> {
                     self.sink.error(Fault::new(at, format!("`{name}` is not there in {}", schema.what)).help(*help));
                 }
                 (Verdict::Ignored(help), _) => self.ignored(name, at, help),
-                (Verdict::IgnoredWithout(help, fields), _) => {
-                    self.ignored(name, at, help);
-                    if let (true, Structure::Block(b)) = (is_block, structure) {
-                        self.inside(name, b, fields);
-                    }
-                }
             }
         }
         entries
@@ -122,17 +131,6 @@ impl<'a> Reader<'a> {
         self.sink.warning(Fault::new(at, format!("`{name}` has no effect")).help(help));
     }
 
-    fn inside(&mut self, name: &str, block: &Block, fields: &[&str]) {
-        for attribute in fields.iter().filter_map(|f| block.body.get_attribute(f)) {
-            let off = matches!(&attribute.value, Expression::Bool(b) if !*b.value());
-            if !off {
-                let field = attribute.key.value().as_str();
-                let fault = Fault::new(span_of(&attribute.key), format!("`{field}` is not there in {name}"));
-                self.sink.error(fault.help(schema::inside(name)));
-            }
-        }
-    }
-
     /// The one block of this name; more than one is an error.
     pub(crate) fn one<'b>(&mut self, entries: &Entries<'b>, name: &str) -> Option<&'b Block> {
         let blocks = entries.blocks(name);
@@ -140,10 +138,16 @@ impl<'a> Reader<'a> {
             self.sink.error(Fault::new(head(extra), format!("a second `{name}` block")).help("write one with all the fields"));
         }
         let first = blocks.first().copied()?;
-        if !first.labels.is_empty() {
-            self.sink.error(Fault::new(head(first), format!("`{name}` has no label")).help(format!("write: {name} {{ ... }}")));
-        }
+        self.no_label(first);
         Some(first)
+    }
+
+    /// A block that has no name of its own.
+    pub(crate) fn no_label(&mut self, block: &Block) {
+        if !block.labels.is_empty() {
+            let name = block.ident.value().as_str();
+            self.sink.error(Fault::new(head(block), format!("`{name}` has no label")).help(format!("write: {name} {{ ... }}")));
+        }
     }
 
     /// The one label of a block.

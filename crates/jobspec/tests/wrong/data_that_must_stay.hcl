@@ -4,9 +4,10 @@ job "web" {
     ephemeral_disk {
       size   = 300
       sticky = true
+      migrate = true
     }
-    disconnect {
-      stop_on_client_after = "1h"
+    affinity {
+      weight = 1
     }
     task "server" {
       driver = "docker"

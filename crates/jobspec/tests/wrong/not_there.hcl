@@ -14,13 +14,6 @@ job "web" {
       artifact {
         source = "https://example.org/x"
       }
-      template {
-        data = "x"
-      }
-      lifecycle {
-        hook = "prestart"
-      }
-      user = "root"
     }
   }
 }

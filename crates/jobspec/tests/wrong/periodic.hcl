@@ -1,7 +1,18 @@
 job "web" {
-  type = "system"
+  type = "batch"
   periodic {
-    cron = "@daily"
+    crons = [
+      "@reboot",
+      "61 * * * *",
+      "0 0 31 2 *",
+      "0 3 * * * 2027",
+      "0 3 * * * *",
+      "* * *",
+    ]
+    time_zone    = "berlin"
+    missed       = "all"
+    unknown_time = "intervall"
+    timezone     = "UTC"
   }
   group "web" {
     task "server" {

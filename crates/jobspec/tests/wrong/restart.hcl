@@ -11,6 +11,8 @@ job "web" {
         image = "web:1"
       }
       restart {
+        render_templates = true
+        interval = "2s"
       }
     }
   }

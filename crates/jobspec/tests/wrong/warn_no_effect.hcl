@@ -13,15 +13,21 @@ job "web" {
     description = "x"
   }
   group "web" {
+    network {
+      port "http" {}
+    }
     service {
       name = "web"
-    }
-    ephemeral_disk {
-      size = 300
+      check_restart {
+        limit           = 3
+        ignore_warnings = true
+      }
     }
     disconnect {
-      lost_after = "6h"
+      lost_after = "1m"
+      reconcile  = "best_score"
     }
+    prevent_reschedule_on_lost = true
     restart {
       attempts = 10
       interval = "30s"
@@ -29,14 +35,30 @@ job "web" {
     }
     task "server" {
       driver = "docker"
+      leader = true
       config {
-        image = "web:1"
+        image      = "web:1"
+        privileged = true
+        cap_add    = ["net_admin"]
       }
       env {
         NOMAD_X = "1"
         NAME    = "${node.unique.nam}"
       }
-      logs {
+      action "x" {
+        command = "/x"
+      }
+    }
+  }
+  group "moved" {
+    disconnect {
+      lost_after = "12h"
+      replace    = true
+    }
+    task "server" {
+      driver = "docker"
+      config {
+        image = "web:1"
       }
     }
   }

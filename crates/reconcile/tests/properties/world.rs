@@ -1,19 +1,19 @@
-//! A model of one node: an engine that does what it is told or fails, a disk that keeps what was persisted, and a server that changes
-//! its mind.
+//! A model of one node: an engine that does what it is told or fails, a disk that keeps what was persisted, a clock that may jump, and a
+//! server that changes its mind.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use skerry_reconcile::{
-    Action, ActionKind, Container, Decision, Desired, Failure, Memory, Node, Now, Observed, Policy, Slot, State, reconcile,
+    Action, ActionKind, CheckState, Decision, Desired, Failure, Instance, InstancePlan, Memory, Node, Now, Observed, Order, OrderKind,
+    Policy, Slot, State, reconcile,
 };
-use skerry_wire::job::{DockerConfig, Driver, Group, Job, JobType, Network, Port, Resources, RestartMode, RestartPolicy, Task};
-use skerry_wire::manifest::{Manifest, ManifestAlloc, Mark, Tombstone};
+use skerry_wire::job::{Job, JobType};
+use skerry_wire::manifest::{Manifest, ManifestAlloc, Mark, Tombstone, Values};
 use skerry_wire::release::Specification;
-use skerry_wire::{AllocId, BootId, Digest, ImageId, Millis, NodeId, Timestamp};
+use skerry_wire::{AllocId, BootId, Digest, ImageId, NodeId, Timestamp};
 
-pub(crate) const JOBS: u8 = 3;
-pub(crate) const IMAGES: u8 = 4;
+use crate::jobs::{IMAGES, JOBS, ONCE, SICK, image, job, job_name};
 
 /// One thing that happens.
 #[derive(Debug, Clone)]
@@ -35,11 +35,20 @@ pub(crate) enum Op {
     Forget {
         job: u8,
     },
+    /// The operator orders to try again what failed: through the manifest, or on the node.
+    Retry {
+        job: u8,
+        on_node: bool,
+    },
     /// The server drops tombstones that were answered.
     DropTombstones,
     ImageArrives(u8),
     ImageVanishes(u8),
     Crash(u8),
+    /// What runs to an end ends well.
+    Finish(u8),
+    /// Stops that are under way are done.
+    StopsEnd,
     RemoveContainer(u8),
     /// One round: `done` actions are performed, one of them may fail, then the power goes unless `cut` is false.
     Round {
@@ -50,6 +59,10 @@ pub(crate) enum Op {
     /// The decision was made and never persisted.
     LostRound,
     Advance(u32),
+    /// The time of day is put ahead or back, or is not known.
+    Clock(Option<i32>),
+    /// An application takes its update lock, or lets go of it.
+    Lock(u8, bool),
     Reboot,
     EngineRestart,
     LoseMemory,
@@ -59,18 +72,24 @@ pub(crate) enum Op {
 pub(crate) fn op() -> impl Strategy<Value = Op> {
     let round = (0..6_u8, proptest::option::weighted(0.2, 0..6_u8), proptest::bool::weighted(0.2));
     prop_oneof![
-        4 => (0..JOBS, 0..IMAGES).prop_map(|(job, image)| Op::Submit { job, image }),
+        5 => (0..JOBS, 0..IMAGES).prop_map(|(job, image)| Op::Submit { job, image }),
         1 => (0..JOBS).prop_map(|job| Op::Resubmit { job }),
         1 => (0..JOBS).prop_map(|job| Op::Stop { job }),
         1 => (0..JOBS).prop_map(|job| Op::Forget { job }),
+        1 => (0..JOBS, any::<bool>()).prop_map(|(job, on_node)| Op::Retry { job, on_node }),
         1 => Just(Op::DropTombstones),
-        4 => (0..IMAGES).prop_map(Op::ImageArrives),
+        5 => (0..IMAGES).prop_map(Op::ImageArrives),
         1 => (0..IMAGES).prop_map(Op::ImageVanishes),
-        2 => any::<u8>().prop_map(Op::Crash),
+        3 => any::<u8>().prop_map(Op::Crash),
+        4 => any::<u8>().prop_map(Op::Finish),
+        4 => Just(Op::StopsEnd),
         1 => any::<u8>().prop_map(Op::RemoveContainer),
-        14 => round.prop_map(|(done, fail, cut)| Op::Round { done, fail, cut }),
+        18 => round.prop_map(|(done, fail, cut)| Op::Round { done, fail, cut }),
         1 => Just(Op::LostRound),
-        3 => (0..120_000_u32).prop_map(Op::Advance),
+        4 => (0..180_000_u32).prop_map(Op::Advance),
+        1 => (0..20_000_000_u32).prop_map(Op::Advance),
+        1 => proptest::option::of(any::<i32>()).prop_map(Op::Clock),
+        1 => (any::<u8>(), any::<bool>()).prop_map(|(n, held)| Op::Lock(n, held)),
         1 => Just(Op::Reboot),
         1 => Just(Op::EngineRestart),
         1 => Just(Op::LoseMemory),
@@ -80,73 +99,24 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
 
 pub(crate) struct World {
     pub(crate) manifest: Option<Manifest>,
-    specifications: BTreeMap<Digest, Specification>,
+    pub(crate) specifications: BTreeMap<Digest, Specification>,
     pub(crate) images: BTreeSet<ImageId>,
-    pub(crate) containers: BTreeMap<String, Container>,
+    pub(crate) instances: BTreeMap<String, Instance>,
     pub(crate) memory: Memory,
+    pub(crate) stopping: BTreeSet<String>,
+    pub(crate) locked: BTreeSet<AllocId>,
+    orders: Vec<Order>,
+    asked: Vec<skerry_reconcile::CheckId>,
     failures: Vec<Failure>,
     interrupted: bool,
     pub(crate) boot: u8,
     pub(crate) ms: u64,
+    wall: Option<i64>,
     counter: u64,
     ends: u64,
+    /// Allocations whose run was complete.
+    done: BTreeSet<AllocId>,
     node: Node,
-    policy: Policy,
-}
-
-pub(crate) fn image(n: u8) -> ImageId {
-    ImageId(Digest::new([n; 32]))
-}
-
-fn job_name(n: u8) -> String {
-    format!("job{n}")
-}
-
-/// Job 0 has two groups, of two tasks and of one; job 1 never gives up; job 2 does.
-fn job(n: u8, image_number: u8) -> Job {
-    let task = |name: &str, image_number: u8| Task {
-        name: name.to_owned(),
-        driver: Driver::Docker(DockerConfig {
-            image: format!("image:{image_number}"),
-            image_id: Some(image(image_number)),
-            command: None,
-            args: vec![],
-            ports: vec!["http".to_owned()],
-            volumes: vec![],
-        }),
-        env: BTreeMap::new(),
-        meta: BTreeMap::new(),
-        constraints: vec![],
-        resources: Resources { cpu: 100, memory: 64, memory_max: None },
-        kill_timeout: Millis(5_000),
-    };
-    let mode = if n == 2 { RestartMode::Fail } else { RestartMode::Delay };
-    let group = |name: &str, tasks| Group {
-        name: name.to_owned(),
-        count: 1,
-        constraints: vec![],
-        network: Network { ports: vec![Port { label: "http".into(), fixed: None, to: Some(80) }], ..Network::default() },
-        restart: RestartPolicy { attempts: 2, interval: Millis(60_000), delay: Millis(1_000), mode },
-        meta: BTreeMap::new(),
-        tasks,
-    };
-    let mut groups = vec![group("a", vec![task("main", image_number)])];
-    if n == 0 {
-        groups[0].tasks.push(task("side", (image_number + 1) % IMAGES));
-        // This one is the same whatever the version: it must not restart with it.
-        groups.push(group("b", vec![task("main", 0)]));
-    }
-    Job {
-        id: job_name(n),
-        name: job_name(n),
-        kind: JobType::Service,
-        priority: 50 + n,
-        node_pool: "default".into(),
-        datacenters: vec!["*".into()],
-        constraints: vec![],
-        meta: BTreeMap::new(),
-        groups,
-    }
 }
 
 impl World {
@@ -160,21 +130,27 @@ impl World {
             attributes: BTreeMap::new(),
             meta: BTreeMap::new(),
             alloc_folder: "/alloc".into(),
+            memory_mib: 4096,
         };
         Self {
             manifest: None,
             specifications: BTreeMap::new(),
             images: BTreeSet::new(),
-            containers: BTreeMap::new(),
+            instances: BTreeMap::new(),
             memory: Memory::default(),
+            stopping: BTreeSet::new(),
+            locked: BTreeSet::new(),
+            orders: vec![],
+            asked: vec![],
             failures: vec![],
             interrupted: false,
             boot: 1,
             ms: 1_000,
+            wall: Some(1_767_225_600_000),
             counter: 0,
             ends: 0,
+            done: BTreeSet::new(),
             node,
-            policy: Policy::default(),
         }
     }
 
@@ -195,6 +171,7 @@ impl World {
             }
             Op::Stop { job } => self.drop_job(*job, true),
             Op::Forget { job } => self.drop_job(*job, false),
+            Op::Retry { job, on_node } => self.retry(*job, *on_node),
             Op::DropTombstones => {
                 if let Some(m) = &mut self.manifest {
                     let told = |t: &Tombstone| self.memory.slots.values().any(|s| s.leaving.get(&t.id).is_some_and(|l| l.reported));
@@ -203,21 +180,19 @@ impl World {
             }
             Op::ImageArrives(n) => drop(self.images.insert(image(*n))),
             Op::ImageVanishes(n) => {
-                // An engine does not remove an image that a container uses.
-                if !self.containers.values().any(|c| c.image == Some(image(*n))) {
+                // An engine does not remove an image that a container uses, and an agent does not ask for one that is pinned.
+                let last_good = self.memory.slots.values().flat_map(|m| m.last_good.iter()).any(|v| v.images.contains(&image(*n)));
+                if !last_good && !self.instances.values().any(|c| c.image == Some(image(*n))) {
                     self.images.remove(&image(*n));
                 }
             }
-            Op::Crash(n) => {
-                let running: Vec<String> = self.names(|c| c.state == State::Running);
-                if let Some(name) = running.get(usize::from(*n) % running.len().max(1)).cloned() {
-                    self.end(&name, 1);
-                }
-            }
+            Op::Crash(n) => self.end_one(*n, 1, |_| true),
+            Op::Finish(n) => self.end_one(*n, 0, runs_once),
+            Op::StopsEnd => self.finish_stops(),
             Op::RemoveContainer(n) => {
                 let all: Vec<String> = self.names(|_| true);
                 if let Some(name) = all.get(usize::from(*n) % all.len().max(1)) {
-                    self.containers.remove(name);
+                    self.instances.remove(name);
                 }
             }
             Op::Round { done, fail, cut } => {
@@ -227,22 +202,55 @@ impl World {
                 self.perform(&decision.actions, limit, fail.map(usize::from));
                 if *cut {
                     self.failures.clear();
+                    self.stopping.clear();
+                    self.memory.after_restart();
                 }
             }
             Op::LostRound => drop(self.decide()),
-            Op::Advance(ms) => self.ms += u64::from(*ms),
+            Op::Advance(ms) => self.advance(u64::from(*ms)),
+            Op::Clock(jump) => self.wall = jump.map(|s| 1_767_225_600_000 + i64::from(s) * 1000),
+            Op::Lock(n, held) => {
+                let all: Vec<AllocId> = self.instances.values().filter(|c| c.state == State::Running).map(|c| c.labels.alloc).collect();
+                match all.get(usize::from(*n) % all.len().max(1)) {
+                    Some(alloc) if *held => drop(self.locked.insert(*alloc)),
+                    _ => self.locked.clear(),
+                }
+            }
             Op::Reboot => {
                 self.boot += 1;
                 self.ms = 500;
                 self.failures.clear();
+                self.stopping.clear();
+                self.locked.clear();
+                self.memory.after_restart();
                 self.end_all();
             }
             Op::EngineRestart => {
                 self.end_all();
+                self.stopping.clear();
                 self.interrupted = true;
             }
-            Op::LoseMemory => self.memory = Memory::default(),
+            Op::LoseMemory => {
+                self.memory = Memory::default();
+                self.done.clear();
+            }
             Op::LoseManifest => self.manifest = None,
+        }
+    }
+
+    pub(crate) fn advance(&mut self, ms: u64) {
+        self.ms += ms;
+        self.wall = self.wall.map(|w| w + ms as i64);
+    }
+
+    fn retry(&mut self, n: u8, on_node: bool) {
+        let name = job_name(n);
+        let Some(alloc) = self.manifest.as_mut().and_then(|m| m.allocs.iter_mut().find(|a| a.job == name)) else { return };
+        if on_node {
+            self.counter += 1;
+            self.orders.push(Order { id: self.counter, alloc: alloc.id, kind: OrderKind::Retry });
+        } else {
+            alloc.retry += 1;
         }
     }
 
@@ -257,7 +265,8 @@ impl World {
     fn place(&mut self, n: u8, digest: Digest) {
         self.counter += 1;
         let (version, name) = (self.counter, job_name(n));
-        let empty = Manifest { node: self.node.id, mark: Mark::default(), issued_at: Timestamp(0), allocs: vec![], tombstones: vec![] };
+        let (node, mark) = (self.node.id, Mark::default());
+        let empty = Manifest { node, mark, issued_at: Timestamp(0), allocs: vec![], tombstones: vec![], values: Values::default() };
         let manifest = self.manifest.get_or_insert(empty);
         manifest.allocs.retain(|a| a.job != name);
         let groups: Vec<String> = self.specifications[&digest].job.groups.iter().map(|g| g.name.clone()).collect();
@@ -266,7 +275,8 @@ impl World {
             let mut id = [0x11; 16];
             id[..8].copy_from_slice(&self.counter.to_le_bytes());
             let (job, id) = (name.clone(), AllocId::new(id));
-            manifest.allocs.push(ManifestAlloc { job, group, index: 0, id, version, specification: digest });
+            let new = ManifestAlloc { job, group, index: 0, id, version, specification: digest, retry: 0, override_lock: false };
+            manifest.allocs.push(new);
         }
         manifest.mark.counter += 1;
     }
@@ -282,15 +292,22 @@ impl World {
         }
     }
 
-    fn names(&self, wanted: impl Fn(&Container) -> bool) -> Vec<String> {
-        self.containers.values().filter(|c| wanted(c)).map(|c| c.name.clone()).collect()
+    fn names(&self, wanted: impl Fn(&Instance) -> bool) -> Vec<String> {
+        self.instances.values().filter(|c| wanted(c)).map(|c| c.name.clone()).collect()
+    }
+
+    fn end_one(&mut self, n: u8, code: i64, which: impl Fn(&Instance) -> bool) {
+        let running: Vec<String> = self.names(|c| c.state == State::Running && which(c));
+        if let Some(name) = running.get(usize::from(n) % running.len().max(1)).cloned() {
+            self.end(&name, code);
+        }
     }
 
     fn end(&mut self, name: &str, code: i64) {
         self.ends += 1;
         let mark = self.ends.to_string();
-        if let Some(container) = self.containers.get_mut(name) {
-            container.state = State::Exited { code, out_of_memory: false, mark };
+        if let Some(instance) = self.instances.get_mut(name) {
+            instance.state = State::Exited { code: Some(code), out_of_memory: false, mark };
         }
     }
 
@@ -300,28 +317,80 @@ impl World {
         }
     }
 
+    /// All that was told to stop has stopped.
+    pub(crate) fn finish_stops(&mut self) {
+        for name in std::mem::take(&mut self.stopping) {
+            if self.instances.get(&name).is_some_and(|c| c.state == State::Running) {
+                self.end(&name, 0);
+            }
+        }
+    }
+
+    /// All that ends by itself has ended.
+    pub(crate) fn finish_runs(&mut self) -> bool {
+        let names = self.names(|c| c.state == State::Running && runs_once(c));
+        names.iter().for_each(|n| self.end(n, 0));
+        !names.is_empty()
+    }
+
     /// Decides, twice: the same must come out.
     pub(crate) fn decide(&self) -> Decision {
+        let sick = |alloc: AllocId| {
+            let own = self.instances.values().find(|c| c.labels.alloc == alloc && c.labels.task == "main");
+            own.is_some_and(|c| c.image == Some(image(SICK)))
+        };
+        let state = |n: (u32, u32)| CheckState { passed: n.0, failed: n.1, at: self.ms, output: "x".into() };
+        let checks = self.asked.iter().map(|id| (id.clone(), state(if sick(id.alloc) { (0, 9) } else { (9, 0) })));
+        let observed = Observed {
+            node: &self.node,
+            policy: &Policy::default(),
+            images: self.images.clone(),
+            instances: self.instances.values().cloned().collect(),
+            failures: self.failures.clone(),
+            blind: false,
+            interrupted: self.interrupted,
+            stopping: self.stopping.clone(),
+            checks: checks.collect(),
+            locked: self.locked.clone(),
+            silent: None,
+            orders: self.orders.clone(),
+            disk_free: 1 << 40,
+            devices: BTreeSet::new(),
+        };
         let decide = || {
-            let observed = Observed {
-                node: &self.node,
-                policy: &self.policy,
-                images: self.images.clone(),
-                containers: self.containers.values().cloned().collect(),
-                failures: self.failures.clone(),
-                interrupted: self.interrupted,
-            };
             let desired = Desired { manifest: self.manifest.as_ref(), specifications: &self.specifications };
-            reconcile(&desired, &observed, &self.memory, Now { boot: BootId::new([self.boot; 16]), ms: self.ms })
+            let now = Now { boot: BootId::new([self.boot; 16]), ms: self.ms, wall: self.wall.map(Timestamp) };
+            reconcile(&desired, &observed, &self.memory, now)
         };
         let decision = decide();
-        assert_eq!(format!("{decision:?}"), format!("{:?}", decide()), "not deterministic");
+        let again = decide();
+        assert_eq!((&decision.actions, &decision.memory), (&again.actions, &again.memory), "not deterministic");
+        assert_eq!((&decision.events, decision.wake_at), (&again.events, again.wake_at), "not deterministic");
         self.check_decision(&decision);
         decision
     }
 
+    /// Does it ask for a check that was not asked for before?
+    pub(crate) fn asks_more(&self, decision: &Decision) -> bool {
+        decision.checks.iter().any(|c| !self.asked.contains(&c.id))
+    }
+
     pub(crate) fn persist(&mut self, decision: &Decision) {
+        for (slot, new) in &decision.memory.slots {
+            let old = self.memory.slots.get(slot);
+            let switched = |c: &skerry_reconcile::Version| old.is_none_or(|o| o.current.as_ref().is_none_or(|v| v.born != c.born));
+            if let Some(current) = new.current.as_ref().filter(|c| switched(c)) {
+                assert!(!new.bad.contains_key(&current.specification), "{slot} switches to a version that is known to be bad");
+            }
+            if let Some(current) = &new.current
+                && new.life.end.as_ref().is_some_and(|e| e.settled && !e.failed)
+            {
+                self.done.insert(current.born);
+            }
+        }
         self.memory = decision.memory.clone();
+        self.asked = decision.checks.iter().map(|c| c.id.clone()).collect();
+        self.orders.retain(|o| !decision.memory.orders.contains(&o.id));
         self.failures.clear();
         self.interrupted = false;
         // The ledger keeps what is asked to be kept, and what the manifest names.
@@ -347,24 +416,38 @@ impl World {
     }
 
     fn act(&mut self, action: &Action) -> Result<(), String> {
-        let name = &action.container;
+        let name = &action.instance;
+        assert!(!self.stopping.contains(name), "{action:?} while it is being stopped");
         match &action.kind {
             ActionKind::Create(plan) => {
-                if !self.images.contains(&plan.image) {
+                let InstancePlan::Container(container) = &**plan else { panic!("only containers here") };
+                if !self.images.contains(&container.image) {
                     return Err("no such image".into());
                 }
-                assert_eq!(&plan.name, name);
-                let new = Container { name: name.clone(), labels: plan.labels.clone(), image: Some(plan.image), state: State::Created };
-                self.containers.entry(name.clone()).or_insert(new);
+                let common = plan.common();
+                assert_eq!(&common.name, name);
+                let image = Some(container.image);
+                let new = Instance { name: name.clone(), labels: common.labels.clone(), image, state: State::Created };
+                self.instances.entry(name.clone()).or_insert(new);
             }
-            ActionKind::Start => self.containers.get_mut(name).ok_or("no such container")?.state = State::Running,
+            ActionKind::Start => {
+                let instance = self.instances.get_mut(name).ok_or("no such container")?;
+                let rerun = instance.labels.task == "main" && self.done.contains(&action.alloc);
+                assert!(!rerun, "{} was complete and runs again", action.slot);
+                instance.state = State::Running;
+            }
             ActionKind::Stop { .. } => {
                 self.check_stop(name);
-                if self.containers.get(name).is_some_and(|c| c.state == State::Running) {
-                    self.end(name, 0);
+                if self.instances.get(name).is_some_and(|c| c.state == State::Running) {
+                    self.stopping.insert(name.clone());
                 }
             }
-            ActionKind::Remove => drop(self.containers.remove(name)),
+            ActionKind::Write(_) | ActionKind::Signal(_) => {}
+            ActionKind::Remove => {
+                let running = self.instances.get(name).is_some_and(|c| c.state == State::Running);
+                assert!(!running, "{name} is removed while it runs");
+                self.instances.remove(name);
+            }
         }
         Ok(())
     }
@@ -372,48 +455,68 @@ impl World {
     /// A group never runs two versions at once.
     fn check_no_mix(&self) {
         let mut running: BTreeMap<&Slot, AllocId> = BTreeMap::new();
-        for container in self.containers.values().filter(|c| c.state == State::Running) {
-            let alloc = *running.entry(&container.labels.slot).or_insert(container.labels.alloc);
-            assert_eq!(alloc, container.labels.alloc, "two versions run in {}", container.labels.slot);
+        for instance in self.instances.values().filter(|c| c.state == State::Running) {
+            let alloc = *running.entry(&instance.labels.slot).or_insert(instance.labels.alloc);
+            assert_eq!(alloc, instance.labels.alloc, "two versions run in {}", instance.labels.slot);
         }
     }
 
-    /// What runs stops only for a version that has all its containers, by order, or by its own policy.
+    /// What runs stops only for a version that has all its instances, by order, or by its own policy.
     fn check_stop(&self, name: &str) {
-        let Some(container) = self.containers.get(name).filter(|c| c.state == State::Running) else { return };
-        let slot = &container.labels.slot;
-        let ordered = self.manifest.as_ref().is_some_and(|m| m.tombstones.iter().any(|t| Slot::from(t) == *slot));
+        let Some(instance) = self.instances.get(name).filter(|c| c.state == State::Running) else { return };
+        let labels = &instance.labels;
+        let slot = &labels.slot;
+        let ordered = self.manifest.as_ref().is_some_and(|m| m.tombstones.iter().any(|t| t.job == slot.job_id()));
         let memory = self.memory.slots.get(slot).expect("a place with an action is remembered");
-        let replaced = memory
-            .current
-            .as_ref()
-            .is_some_and(|c| c.born != container.labels.alloc && self.containers.values().any(|k| k.labels.alloc == c.born));
-        let left = memory.leaving.values().any(|l| l.born == container.labels.alloc && l.tombstone);
-        assert!(ordered || left || replaced || memory.failed.is_some(), "{slot} stopped without a reason");
+        let is_current = |c: &skerry_reconcile::Version| c.born == labels.alloc;
+        let replaced = memory.current.as_ref().is_some_and(|c| !is_current(c) && self.instances.values().any(|k| k.labels.alloc == c.born));
+        let left = memory.leaving.values().any(|l| l.born == labels.alloc);
+        let life = &memory.life;
+        let policy = life.end.is_some() || life.again.remaking || life.tasks.get(&labels.task).is_some_and(|t| t.told.is_some());
+        let earlier = memory.next.as_ref().is_some_and(|n| n.version.born == labels.alloc);
+        assert!(ordered || left || replaced || policy || earlier, "{slot} stopped without a reason");
     }
 
     fn check_decision(&self, decision: &Decision) {
         let stones: BTreeSet<AllocId> = self.manifest.iter().flat_map(|m| m.tombstones.iter().map(|t| t.id)).collect();
         for memory in decision.memory.slots.values() {
-            if let Some(current) = &memory.current {
-                assert!(!stones.contains(&current.alloc), "a stopped allocation is current");
-                assert!(decision.pins.is_superset(&current.images), "the images of what runs must stay");
-                assert!(decision.specifications.contains(&current.specification));
+            for version in memory.current.iter().chain(&memory.last_good) {
+                assert!(!stones.contains(&version.alloc), "a stopped allocation is remembered as one to run");
+                assert!(decision.pins.is_superset(&version.images), "the images of what runs or was good must stay");
+                assert!(decision.specifications.contains(&version.specification));
+                assert!(decision.folders.contains(&version.born), "the folder of what runs or was good must stay");
             }
+            assert!(memory.decisions.len() <= skerry_reconcile::DECISIONS);
         }
         for action in &decision.actions {
-            let current = decision.memory.slots[&action.slot].current.as_ref().map(|c| c.born);
+            assert!(!action.reason.is_empty(), "{action:?} has no reason");
+            let memory = &decision.memory.slots[&action.slot];
+            let current = memory.current.as_ref().map(|c| c.born);
             if let ActionKind::Create(plan) = &action.kind
                 && current != Some(action.alloc)
+                && action.slot.run().is_none()
+                && memory.next.as_ref().is_some_and(|n| !n.reverts)
             {
-                let job = &self.specifications[&plan.labels.specification].job;
-                let there = |c: &DockerConfig| c.image_id.is_some_and(|i| self.images.contains(&i));
-                assert!(job.images().all(there), "{} goes on before every image of its job is there", action.slot);
+                let job: &Job = &self.specifications[&plan.common().labels.specification].job;
+                let there = job.images().all(|c| c.image_id.is_some_and(|i| self.images.contains(&i)));
+                assert!(there, "{} goes on before every image of its job is there", action.slot);
             }
             if action.kind == ActionKind::Start {
-                let memory = &decision.memory.slots[&action.slot];
-                assert!(memory.current.as_ref().is_some_and(|c| c.born == action.alloc), "only what was switched to starts");
+                let last = action.task == "after" && memory.leaving.values().any(|l| l.born == action.alloc);
+                assert!(current == Some(action.alloc) || last, "only what was switched to starts: {action:?}");
+                assert!(last || !stones.contains(&action.alloc), "what was stopped starts");
             }
         }
     }
+
+    /// Does the job run to an end?
+    pub(crate) fn is_batch(&self, slot: &Slot) -> bool {
+        let kind = |s: &Specification| s.job.id == slot.job_id() && s.job.kind != JobType::Service;
+        self.specifications.values().any(kind)
+    }
+}
+
+fn runs_once(instance: &Instance) -> bool {
+    let job = instance.labels.slot.job_id();
+    ONCE.contains(&instance.labels.task.as_str()) || job == job_name(3) || job == job_name(4)
 }

@@ -6,12 +6,16 @@ use crate::source::ReadSeek;
 
 /// Fields of one file; those beyond are not found.
 pub(super) const FIELDS: usize = 1 << 18;
+/// Units of one file, and bytes of abbreviations that are read for all of them; beyond these no fields are found. A unit can have 11
+/// bytes and all abbreviations.
+const UNITS: usize = 1 << 15;
+const PARSED: u64 = 16 << 20;
 /// Bytes of abbreviations.
 const ABBREVIATIONS: u64 = 64 << 10;
 /// Numbers of abbreviations of one unit.
 const CODES: u64 = 4096;
 /// Bytes of memory that walking and its fields need.
-pub(super) const MEMORY: u64 = 4 * FIELDS as u64 + 4 * ABBREVIATIONS + 24 * CODES;
+pub(super) const MEMORY: u64 = 4 * FIELDS as u64 + 4 * UNITS as u64 + 4 * ABBREVIATIONS + 24 * CODES;
 
 /// What a field holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,9 +72,9 @@ impl Debug {
         let mut abbreviations = Vec::new();
         file.take(places.abbreviations.1.min(ABBREVIATIONS)).read_to_end(&mut abbreviations)?;
         file.seek(SeekFrom::Start(start))?;
-        let mut walk = Walk { bytes: BufReader::with_capacity(8192, file.take(size)), at: 0 };
+        let mut walk = Walk::new(BufReader::with_capacity(8192, file.take(size)));
         // What cannot be walked has no fields known.
-        while debug.fields.len() < FIELDS && walk.unit(&abbreviations, &mut debug).is_some() {}
+        while debug.fields.len() < FIELDS && debug.units.len() < UNITS && walk.unit(&abbreviations, &mut debug).is_some() {}
         Ok(debug)
     }
 
@@ -92,9 +96,16 @@ impl Debug {
 struct Walk<R> {
     bytes: R,
     at: u64,
+    /// The abbreviations of the last unit and where they are, and bytes read for those of all.
+    table: (u64, Vec<Attributes>),
+    parsed: u64,
 }
 
 impl<R: BufRead> Walk<R> {
+    fn new(bytes: R) -> Self {
+        Self { bytes, at: 0, table: (u64::MAX, Vec::new()), parsed: 0 }
+    }
+
     fn unit(&mut self, abbreviations: &[u8], debug: &mut Debug) -> Option<()> {
         let start = self.at;
         let end = self.at.checked_add(4)?.checked_add(self.fixed(4)?).filter(|end| *end < 1 << 29)?;
@@ -108,7 +119,16 @@ impl<R: BufRead> Walk<R> {
             }
             _ => return None,
         };
-        let table = parse(abbreviations.get(usize::try_from(table).ok()?..)?)?;
+        if self.table.0 != table {
+            let (attributes, len) = parse(abbreviations.get(usize::try_from(table).ok()?..)?)?;
+            self.parsed += len;
+            if self.parsed > PARSED {
+                return None;
+            }
+            self.table = (table, attributes);
+        }
+        // Not put back when something is unknown: the walk ends there.
+        let (place, table) = std::mem::take(&mut self.table);
         debug.units.push(u32::try_from(start).ok()?);
         while plain && self.at < end && debug.fields.len() < FIELDS {
             let code = self.leb()?;
@@ -119,6 +139,7 @@ impl<R: BufRead> Walk<R> {
                 self.attribute(attribute, form, debug)?;
             }
         }
+        self.table = (place, table);
         self.skip(end.checked_sub(self.at)?)
     }
 
@@ -223,14 +244,14 @@ impl<R: BufRead> Walk<R> {
     }
 }
 
-/// The abbreviations of a unit, by their codes.
-fn parse(bytes: &[u8]) -> Option<Vec<Attributes>> {
-    let mut walk = Walk { bytes, at: 0 };
+/// The abbreviations of a unit, by their codes, and how many bytes they have.
+fn parse(bytes: &[u8]) -> Option<(Vec<Attributes>, u64)> {
+    let mut walk = Walk::new(bytes);
     let mut table = Vec::new();
     loop {
         let code = walk.leb()?;
         if code == 0 {
-            return Some(table);
+            return Some((table, walk.at));
         }
         if code >= CODES {
             return None;
@@ -287,5 +308,25 @@ mod tests {
             let both = [0, 39].iter().flat_map(|by| expected.iter().map(move |(at, item)| (at + by, *item, start as u64)));
             assert_eq!(at(start), both.collect::<Vec<_>>());
         }
+    }
+
+    fn units(places: &[u32], abbreviations: &[u8]) -> usize {
+        let unit = |place: &u32| [&[7, 0, 0, 0, 4, 0][..], &place.to_le_bytes(), &[8]].concat();
+        let file = [&places.iter().flat_map(unit).collect::<Vec<_>>()[..], abbreviations].concat();
+        let info = (0, 11 * places.len() as u64);
+        let places = Places { info, abbreviations: (info.1, abbreviations.len() as u64), ..Places::default() };
+        Debug::read(&mut io::Cursor::new(&file), places).unwrap().units.len()
+    }
+
+    #[test]
+    fn units_without_fields_are_not_walked_for_ever() {
+        assert_eq!(units(&[0; 100], &[0]), 100);
+        assert_eq!(units(&[0; UNITS + 5], &[0]), UNITS);
+        // Two long tables in turn.
+        let table = [&[1, 0x2e, 0][..], &[0x03, 0x19].repeat(15_000), &[0, 0, 0]].concat();
+        let places: Vec<_> = [0, u32::try_from(table.len()).unwrap()].repeat(5000);
+        let walked = units(&places, &table.repeat(2));
+        assert!((500..600).contains(&walked), "{walked}");
+        assert_eq!(units(&vec![0; 5000], &table), 5000);
     }
 }

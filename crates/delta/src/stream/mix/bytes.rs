@@ -27,7 +27,7 @@ fn places(len: u64) -> u32 {
 
 /// Bytes of memory of either side.
 pub(in super::super) fn memory(len: u64) -> u64 {
-    len + (4 << places(len)) + Engine::<CONTEXTS>::memory(slots(len), WEIGHTS)
+    len.saturating_add(4 << places(len)).saturating_add(Engine::<CONTEXTS>::memory(slots(len), WEIGHTS))
 }
 
 struct Model {

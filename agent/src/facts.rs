@@ -1,0 +1,89 @@
+//! The node's fingerprint, put together from what is found, what the engine says, and the meta set on the node.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use skerry_wire::node::Fingerprint;
+use tokio::sync::watch;
+
+use crate::engine_facts::EngineFacts;
+use crate::fingerprint::with_engine;
+use crate::ledger::LocalMeta;
+
+/// Puts the fingerprint together. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Facts(Arc<(Mutex<Parts>, watch::Sender<Arc<Fingerprint>>)>);
+
+#[derive(Debug)]
+struct Parts {
+    plain: Fingerprint,
+    engine: Option<Arc<EngineFacts>>,
+    meta: LocalMeta,
+}
+
+impl Facts {
+    /// What is known without the engine.
+    pub(crate) fn new(plain: Fingerprint, meta: LocalMeta) -> (Self, watch::Receiver<Arc<Fingerprint>>) {
+        let parts = Parts { plain, engine: None, meta };
+        let (to, from) = watch::channel(Arc::new(parts.whole()));
+        (Self(Arc::new((Mutex::new(parts), to))), from)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Parts)) {
+        let whole = {
+            let mut parts = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+            change(&mut parts);
+            Arc::new(parts.whole())
+        };
+        self.0.1.send_if_modified(|old| {
+            let changed = *old != whole;
+            *old = whole;
+            changed
+        });
+    }
+
+    /// The engine answered.
+    pub(crate) fn set_engine(&self, found: Arc<EngineFacts>) {
+        self.change(|p| p.engine = Some(found));
+    }
+
+    /// Meta was set on the node.
+    pub(crate) fn set_meta(&self, meta: LocalMeta) {
+        self.change(|p| p.meta = meta);
+    }
+
+    /// Meta that holds on the node: of the configuration, and set since.
+    pub(crate) fn meta(&self) -> std::collections::BTreeMap<String, String> {
+        self.0.1.borrow().meta.clone()
+    }
+}
+
+impl Parts {
+    fn whole(&self) -> Fingerprint {
+        let mut facts = self.plain.clone();
+        for (key, value) in &self.meta {
+            match value {
+                Some(value) => drop(facts.meta.insert(key.clone(), value.clone())),
+                None => drop(facts.meta.remove(key)),
+            }
+        }
+        match &self.engine {
+            Some(found) => with_engine(facts, &found.info, found.abilities),
+            None => facts,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn meta_set_on_the_node_hides_the_configuration() {
+        let plain = Fingerprint { meta: [("a".into(), "1".into()), ("b".into(), "2".into())].into(), ..Fingerprint::default() };
+        let (facts, view) = Facts::new(plain, LocalMeta::from([("a".into(), Some("9".into()))]));
+        assert_eq!((view.borrow().meta["a"].as_str(), view.borrow().meta["b"].as_str()), ("9", "2"));
+        facts.set_meta(LocalMeta::from([("b".into(), None), ("c".into(), Some("3".into()))]));
+        let meta = view.borrow().meta.clone();
+        assert_eq!(meta.into_iter().collect::<Vec<_>>(), [("a".to_owned(), "1".to_owned()), ("c".to_owned(), "3".to_owned())]);
+    }
+}

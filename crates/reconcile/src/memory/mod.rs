@@ -1,0 +1,261 @@
+//! What was decided before. The caller keeps it on disk, encoded as it likes, before it acts on the decision that it came with.
+//!
+//! All times are milliseconds of the boot named in [`Memory::boot`]; under another boot they are dropped.
+
+mod boot;
+mod life;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use skerry_wire::poll::AllocStatus;
+use skerry_wire::{AllocId, BootId, Digest, ImageId, Timestamp};
+
+pub use life::{Again, End, Life, TaskMemory, Told};
+
+use crate::facts::Slot;
+use crate::hash::stable;
+
+/// Decisions that are kept for people, per place.
+pub const DECISIONS: usize = 10;
+/// Bad specifications that are remembered, per place.
+const BAD: usize = 8;
+
+/// All that the reconciler remembers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Memory {
+    /// The boot that times count from.
+    pub boot: Option<BootId>,
+    /// By place.
+    pub slots: BTreeMap<Slot, SlotMemory>,
+    /// Orders of [`crate::Observed::orders`] that were carried out. The caller need not tell them again.
+    pub orders: BTreeSet<u64>,
+}
+
+/// What is remembered of one place.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SlotMemory {
+    /// The version that was switched to: it runs, also after a reboot without a server.
+    pub current: Option<Version>,
+    /// How it goes.
+    pub life: Life,
+    /// The version whose instances are being created; it becomes current when all exist.
+    pub next: Option<Next>,
+    /// The newest version that was healthy.
+    pub last_good: Option<Version>,
+    /// Specifications that were not healthy, and why. They are not tried again by themselves.
+    pub bad: BTreeMap<Digest, String>,
+    /// The allocation whose orders to retry were counted last, and how many there were.
+    pub retried: Option<(AllocId, u32)>,
+    /// The update lock of what runs.
+    pub lock: LockMemory,
+    /// Stopping or removing failed: when to try again.
+    pub cleanup: Option<Backoff>,
+    /// Allocations that ended here and are still to be cleared, reported, or dropped by the server from the tombstones.
+    pub leaving: BTreeMap<AllocId, Leaving>,
+    /// What was last reported, by allocation.
+    pub reported: BTreeMap<AllocId, Reported>,
+    /// Runs by the clock; of a periodic job only.
+    pub schedule: ScheduleMemory,
+    /// The last decisions, oldest first: when, in milliseconds of the boot (0 under an earlier one), and what and why.
+    pub decisions: Vec<(u64, String)>,
+}
+
+/// One version in one place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// The allocation, as the manifest names it now.
+    pub alloc: AllocId,
+    /// The allocation that its instances are labelled with: differs from `alloc` when an unchanged version was taken over.
+    pub born: AllocId,
+    /// Version of the job.
+    pub version: u64,
+    /// Digest of its specification.
+    pub specification: Digest,
+    /// The node's ports, by label.
+    #[serde(default)]
+    pub ports: BTreeMap<String, u16>,
+    /// Its images.
+    #[serde(default)]
+    pub images: BTreeSet<ImageId>,
+}
+
+/// A version on its way to become current.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Next {
+    /// It.
+    pub version: Version,
+    /// Creating failed: when to try again.
+    #[serde(default)]
+    pub backoff: Option<Backoff>,
+    /// The version before is gone back to: no lock puts that off.
+    #[serde(default)]
+    pub reverts: bool,
+}
+
+/// The update lock of what runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LockMemory {
+    /// Since when a switch is possible and put off.
+    pub since: Option<u64>,
+    /// The operator overrode it for the next switch.
+    pub overridden: bool,
+}
+
+/// Runs of a periodic job.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ScheduleMemory {
+    /// Number of the last run; runs count from 1.
+    pub run: u64,
+    /// Everything up to this time of day was run or left out.
+    pub until: Option<Timestamp>,
+    /// When the last run began.
+    pub last_ms: Option<u64>,
+}
+
+/// When something that failed is tried again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backoff {
+    /// Failures in a row.
+    pub failures: u32,
+    /// Not before this.
+    pub until: u64,
+    /// What failed.
+    pub why: String,
+}
+
+impl Backoff {
+    const FIRST_MS: u64 = 5_000;
+    const LONGEST_MS: u64 = 300_000;
+
+    /// The wait after one more failure: 5 s, doubled each time up to 5 min, and up to a quarter more so that nodes spread.
+    pub(crate) fn after(previous: Option<&Self>, now: u64, seed: &[u8], why: String) -> Self {
+        let failures = previous.map_or(0, |b| b.failures).saturating_add(1);
+        let wait = Self::FIRST_MS.saturating_mul(1 << (failures - 1).min(6)).min(Self::LONGEST_MS);
+        let jitter = stable(&[seed, &failures.to_le_bytes()]) % (wait / 4 + 1);
+        Self { failures, until: now.saturating_add(wait).saturating_add(jitter), why }
+    }
+}
+
+/// An allocation that ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaving {
+    /// The allocation that its instances are labelled with.
+    pub born: AllocId,
+    /// Why it ended.
+    pub reason: String,
+    /// By an order of the operator: it never starts again.
+    pub tombstone: bool,
+    /// Was its end reported?
+    pub reported: bool,
+    /// Did it fail?
+    #[serde(default)]
+    pub failed: bool,
+    /// May it have containers? Then it is not over before the engine says that there are none.
+    #[serde(default)]
+    pub containers: bool,
+    /// Its poststop tasks are stopped at this time.
+    #[serde(default)]
+    pub poststop_until: Option<u64>,
+    /// Its poststop tasks could not be started, or were left out.
+    #[serde(default)]
+    pub no_poststop: bool,
+}
+
+impl Leaving {
+    pub(crate) fn new(born: AllocId, reason: &str) -> Self {
+        let reason = reason.to_owned();
+        Self { born, reason, tombstone: false, reported: false, failed: false, containers: true, poststop_until: None, no_poststop: false }
+    }
+
+    pub(crate) fn of(version: &Version, reason: &str) -> Self {
+        Self { containers: !version.images.is_empty(), ..Self::new(version.born, reason) }
+    }
+}
+
+/// What was last reported of an allocation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reported {
+    /// Client status.
+    pub status: AllocStatus,
+    /// Why.
+    pub reason: String,
+    /// Restarts.
+    pub restarts: u32,
+    /// Health.
+    #[serde(default)]
+    pub healthy: Option<bool>,
+}
+
+impl Memory {
+    /// The ports of the node that are taken by places other than `slot`.
+    pub(crate) fn ports_of_others(&self, slot: &Slot) -> BTreeSet<u16> {
+        let others = self.slots.iter().filter(|(other, _)| *other != slot);
+        others.flat_map(|(_, m)| m.ports_held()).collect()
+    }
+}
+
+impl SlotMemory {
+    /// Current and next.
+    pub(crate) fn versions(&self) -> impl Iterator<Item = &Version> {
+        self.current.iter().chain(self.next.iter().map(|n| &n.version))
+    }
+
+    /// The ports that it has; what is complete needs none.
+    pub(crate) fn ports_held(&self) -> impl Iterator<Item = u16> {
+        let complete = self.life.end.as_ref().is_some_and(|e| e.settled && !e.failed);
+        let current = self.current.iter().filter(move |_| !complete);
+        current.chain(self.next.iter().map(|n| &n.version)).flat_map(|v| v.ports.values().copied())
+    }
+
+    /// Nothing left to remember.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.current.is_none() && self.next.is_none() && self.leaving.is_empty()
+    }
+
+    /// Keeps for people what goes on to be so: once, as long as it is among the last.
+    pub(crate) fn note_state(&mut self, now: u64, text: String) {
+        if !self.decisions.iter().any(|(_, t)| *t == text) {
+            self.note(now, text);
+        }
+    }
+
+    /// Keeps a decision for people; the same one in a row once.
+    pub(crate) fn note(&mut self, now: u64, text: String) {
+        if self.decisions.last().is_some_and(|(_, last)| *last == text) {
+            return;
+        }
+        self.decisions.push((now, text));
+        let over = self.decisions.len().saturating_sub(DECISIONS);
+        self.decisions.drain(..over);
+    }
+
+    /// The specification is not to be tried again by itself.
+    pub(crate) fn condemn(&mut self, specification: Digest, why: String) {
+        self.bad.insert(specification, why);
+        let good = self.last_good.as_ref().map(|v| v.specification);
+        let spare = |d: &Digest| *d != specification && Some(*d) != good;
+        while self.bad.len() > BAD
+            && let Some(old) = self.bad.keys().copied().find(spare)
+        {
+            self.bad.remove(&old);
+        }
+    }
+
+    /// The version to go back to from the current one.
+    pub(crate) fn refuge(&self) -> Option<&Version> {
+        let current = self.current.as_ref()?;
+        let good = self.last_good.as_ref()?;
+        let other = good.born != current.born && good.specification != current.specification;
+        (other && !self.bad.contains_key(&good.specification)).then_some(good)
+    }
+
+    /// Is the current version to be left for the one before?
+    pub(crate) fn reverts(&self) -> bool {
+        self.current.as_ref().is_some_and(|c| self.bad.contains_key(&c.specification)) && self.refuge().is_some()
+    }
+}

@@ -1,0 +1,9 @@
+//! Each rule by itself, on a node with one job.
+
+mod bed;
+mod blind;
+mod clock;
+mod life;
+mod making;
+mod plans;
+mod switch;
