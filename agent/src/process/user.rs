@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     const PASSWD: &str =
-        "root:x:0:0:root:/root:/bin/sh\ntoor:x:0:5:::/bin/sh\npi:x:1000:1000::/home/pi:/bin/sh\nnobody:x:65534:65533::/:/bin/false\n";
+        "root:x:0:0:root:/root:/bin/sh\ntoor:x:0:5:::/bin/sh\npi:x:1000:1000::/srv/pi:/bin/sh\nnobody:x:65534:65533::/:/bin/false\n";
     const GROUP: &str = "root:x:0:\npi:x:1000:\ndisk:x:6:\ndialout:x:20:pi,ada\ngpio:x:997:pi\n";
 
     #[test]
