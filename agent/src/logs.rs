@@ -90,7 +90,10 @@ async fn file(path: &Path, lines: u32, follow: bool) -> Result<()> {
     bytes.extend(end_of(path).with_context(|| format!("{}", path.display()))?);
     out.write_all(last_lines(&bytes, lines))?;
     let mut at = std::fs::metadata(path).map_or(0, |m| m.len());
-    while follow {
+    if !follow {
+        return Ok(());
+    }
+    loop {
         out.flush()?;
         tokio::time::sleep(AGAIN).await;
         let length = std::fs::metadata(path).map_or(0, |m| m.len());
@@ -104,7 +107,6 @@ async fn file(path: &Path, lines: u32, follow: bool) -> Result<()> {
             at += io::copy(&mut file.take(length - at), &mut out)?;
         }
     }
-    Ok(())
 }
 
 fn end_of(path: &Path) -> io::Result<Vec<u8>> {

@@ -36,6 +36,9 @@ struct ConfirmedRow {
     inventory: Option<Digest>,
 }
 
+/// Specifications by digest, and of those with fields that this agent does not know, which.
+type Loaded = (BTreeMap<Digest, Specification>, BTreeMap<Digest, String>);
+
 /// What the thread owns.
 #[derive(Debug)]
 pub(super) struct State {
@@ -206,7 +209,7 @@ impl State {
         Ok(())
     }
 
-    fn load_specifications(&mut self) -> Result<(BTreeMap<Digest, Specification>, BTreeMap<Digest, String>), LedgerError> {
+    fn load_specifications(&mut self) -> Result<Loaded, LedgerError> {
         let mut rows = BTreeMap::new();
         {
             let mut statement = self.connection.prepare("SELECT digest, bytes FROM specification").map_err(self.at())?;

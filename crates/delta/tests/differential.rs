@@ -3,6 +3,7 @@
 //!
 //! Needs `tar` and `python3`.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::type_complexity, reason = "a closure's type has no shorter name")]
 
 use std::collections::BTreeMap;
 use std::io::Cursor;

@@ -340,7 +340,7 @@ mod tests {
     fn a_cancelled_comparison_ends() {
         // Nothing in common: every place of the new content is searched for.
         let noise =
-            |seed: u64| -> Vec<u8> { (0..400_000u64).map(|i| ((i + seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 51) as u8).collect() };
+            |seed: u64| -> Vec<u8> { (0..400_000u64).map(|i| ((i + seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect() };
         let (old, new) = (noise(0), noise(1 << 40));
         assert_eq!(difference_until(&old, &new, &AtomicBool::new(true)).unwrap_err().kind(), io::ErrorKind::Interrupted);
         let cancel = AtomicBool::new(false);

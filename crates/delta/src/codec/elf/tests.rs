@@ -1,4 +1,11 @@
 //! Programs made up and edited come back bit for bit, however they are cut; foreign bytes do no harm.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "the numbers are small by how they are made"
+)]
+#![allow(clippy::type_complexity, reason = "made once, used once")]
 
 use super::*;
 use crate::stream::StreamsWriter;
