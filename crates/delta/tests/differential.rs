@@ -5,9 +5,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::type_complexity, reason = "a closure's type has no shorter name")]
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::io::Cursor;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
@@ -17,6 +19,7 @@ use skerry_delta::source::LayerSource;
 use skerry_delta::stream::StreamsReader;
 use skerry_delta::tar::{Item, Items, padding};
 use skerry_delta::{Silent, TarLayer};
+use support::Folder;
 
 /// Writes archives into a folder, and beside each what tarfile reads: a line for each member, its name, its link, its bytes of content.
 const SCRIPT: &str = r#"
@@ -103,15 +106,6 @@ for file in sorted(os.listdir(folder)):
             pass                                       # cut off: what came before counts
 "#;
 
-/// A folder that is removed when the test ends.
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).ok();
-    }
-}
-
 fn layer(tar: &[u8]) -> TarLayer<impl Fn() -> std::io::Result<Cursor<Vec<u8>>> + Send + Sync, Cursor<Vec<u8>>> {
     let tar = tar.to_vec();
     TarLayer::new(move || Ok(Cursor::new(tar.clone()))).unwrap()
@@ -164,8 +158,7 @@ fn archives(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 
 #[test]
 fn what_real_programs_write() {
-    let folder = Folder(std::env::temp_dir().join(format!("skerry-delta-differential-{}", std::process::id())));
-    std::fs::create_dir_all(&folder.0).unwrap();
+    let folder = Folder::new("differential");
     let archives = archives(&folder.0);
     assert!(archives.len() >= 48, "{}", archives.len());
     let mut compared = 0;

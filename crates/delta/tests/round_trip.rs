@@ -1,8 +1,9 @@
 //! Layers made and edited at random come back bit for bit, whatever wrote them.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod support;
+
 use std::io::{self, Cursor, Read, Write};
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
 
@@ -13,6 +14,7 @@ use skerry_delta::source::{LayerSource, Segment};
 use skerry_delta::stream::StreamsReader;
 use skerry_delta::tar::{Item, Items};
 use skerry_delta::{Silent, TarLayer};
+use support::Folder;
 
 fn layer(tar: &[u8]) -> impl LayerSource {
     let tar = tar.to_vec();
@@ -196,23 +198,6 @@ proptest! {
     }
 }
 
-/// A folder that is removed when the test ends.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("skerry-delta-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).ok();
-    }
-}
-
 fn tree(folder: &Folder) {
     let long = format!("{}/{}/{}", "a".repeat(80), "b".repeat(80), "c".repeat(80));
     for (path, content) in
@@ -237,7 +222,7 @@ fn output(command: &mut Command) -> Vec<u8> {
 
 #[test]
 fn what_gnu_tar_writes() {
-    let folder = Folder::new("gnu");
+    let folder = Folder::new("round-trip-gnu");
     tree(&folder);
     let mut all = Vec::new();
     for format in ["gnu", "oldgnu", "pax", "posix", "ustar", "v7"] {
@@ -268,7 +253,7 @@ fn what_gnu_tar_writes() {
 
 #[test]
 fn what_python_writes() {
-    let folder = Folder::new("python");
+    let folder = Folder::new("round-trip-python");
     tree(&folder);
     let script = "
 import sys, tarfile
