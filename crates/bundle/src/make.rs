@@ -13,7 +13,7 @@ use skerry_delta::{Progress, make as patch};
 use skerry_trust::{SigningKey, envelope};
 use skerry_wire::{DiffId, Digest, ImageId};
 
-use crate::toc::{LayerPlace, SECTIONS, TargetLayer, Toc, features};
+use crate::toc::{CHUNK_DIGEST, CHUNKS, LayerPlace, SECTIONS, TargetLayer, Toc, features};
 use crate::{PURPOSE, head};
 
 /// One layer of an image.
@@ -181,6 +181,10 @@ pub fn make_spilling(
         &mut patch.written,
         [patch.table, patch.scratch],
     )?;
+    let chunks = toc.chunks.len() / CHUNK_DIGEST;
+    if chunks > CHUNKS {
+        return Err(MakeError::TooMany { what: "chunks of 64 KiB", found: chunks, limit: CHUNKS });
+    }
     let toc = envelope::sign(sign, PURPOSE, &toc.encode()?);
     let mut start = head::write(toc.len());
     start.extend(toc);

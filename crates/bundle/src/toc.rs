@@ -25,15 +25,17 @@ const _: () = assert!(BASE_LAYERS as usize == limits::LAYERS, "a part of the for
 /// coded by the fast model of context mixing. 8: contents kept for later ones.
 const KNOWN_FEATURES: [u16; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
 /// Bytes of a chunk's digest: the first of its SHA-256.
-const CHUNK_DIGEST: usize = 16;
+pub(crate) const CHUNK_DIGEST: usize = 16;
 /// Base images of one bundle.
 pub(crate) const BASES: usize = 64;
 /// Sections of one bundle: a long stream has one for every 32 MiB.
 pub(crate) const SECTIONS: usize = 8192;
+/// Chunks of one payload; their digests leave room in the table for the rest of it.
+pub(crate) const CHUNKS: usize = limits::BUNDLE_TOC / 8 * 7 / CHUNK_DIGEST;
 /// Features that a table may name.
 const FEATURES: usize = 64;
 /// The window of a compressed table, as a power of two: what the strongest levels of zstd use.
-const WINDOW_LOG: u32 = 23;
+const WINDOW_LOG: u32 = 22;
 /// Tables shorter than this are not worth compressing.
 const COMPRESS_FROM: usize = 1024;
 

@@ -20,8 +20,9 @@ pub const ROOT: usize = 64 * 1024;
 pub const IMAGE_CONFIG: usize = 4 * 1024 * 1024;
 /// The longest jobspec source kept beside a job version.
 pub const JOBSPEC: usize = 512 * 1024;
-/// The longest table of contents of a bundle, its signature included.
-pub const BUNDLE_TOC: usize = 64 * 1024 * 1024;
+/// The longest table of contents of a bundle, its signature included, as written and as unpacked. Its chunk digests are enough for a
+/// payload of 14 GiB, and an agent holds the table in memory.
+pub const BUNDLE_TOC: usize = 4 * 1024 * 1024;
 /// The longest layer, uncompressed.
 pub const LAYER: u64 = 64 * 1024 * 1024 * 1024;
 /// Layers an image may have.
