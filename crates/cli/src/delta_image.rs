@@ -3,7 +3,7 @@
 //! Layers that stand uncompressed in a file are read where they are; others are unpacked into temporary files first.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,6 +12,7 @@ use skerry_delta::TarLayer;
 use skerry_delta::archive::{Scratch, ScratchFile};
 use skerry_delta::source::{LayerSource, ReadSeek, Segment, Sources};
 use skerry_image::archive::{Archive, ArchiveLayer};
+use skerry_image::part::{Part, PartReader};
 use skerry_wire::{DiffId, ImageId};
 use tempfile::NamedTempFile;
 
@@ -20,8 +21,6 @@ use crate::publish::bar;
 
 /// Bytes copied at once.
 const PIECE: usize = 256 * 1024;
-/// Bytes that a reader of a layer reads ahead. Small: an apply holds a reader for each layer.
-const AHEAD: usize = 16 * 1024;
 
 /// Where an image was found.
 pub(crate) struct Found {
@@ -66,12 +65,12 @@ pub(crate) struct LocalImage {
     _found: Found,
 }
 
-type Open = Box<dyn Fn() -> io::Result<Part> + Send + Sync>;
+type Open = Box<dyn Fn() -> io::Result<PartReader> + Send + Sync>;
 
 /// A layer of it.
 pub(crate) struct LocalLayer {
-    source: TarLayer<Open, Part>,
-    place: (PathBuf, u64, u64),
+    source: TarLayer<Open, PartReader>,
+    place: Part,
     _spool: Option<NamedTempFile>,
 }
 
@@ -114,13 +113,13 @@ fn open(archive: &mut Archive<File>, path: &Path, layer: &ArchiveLayer, check: C
         }
         spool = out;
     }
-    let (file, offset, size) = match (plain, &spool) {
-        (Some(plain), _) => (plain.file.unwrap_or_else(|| path.to_owned()), plain.offset, plain.size),
-        (None, Some(spool)) => (spool.path().to_owned(), 0, spool.as_file().metadata()?.len()),
+    let place = match (plain, &spool) {
+        (Some(plain), _) => Part { path: plain.file.unwrap_or_else(|| path.to_owned()), start: plain.offset, size: plain.size },
+        (None, Some(spool)) => Part { path: spool.path().to_owned(), start: 0, size: spool.as_file().metadata()?.len() },
         (None, None) => bail!("layer {} of {} was not unpacked", layer.diff_id, path.display()),
     };
-    let place = (file.clone(), offset, size);
-    let open: Open = Box::new(move || Part::open(&file, offset, size));
+    let part = place.clone();
+    let open: Open = Box::new(move || part.open());
     Ok(LocalLayer { source: TarLayer::new(open).with_context(|| format!("layer {}", layer.diff_id))?, place, _spool: spool })
 }
 
@@ -164,9 +163,8 @@ impl LocalLayer {
     }
 
     /// The whole tar, and its size.
-    pub(crate) fn tar(&self) -> io::Result<(Part, u64)> {
-        let (file, offset, size) = &self.place;
-        Ok((Part::open(file, *offset, *size)?, *size))
+    pub(crate) fn tar(&self) -> io::Result<(PartReader, u64)> {
+        Ok((self.place.open()?, self.place.size))
     }
 }
 
@@ -195,50 +193,5 @@ struct Temporary;
 impl Scratch for Temporary {
     fn file(&self) -> io::Result<Box<dyn ScratchFile>> {
         Ok(Box::new(tempfile::tempfile()?))
-    }
-}
-
-/// A part of a file.
-#[derive(Debug)]
-pub(crate) struct Part {
-    file: BufReader<File>,
-    start: u64,
-    size: u64,
-    at: u64,
-}
-
-impl Part {
-    fn open(path: &Path, start: u64, size: u64) -> io::Result<Self> {
-        let file = File::open(path).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
-        let mut file = BufReader::with_capacity(AHEAD, file);
-        file.seek(SeekFrom::Start(start))?;
-        Ok(Self { file, start, size, at: 0 })
-    }
-}
-
-impl Read for Part {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let len = buf.len().min(usize::try_from(self.size.saturating_sub(self.at)).unwrap_or(usize::MAX));
-        let read = self.file.read(&mut buf[..len])?;
-        self.at += read as u64;
-        Ok(read)
-    }
-}
-
-impl Seek for Part {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let at = match to {
-            SeekFrom::Start(at) => Some(at),
-            SeekFrom::Current(by) => self.at.checked_add_signed(by),
-            SeekFrom::End(by) => self.size.checked_add_signed(by),
-        };
-        let at = at.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a position before the start"))?;
-        // Within what was read ahead nothing is read again.
-        match i64::try_from(i128::from(at) - i128::from(self.at)) {
-            Ok(by) => self.file.seek_relative(by)?,
-            Err(_) => drop(self.file.seek(SeekFrom::Start(self.start.saturating_add(at)))?),
-        }
-        self.at = at;
-        Ok(at)
     }
 }

@@ -4,6 +4,7 @@
 //!   images are in it and where each layer's bytes are.
 //! - [`config`] is the part of an image configuration that Skerry looks at.
 //! - [`frames`] is the form in which layers are uploaded and kept: compressed, readable from the middle.
+//! - [`part`] reads a layer's tar where it stands in a file.
 //! - [`load`] writes the archive that `docker load` takes, with only the layers that the engine lacks.
 //!
 //! Everything works over `Read`, `Write` and `Seek`, in memory that does not grow with the image. Nothing here opens a socket or reads
@@ -15,6 +16,7 @@ pub mod config;
 pub mod frames;
 mod hash;
 pub mod load;
+pub mod part;
 mod tarhead;
 
 pub use hash::{Sha256, sha256};

@@ -1,8 +1,7 @@
 //! An image in a `docker save` archive as a source of the delta engine.
 
-use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use skerry_delta::TarLayer;
@@ -10,10 +9,8 @@ use skerry_delta::archive::{Scratch, ScratchFile};
 use skerry_delta::index::LayerIndex;
 use skerry_delta::source::{LayerSource, ReadSeek, Segment, Sources};
 use skerry_image::archive::Archive;
+use skerry_image::part::{Part, PartReader};
 use skerry_wire::{DiffId, ImageId};
-
-/// Bytes that a reader of a layer reads ahead. Small: an apply holds a reader for each layer.
-const AHEAD: usize = 16 * 1024;
 
 /// An image.
 pub struct Image {
@@ -34,15 +31,6 @@ pub struct LayerFile {
     source: TarLayer<Box<dyn Fn() -> io::Result<PartReader> + Send + Sync>, PartReader>,
     /// What its index says, when it is at hand.
     hashes: Option<Vec<u64>>,
-}
-
-/// A part of a file.
-#[derive(Debug, Clone)]
-pub struct Part {
-    path: PathBuf,
-    start: u64,
-    /// Its bytes.
-    pub size: u64,
 }
 
 impl Image {
@@ -126,51 +114,6 @@ struct Temporary;
 impl Scratch for Temporary {
     fn file(&self) -> io::Result<Box<dyn ScratchFile>> {
         Ok(Box::new(tempfile::tempfile()?))
-    }
-}
-
-impl Part {
-    /// A reader at its start.
-    pub fn open(&self) -> io::Result<PartReader> {
-        let mut file = BufReader::with_capacity(AHEAD, File::open(&self.path)?);
-        file.seek(SeekFrom::Start(self.start))?;
-        Ok(PartReader { file, start: self.start, size: self.size, at: 0 })
-    }
-}
-
-/// Reads a part of a file.
-#[derive(Debug)]
-pub struct PartReader {
-    file: BufReader<File>,
-    start: u64,
-    size: u64,
-    at: u64,
-}
-
-impl Read for PartReader {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let len = buf.len().min(usize::try_from(self.size.saturating_sub(self.at)).unwrap_or(usize::MAX));
-        let read = self.file.read(&mut buf[..len])?;
-        self.at += read as u64;
-        Ok(read)
-    }
-}
-
-impl Seek for PartReader {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let at = match to {
-            SeekFrom::Start(at) => Some(at),
-            SeekFrom::Current(by) => self.at.checked_add_signed(by),
-            SeekFrom::End(by) => self.size.checked_add_signed(by),
-        };
-        let at = at.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a position before the start"))?;
-        // Within what was read ahead nothing is read again.
-        match i64::try_from(i128::from(at) - i128::from(self.at)) {
-            Ok(by) => self.file.seek_relative(by)?,
-            Err(_) => drop(self.file.seek(SeekFrom::Start(self.start.saturating_add(at)))?),
-        }
-        self.at = at;
-        Ok(at)
     }
 }
 
