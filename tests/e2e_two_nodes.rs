@@ -85,16 +85,17 @@ fn a_lost_node_is_replaced_and_settled_with_when_it_is_back() -> Result<()> {
     let gone = |what: &str, pid: &str| until(what, DEPLOY, || Ok((!is_alive(pid)).then_some(()))).with_context(|| bed.logs());
     gone("the end of the original, whose replacement is kept", &pids[0][0])?;
     gone("the end of the older version", &pids[1][0])?;
-    until("the end of the replacement, whose original is kept", DEPLOY, || {
-        Ok(node.engine.containers()?.is_empty().then_some(()))
-    })
-    .with_context(|| bed.logs())?;
+    until("the end of the replacement, whose original is kept", DEPLOY, || Ok(node.engine.containers()?.is_empty().then_some(())))
+        .with_context(|| bed.logs())?;
     for name in ["original", "replacement", "newest"] {
         told(&bed, "one allocation that is wanted, the other one over", name, |s| {
             let all = s["allocs"].as_array().map(Vec::as_slice).unwrap_or_default();
             let wanted: Vec<&Value> = all.iter().filter(|a| a["desired"] == "run").collect();
             let rest = || all.iter().filter(|a| a["desired"] != "run");
-            wanted.len() == 1 && wanted[0]["status"] == "running" && wanted[0]["lost_since"].is_null() && rest().all(|a| a["status"] == "complete")
+            wanted.len() == 1
+                && wanted[0]["status"] == "running"
+                && wanted[0]["lost_since"].is_null()
+                && rest().all(|a| a["status"] == "complete")
         })?;
     }
     // What went on was never touched.

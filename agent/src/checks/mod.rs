@@ -173,7 +173,13 @@ mod tests {
 
     fn plan(check: &str, interval: u64) -> CheckPlan {
         let id = CheckId { alloc: AllocId::new([1; 16]), service: "s".into(), check: check.into() };
-        CheckPlan { id, kind: CheckRun::Tcp { address: "127.0.0.1:1".into() }, interval: Millis(interval), timeout: Millis(1000), passes: 3 }
+        CheckPlan {
+            id,
+            kind: CheckRun::Tcp { address: "127.0.0.1:1".into() },
+            interval: Millis(interval),
+            timeout: Millis(1000),
+            passes: 3,
+        }
     }
 
     fn found(passed: bool) -> Found {

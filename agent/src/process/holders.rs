@@ -72,6 +72,7 @@ fn user_of(pid: Pid) -> Option<u32> {
 fn is_launcher(pid: Pid, folder: &Path) -> bool {
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words: Vec<&[u8]> = line.split(|b| *b == 0).collect();
-    let of_folder = words.get(1..4).is_some_and(|w| w[..2] == [&b"launch"[..], b"--folder"] && Path::new(OsStr::from_bytes(w[2])) == folder);
+    let of_folder =
+        words.get(1..4).is_some_and(|w| w[..2] == [&b"launch"[..], b"--folder"] && Path::new(OsStr::from_bytes(w[2])) == folder);
     of_folder && user_of(pid) == Some(0)
 }

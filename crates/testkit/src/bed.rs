@@ -428,7 +428,12 @@ impl Bed {
         let mut command = self.shore.command("curl");
         command.args(["--silent", "--show-error", "--fail-with-body", "--max-time", "30", "--cacert"]);
         command.arg(self.server_data().join("ca.pem"));
-        command.args(["--header", &format!("Authorization: Bearer {}", self.operator_token()?), "--header", "Content-Type: application/json"]);
+        command.args([
+            "--header",
+            &format!("Authorization: Bearer {}", self.operator_token()?),
+            "--header",
+            "Content-Type: application/json",
+        ]);
         command.args(["--data-binary", &format!("@{}", body.display())]);
         run(command.arg(format!("https://{}{path}", self.server_address())))
     }

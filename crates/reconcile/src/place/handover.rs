@@ -57,7 +57,9 @@ impl Work<'_> {
     /// Why nothing of the version may start: another place's instance still runs with a port of it.
     pub(super) fn port_in_use(&self, version: &Version) -> Option<String> {
         let runs = |i: &&Instance| {
-            i.labels.slot != *self.slot && i.state == State::Running && i.labels.ports.values().any(|p| version.ports.values().any(|q| q == p))
+            i.labels.slot != *self.slot
+                && i.state == State::Running
+                && i.labels.ports.values().any(|p| version.ports.values().any(|q| q == p))
         };
         let other = self.cx.observed.instances.iter().find(runs)?;
         Some(format!("waits until {} has let go of a port of the node", other.labels.slot))
