@@ -13,7 +13,7 @@ use crate::bed::{Bed, docker};
 /// A job of one group for each task, with the static ports that are given.
 fn with(groups: &[(&str, Option<u16>)]) -> Job {
     let group = |(name, fixed): &(&str, Option<u16>)| {
-        let mut group = Group::new(*name, vec![docker(name)]);
+        let mut group = Group::new(name, vec![docker(name)]);
         group.network.ports.extend(fixed.map(|n| Port { label: "http".into(), fixed: Some(n), to: None }));
         group.update.lock_limit = Millis(0);
         group
