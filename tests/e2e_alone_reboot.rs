@@ -130,8 +130,8 @@ fn ten_allocations_weigh_little() -> Result<()> {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
     ensure!(children.trim().is_empty(), "the agent has helper processes: {children}");
     hold("agent-ten", pss_kib(pid)? * 1024)?;
-    // What a start has to tell is told by then, and the checks have begun.
-    sleep(Duration::from_secs(40));
+    // By then a start has told what it has to tell, every check has passed, and what text is needed for all that is in memory again.
+    sleep(Duration::from_secs(80));
     let before = wakeups(pid)?;
     sleep(Duration::from_secs(60));
     hold("agent-wakeups", wakeups(pid)? - before)
