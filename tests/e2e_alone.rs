@@ -90,13 +90,15 @@ fn cron_fires_offline() -> Result<()> {
 }
 
 #[test]
-fn an_update_lock_puts_the_switch_off_until_it_is_overridden() -> Result<()> {
+fn an_update_lock_puts_the_switch_off_until_it_is_overridden_or_let_go() -> Result<()> {
     let Some(bed) = alone::enrolled()? else { return Ok(()) };
     let log = board(&bed, "log");
     let holding = format!("echo one $$ >> {}; exec flock \"$NOMAD_ALLOC_DIR/update.lock\" sleep 1000", log.display());
     submit(&bed, "pump", &job("pump", "", &task("t", &holding, "")))?;
     wait(&bed, "the first version", "pump", |a| a["status"] == "running" && a["healthy"] == true)?;
-    let second = format!("echo two $$ >> {}; exec sleep 1000", log.display());
+    let flag = board(&bed, "done");
+    let holding = format!("while [ ! -e {} ]; do sleep 0.2; done", flag.display());
+    let second = format!("echo two $$ >> {}; flock \"$NOMAD_ALLOC_DIR/update.lock\" sh -c '{holding}'; exec sleep 1000", log.display());
     submit(&bed, "pump", &job("pump", "", &task("t", &second, "")))?;
     until("the reason", SOON, || Ok(bed.agent_status()?.to_string().contains("update lock").then_some(())))
         .with_context(|| format!("{:#}\n{}", bed.agent_status().unwrap_or_default(), bed.logs()))?;
@@ -111,7 +113,19 @@ fn an_update_lock_puts_the_switch_off_until_it_is_overridden() -> Result<()> {
     let id = waiting.and_then(|a| a["id"].as_str().map(str::to_owned)).with_context(|| format!("no new allocation: {status}"))?;
     bed.operate(&["alloc", "override-lock", &id])?;
     wait_lines(&bed, &log, 2, SOON)?;
-    wait(&bed, "the second version", "pump", |a| a["version"] == 2 && a["status"] == "running").map(drop)
+    wait(&bed, "the second version", "pump", |a| a["version"] == 2 && a["status"] == "running")?;
+    // The application lets go of it by itself, and runs on: then the switch comes without an order.
+    submit(&bed, "pump", &job("pump", "", &task("t", &format!("echo three $$ >> {}; exec sleep 1000", log.display()), "")))?;
+    until("the reason of the third version", SOON, || {
+        let status = bed.ask(&["job", "status", "pump"])?;
+        let waits = |a: &serde_json::Value| a["version"] == 3 && a["reason"].as_str().is_some_and(|r| r.contains("update lock"));
+        Ok(status["allocs"].as_array().into_iter().flatten().any(waits).then_some(()))
+    })
+    .with_context(|| bed.logs())?;
+    ensure!(lines(&log).len() == 2, "it switched in spite of the lock: {:?}", lines(&log));
+    fs::write(&flag, "")?;
+    wait_lines(&bed, &log, 3, SOON)?;
+    wait(&bed, "the third version", "pump", |a| a["version"] == 3 && a["status"] == "running").map(drop)
 }
 
 #[test]

@@ -17,6 +17,8 @@ use crate::files::{self, FileError};
 
 /// A slot file is never longer than this.
 const LIMIT: usize = 4096;
+/// What a file is made with when room is reserved: one block of any disk.
+const ROOM: usize = 512;
 
 /// One value in two alternating files, `NAME.0` and `NAME.1`.
 #[derive(Debug)]
@@ -51,6 +53,14 @@ impl Slots {
                 Ok((slots, None))
             }
         }
+    }
+
+    /// Makes the files that are not there, so that later writes need no more room on the disk. Nothing in them counts as a value.
+    pub(crate) fn reserve(&self) -> Result<(), FileError> {
+        for path in self.paths.iter().filter(|p| !p.exists()) {
+            files::replace(path, &[0; ROOM], 0o600)?;
+        }
+        Ok(())
     }
 
     /// Counts the writes.
@@ -99,6 +109,22 @@ mod tests {
             assert_eq!(found, counter.checked_sub(1).map(mark));
             slots.write(&mark(counter)).unwrap();
         }
+    }
+
+    #[test]
+    fn reserved_room_holds_no_value_and_takes_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut slots, found) = Slots::open::<Mark>(dir.path(), "mark").unwrap();
+        slots.reserve().unwrap();
+        assert_eq!(found, None);
+        assert_eq!(Slots::open::<Mark>(dir.path(), "mark").unwrap().1, None);
+        for counter in 1..=3 {
+            slots.write(&mark(counter)).unwrap();
+            slots.reserve().unwrap();
+            assert_eq!(Slots::open::<Mark>(dir.path(), "mark").unwrap().1, Some(mark(counter)));
+        }
+        let lengths = ["mark.0", "mark.1"].map(|n| std::fs::metadata(dir.path().join(n)).unwrap().len());
+        assert_eq!(lengths, [512, 512], "no write needed more room");
     }
 
     #[test]

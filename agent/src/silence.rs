@@ -2,7 +2,8 @@
 //!
 //! In: "an answer came", "none came", the time since boot. Out: a span that never goes back by itself and uses no wall clock. Kept in two
 //! slots on the disk, at most once in a quarter of an hour, and once when a silence begins. Time while the node is off does not count; a
-//! kill at the wrong moment loses at most a quarter of an hour of a silence, and never adds to one.
+//! kill at the wrong moment loses at most a quarter of an hour of a silence, and never adds to one. The slots have their room on the disk
+//! from the start: a disk that is full later takes them all the same.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,8 @@ use crate::marks::Slots;
 
 /// Between two writes, in milliseconds.
 const PERSIST: u64 = 15 * 60 * 1000;
+/// Between two tries of a disk that takes nothing: what it holds counts on from the last write, and would add to a silence.
+const AGAIN: u64 = 60 * 1000;
 /// Between two writes because a silence began: a link that comes and goes must not wear the disk.
 const BEGIN: u64 = 5 * 60 * 1000;
 
@@ -40,6 +43,8 @@ struct State {
     base: Option<(u64, u64)>,
     in_contact: bool,
     written: Option<u64>,
+    /// When the disk took nothing; none when it took the last write.
+    refused: Option<u64>,
     began: Option<u64>,
 }
 
@@ -47,13 +52,16 @@ impl Silence {
     /// Goes on from what the folder holds.
     pub(crate) fn open(folder: &Path, boot: BootId, now: u64) -> Result<Self, FileError> {
         let (slots, kept) = Slots::open::<Kept>(folder, "contact")?;
+        if let Err(error) = slots.reserve() {
+            tracing::warn!("there may be no room to keep how long the server is silent: {error}");
+        }
         let base = kept.map(|k| match (k.boot == boot, k.in_contact) {
             // The last answer came at most this long after what was written, else it would have been written again.
             (true, true) => (k.at.saturating_add(PERSIST).min(now), 0),
             (true, false) => (k.at.min(now), k.silent),
             (false, _) => (0, k.silent),
         });
-        let state = State { slots, boot, base, in_contact: kept.is_some_and(|k| k.in_contact), written: None, began: None };
+        let state = State { slots, boot, base, in_contact: kept.is_some_and(|k| k.in_contact), written: None, refused: None, began: None };
         Ok(Self(Arc::new(Mutex::new(state))))
     }
 
@@ -102,15 +110,23 @@ impl State {
     }
 
     fn is_due(&self, now: u64, span: u64) -> bool {
+        if let Some(at) = self.refused {
+            return now.saturating_sub(at) >= AGAIN;
+        }
         self.written.is_none_or(|at| now.saturating_sub(at) >= span)
     }
 
     fn write(&mut self, now: u64) {
         let Some(silent) = self.silent(now) else { return };
         let kept = Kept { boot: self.boot, at: now, silent, in_contact: self.in_contact };
-        self.written = Some(now);
-        if let Err(error) = self.slots.write(&kept) {
-            tracing::warn!("how long the server is silent is not kept: {error}");
+        match self.slots.write(&kept) {
+            Ok(()) => (self.written, self.refused) = (Some(now), None),
+            Err(error) => {
+                if self.refused.is_none() {
+                    tracing::warn!("how long the server is silent is not kept, and is tried again every minute: {error}");
+                }
+                self.refused = Some(now);
+            }
         }
     }
 }
@@ -159,6 +175,44 @@ mod tests {
         let now = 99 * MINUTE + 500;
         let found = open(now).so_far(now).unwrap().0;
         assert!(found <= 500, "the last answer was 500 ms ago, not {found}");
+    }
+
+    #[test]
+    fn a_disk_that_takes_nothing_is_tried_again_and_adds_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |now| Silence::open(dir.path(), boot(1), now).unwrap();
+        let silence = open(0);
+        silence.answered(0);
+        let slots = ["contact.0", "contact.1"].map(|n| dir.path().join(n));
+        let aside = dir.path().join("aside");
+        std::fs::create_dir(&aside).unwrap();
+        for slot in &slots {
+            std::fs::rename(slot, aside.join(slot.file_name().unwrap())).unwrap();
+            std::fs::create_dir(slot).unwrap();
+        }
+        for minute in 1..=180 {
+            silence.answered(minute * MINUTE);
+        }
+        for slot in &slots {
+            std::fs::remove_dir(slot).unwrap();
+            std::fs::rename(aside.join(slot.file_name().unwrap()), slot).unwrap();
+        }
+        silence.answered(181 * MINUTE);
+        let found = open(182 * MINUTE).so_far(182 * MINUTE).unwrap().0;
+        assert!(found <= MINUTE, "the last answer came a minute ago, not {found} ms");
+        // So does one that must keep that a silence has begun.
+        for slot in &slots {
+            std::fs::rename(slot, aside.join(slot.file_name().unwrap())).unwrap();
+            std::fs::create_dir(slot).unwrap();
+        }
+        silence.missed(190 * MINUTE);
+        for slot in &slots {
+            std::fs::remove_dir(slot).unwrap();
+            std::fs::rename(aside.join(slot.file_name().unwrap()), slot).unwrap();
+        }
+        silence.missed(191 * MINUTE);
+        let found = open(200 * MINUTE).so_far(200 * MINUTE).unwrap().0;
+        assert_eq!(found, 19 * MINUTE);
     }
 
     #[test]

@@ -185,6 +185,69 @@ async fn at_the_deadline_of_a_drain_nothing_is_waited_for() {
 }
 
 #[tokio::test]
+async fn no_deadline_of_a_drain_is_missed() {
+    let (server, mut nodes) = fleet(1).await;
+    let (client, key) = (server.client(), server.release_key());
+    order(&client, &key, typed("shop", JobType::Service)).await;
+    let mut node = nodes.remove(0);
+    assert_eq!(runs(&server, &mut node).await.len(), 1);
+    let app = server.server().app();
+    // The order waited for other writes: its deadline had passed, and a tick with it, when it was carried out.
+    watch::tick(app, clock::now().after(Millis(120_000))).await.unwrap();
+    let request = DrainRequest { enable: true, deadline: Some(Millis(60_000)), ignore_system: false, submitter: ada() };
+    client.drain_node(&node.id, &request).await.unwrap();
+    assert!(watch::tick(app, clock::now().after(Millis(121_000))).await.unwrap());
+    assert!(runs(&server, &mut node).await.is_empty());
+    assert!(tombstones(&node)[0].1.ends_with("the deadline has passed"));
+    // The database could not be asked when the deadline came.
+    client.drain_node(&node.id, &DrainRequest { enable: false, deadline: None, ..request.clone() }).await.unwrap();
+    assert_eq!(runs(&server, &mut node).await.len(), 1);
+    let request = DrainRequest { deadline: Some(Millis(300_000)), ..request };
+    client.drain_node(&node.id, &request).await.unwrap();
+    watch::tick(app, clock::now().after(Millis(130_000))).await.unwrap();
+    let database = rusqlite::Connection::open(skerry_server::store::database_path(server.folder.path())).unwrap();
+    database.execute_batch("ALTER TABLE nodes RENAME TO away").unwrap();
+    let late = clock::now().after(Millis(301_000));
+    assert!(watch::tick(app, late).await.is_err());
+    database.execute_batch("ALTER TABLE away RENAME TO nodes").unwrap();
+    assert!(watch::tick(app, late).await.unwrap());
+    assert!(runs(&server, &mut node).await.is_empty());
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_order_to_stop_ends_with_the_word_that_it_is_done_and_no_other() {
+    let (server, mut nodes) = fleet(1).await;
+    let (client, key) = (server.client(), server.release_key());
+    order(&client, &key, typed("shop", JobType::Service)).await;
+    let mut node = nodes.remove(0);
+    let alloc = runs(&server, &mut node).await.remove(0).id;
+    node.tell(&server.url, vec![said(alloc, AllocStatus::Failed)]).await.unwrap();
+    client.stop_job("shop", &skerry_wire::api::StopRequest { submitter: ada() }).await.unwrap();
+    runs(&server, &mut node).await;
+    assert_eq!(tombstones(&node).len(), 1);
+    // What the node said before it heard of the order comes late; it may also be a step on the way. A new manifest shows what is left.
+    let mut turn = 0;
+    for (status, left) in [
+        (AllocStatus::Failed, 1),
+        (AllocStatus::Running, 1),
+        (AllocStatus::Pending, 1),
+        (AllocStatus::Failed, 1),
+        (AllocStatus::Complete, 0),
+        (AllocStatus::Running, 0),
+    ] {
+        node.tell(&server.url, vec![said(alloc, status)]).await.unwrap();
+        turn += 1;
+        let meta = MetaRequest { set: [("turn".to_owned(), turn.to_string())].into(), unset: Vec::new(), submitter: ada() };
+        client.apply_meta(&node.id, &meta).await.unwrap();
+        assert!(runs(&server, &mut node).await.is_empty());
+        assert_eq!(node.manifest.as_ref().unwrap().values.meta["turn"], turn.to_string());
+        assert_eq!(tombstones(&node).len(), left, "after {status}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn variables_and_meta_reach_the_nodes_concerned_alone() {
     let (server, mut nodes) = fleet(2).await;
     let (client, key) = (server.client(), server.release_key());

@@ -24,7 +24,7 @@ pub fn enrolled() -> Result<Option<Bed>> {
     }
     let mut bed = Bed::start()?;
     bed.start_server()?;
-    bed.configure_agent("[policy]\nexec = true\nraw_exec = true\n")?;
+    bed.configure_agent("[policy]\nexec = true\nraw_exec = true\ndevices = [\"/dev\"]\n")?;
     bed.start_agent()?;
     stage::wait_enrolled(&bed, 1)?;
     Ok(Some(bed))
@@ -100,6 +100,16 @@ pub fn wait_lines(bed: &Bed, path: &std::path::Path, count: usize, limit: Durati
         Ok((found.len() >= count).then_some(found))
     });
     found.with_context(|| format!("found {:?}\n{}", lines(path), bed.logs()))
+}
+
+/// What a task of the job wrote, as `skerry-agent logs` shows it.
+///
+/// # Errors
+/// When the node has no such allocation.
+pub fn log(bed: &Bed, job: &str, task: &str) -> Result<String> {
+    let found = alloc(bed, job)?.with_context(|| format!("the node has no allocation of {job}"))?;
+    let id = found["id"].as_str().context("an allocation without id")?.to_owned();
+    bed.on_node(&["logs", "--data", &bed.agent_data().display().to_string(), &id, task])
 }
 
 /// Is there a process with this id?

@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn every_promise_of_the_tests_is_on_the_page() {
         let page = specification();
-        for key in ["agent-binary", "agent-idle", "agent-ten", "reconstruct-peak", "idle-poll", "bundle-s2", "bundle-s3"] {
+        for key in ["agent-binary", "agent-idle", "agent-ten", "agent-wakeups", "reconstruct-peak", "idle-poll", "bundle-s2", "bundle-s3"] {
             limit(&page, key).unwrap();
         }
     }

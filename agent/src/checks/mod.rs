@@ -1,8 +1,8 @@
 //! Runs the checks that the reconciler names, and keeps what they found.
 //!
 //! In: the checks of the newest decision. Out: a [`CheckState`] per check, and a word to the main loop when a result may change what is
-//! decided: at every turn between passing and failing, and while counts are low enough for a threshold to be among them. Checks of one
-//! interval run at the same instants, so that an idle node wakes once for all of them.
+//! decided: at every turn between passing and failing, until it counts as passing, and while failures are few enough for a threshold to
+//! be among them. Checks of one interval run at the same instants, so that an idle node wakes once for all of them.
 
 mod run;
 
@@ -21,8 +21,7 @@ use tokio::sync::Notify;
 use crate::clock::boottime_ms;
 use crate::runner::Drivers;
 
-/// Counts that wake the main loop: thresholds above are noticed with its next look.
-const PASSED: u32 = 8;
+/// Failures in a row that wake the main loop: a threshold above is noticed with its next look.
 const FAILED: u32 = 32;
 /// Checks under way at once.
 const SIDE_BY_SIDE: usize = 8;
@@ -147,11 +146,12 @@ impl Checks {
         let mut table = self.table();
         let Some(entry) = table.plans.get_mut(id) else { return false };
         entry.running = false;
+        let passes = entry.plan.passes;
         let empty = || CheckState { passed: 0, failed: 0, at, output: String::new() };
         let state = table.states.entry(id.clone()).or_insert_with(empty);
         (state.passed, state.failed) = if found.passed { (state.passed.saturating_add(1), 0) } else { (0, state.failed.saturating_add(1)) };
         (state.at, state.output) = (at, found.output);
-        if found.passed { state.passed <= PASSED } else { state.failed <= FAILED }
+        if found.passed { state.passed <= passes } else { state.failed <= FAILED }
     }
 }
 
@@ -173,7 +173,13 @@ mod tests {
 
     fn plan(check: &str, interval: u64) -> CheckPlan {
         let id = CheckId { alloc: AllocId::new([1; 16]), service: "s".into(), check: check.into() };
-        CheckPlan { id, kind: CheckRun::Tcp { address: "127.0.0.1:1".into() }, interval: Millis(interval), timeout: Millis(1000) }
+        CheckPlan {
+            id,
+            kind: CheckRun::Tcp { address: "127.0.0.1:1".into() },
+            interval: Millis(interval),
+            timeout: Millis(1000),
+            passes: 3,
+        }
     }
 
     fn found(passed: bool) -> Found {
@@ -186,7 +192,7 @@ mod tests {
         let one = plan("a", 1000);
         checks.set(std::slice::from_ref(&one));
         for n in 1..=20 {
-            assert_eq!(checks.note(&one.id, found(true), n), n <= u64::from(PASSED), "{n}");
+            assert_eq!(checks.note(&one.id, found(true), n), n <= 3, "{n}");
         }
         assert!(checks.note(&one.id, found(false), 21), "a turn is news");
         let state = &checks.states()[&one.id];

@@ -143,6 +143,29 @@ mod tests {
         }
     }
 
+    /// On files in the place of the kernel's: not every machine that tests has controllers.
+    #[test]
+    fn limits_are_set_where_they_can_be_and_a_kill_for_memory_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let group = folder.path();
+        let has = |name: &str| fs::read_to_string(group.join(name)).ok();
+        make(group, 48 << 20, Some(16 << 20), 1024).unwrap();
+        assert_eq!(fs::read_dir(group).unwrap().count(), 0, "without controllers there are no files, and none is made");
+        for name in ["memory.max", "memory.swap.max", "memory.low", "cpu.weight"] {
+            fs::write(group.join(name), "").unwrap();
+        }
+        make(group, 0, None, 2).unwrap();
+        assert_eq!(["memory.max", "memory.low", "cpu.weight"].map(has), [Some("".into()), Some("".into()), Some("1".into())]);
+        make(group, 48 << 20, Some(16 << 20), 1024).unwrap();
+        let limits = ["memory.max", "memory.swap.max", "memory.low", "cpu.weight"].map(|n| has(n).unwrap());
+        assert_eq!(limits, ["50331648", "0", "16777216", "39"]);
+        for (events, expected) in [("oom 1\noom_kill 0\n", false), ("oom 3\noom_kill 2\noom_group_kill 0\n", true)] {
+            fs::write(group.join("memory.events"), events).unwrap();
+            assert_eq!(was_short_of_memory(group), expected, "{events}");
+        }
+        assert!(!was_short_of_memory(&group.join("gone")));
+    }
+
     #[test]
     fn what_is_not_there_is_said() {
         let none = Cgroups::in_mounts("tmpfs /sys/fs/cgroup tmpfs rw 0 0\n");

@@ -89,6 +89,10 @@ fn program(home: &Home, run: u64) -> Result<Option<Infallible>, String> {
     let plan = home.plan().ok_or("its plan is gone")?;
     check(&plan)?;
     let output = plan.log.as_deref().map(|folder| open_output(folder, &plan)).transpose()?;
+    if let Some(group) = &plan.cgroup {
+        // What the kernel counts of a group is of this run alone. One that is not empty stays.
+        cgroup::remove(group);
+    }
     enter(&plan)?;
     let pid = std::process::id().cast_signed();
     let start = start_time(pid).ok_or("its start time cannot be read")?;

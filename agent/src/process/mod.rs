@@ -5,6 +5,7 @@
 //! when; after a restart of the agent a program is found again by lock, pid and start time; its end is noticed without polling.
 
 pub(crate) mod cgroup;
+mod holders;
 pub(crate) mod launch;
 pub(crate) mod output;
 pub(crate) mod record;
@@ -14,14 +15,16 @@ mod stop;
 pub(crate) mod user;
 mod watch;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use skerry_reconcile::{Instance, Labels, ProcessPlan, State};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::files::{self, FileError};
 use cgroup::Cgroups;
@@ -74,7 +77,12 @@ struct Known {
     own: BTreeSet<String>,
     /// Watched, own and adopted: name and run.
     watched: BTreeSet<(String, u64)>,
+    /// Those of which it is not clear what holds their lock: how often that was so, and when it is looked at again.
+    unclear: BTreeMap<String, (u32, Option<Instant>)>,
 }
+
+/// First and longest wait until a lock is looked at again of which nobody says whose it is.
+const LOOK: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(60));
 
 /// The file that a task's output goes to, in the folder of its allocation's output.
 pub(crate) fn output_file(folder: &Path, task: &str) -> PathBuf {
@@ -166,10 +174,12 @@ impl Processes {
         }
         match home.record() {
             Some(record) if record.is_alive(&self.0.boot) => {
+                self.known().unclear.remove(name);
                 self.adopt(name, &record);
                 State::Running
             }
             Some(record) => {
+                self.known().unclear.remove(name);
                 let exit = home.exit(record.run);
                 State::Exited {
                     code: exit.as_ref().map(|e| e.code),
@@ -177,9 +187,13 @@ impl Processes {
                     mark: format!("{} {}", record.boot, record.run),
                 }
             }
-            // A launcher that an agent before this one started: it becomes the program in a moment.
+            // A launcher that an agent before this one started: it becomes the program in a moment. Or the record is broken.
             None if !starting && home.is_locked() => {
-                self.look_again();
+                let broken = home.is_record_broken();
+                match broken.then(|| holders::found_again(&home, home.plan().as_ref(), &self.0.boot)).flatten() {
+                    Some(record) => self.adopt(name, &record),
+                    None => self.look_again(name),
+                }
                 State::Running
             }
             None => State::Created,
@@ -245,11 +259,22 @@ impl Processes {
         Ok(files::sync_folder_of(&home.0)?)
     }
 
-    /// Has the main loop look again in a moment.
-    fn look_again(&self) {
+    /// Has the main loop look again in a moment; the later the longer it is not clear what runs.
+    fn look_again(&self, name: &str) {
+        let wait = {
+            let mut known = self.known();
+            let (looks, due) = known.unclear.entry(name.to_owned()).or_insert((0, None));
+            let now = Instant::now();
+            if due.is_some_and(|at| at > now) {
+                return;
+            }
+            let wait = LOOK.0.saturating_mul(1 << (*looks).min(10)).min(LOOK.1);
+            (*looks, *due) = (looks.saturating_add(1), Some(now + wait));
+            wait
+        };
         let ended = Arc::clone(&self.0.ended);
         tokio::spawn(async move {
-            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            tokio::time::sleep(wait).await;
             ended.notify_one();
         });
     }

@@ -152,18 +152,15 @@ impl Home {
         self.path("lock").exists() && matches!(self.lock(), Ok(None))
     }
 
-    /// Processes that have the lock file open: the program, and whatever it started and did not let go of it.
-    pub(crate) fn holders(&self) -> Vec<Pid> {
-        let Ok(lock) = std::fs::metadata(self.path("lock")) else { return vec![] };
-        let own = std::process::id();
-        let Ok(entries) = std::fs::read_dir("/proc") else { return vec![] };
-        let holds = |pid: &u32| {
-            let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-            fds.filter_map(|fd| std::fs::metadata(fd.path()).ok()).any(|m| (m.dev(), m.ino()) == (lock.dev(), lock.ino()))
-        };
-        let pids = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
-        let pids = pids.filter(|pid| *pid != own).filter(holds);
-        pids.filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).collect()
+    /// Is there a record that cannot be read?
+    pub(crate) fn is_record_broken(&self) -> bool {
+        self.path("record.json").exists() && self.record().is_none()
+    }
+
+    /// The highest number that a run was given, as far as it is known.
+    pub(crate) fn last_run(&self) -> u64 {
+        let exit: Option<Exit> = self.read("exit.json");
+        exit.map_or(0, |e| e.run).max(self.record().map_or(0, |r| r.run))
     }
 }
 
@@ -192,6 +189,7 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
+    use super::super::holders::holders;
     use super::*;
 
     #[test]
@@ -217,7 +215,7 @@ mod tests {
         assert!(!home.is_locked());
         let held = home.lock().unwrap().unwrap();
         assert!(home.is_locked() && home.lock().unwrap().is_none());
-        assert!(home.holders().is_empty(), "its own process does not count");
+        assert!(holders(&home).is_empty(), "its own process does not count");
         drop(held);
         assert!(!home.is_locked());
     }

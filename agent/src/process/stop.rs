@@ -5,9 +5,11 @@ use std::time::Duration;
 use rustix::process::{Signal, kill_process, kill_process_group};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::holders::own_holders;
 use super::signals::parse;
 use super::watch::{handle, wait};
 use super::{ProcessError, Processes, cgroup};
+use crate::files;
 
 /// From the kill to the end, which takes the kernel a moment.
 const KILL: Duration = Duration::from_secs(10);
@@ -57,16 +59,20 @@ impl Processes {
                 cgroup::kill(&group);
             }
             let locked = home.is_locked();
-            if locked {
-                for pid in home.holders() {
-                    let _ = kill_process(pid, Signal::KILL);
-                }
+            let own = if locked { own_holders(&home, home.plan().as_ref()) } else { vec![] };
+            for pid in &own {
+                let _ = kill_process(*pid, Signal::KILL);
             }
             // A child that ended counts as running until its end is noted.
-            if !alive && !locked && !self.waits_for_note(name) {
+            let over = !alive && !self.waits_for_note(name);
+            if over && !locked {
                 return Ok(());
             }
             if Instant::now() >= end {
+                if over && own.is_empty() && home.plan().is_some() {
+                    tracing::warn!("process {name} has ended and left its lock with a process that is not its own: it gets another lock");
+                    return Ok(files::remove(&home.path("lock"))?);
+                }
                 return Err(ProcessError::Stuck(name.to_owned()));
             }
             sleep(Duration::from_millis(20)).await;

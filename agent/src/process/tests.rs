@@ -1,8 +1,8 @@
 //! True programs, started by this test's own program in the place of the agent.
 
-use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use skerry_reconcile::{CommonPlan, Slot};
 use skerry_wire::job::Logs;
@@ -142,7 +142,11 @@ async fn a_program_runs_ends_and_runs_again() {
     let first = bed.until("the end", ended).await;
     assert!(matches!(&first, State::Exited { code: Some(7), out_of_memory: false, .. }), "{first:?}");
     assert_eq!(bed.log(), format!("blue\n{}\n", bed.alloc().join("t").display()));
+    // What the kernel counts of a group is of one run: a kill for want of memory says nothing of the next.
+    let group = || bed.processes.plan(&bed.name()).and_then(|p| p.cgroup).and_then(|g| fs::metadata(g).ok()).map(|m| m.ino());
+    let before = group();
     bed.processes.start(&bed.name()).await.unwrap();
+    assert!(before.is_none() || group() != before, "the second run has the group of the first");
     let second = bed.until("the second end", |s| ended(s) && *s != first).await;
     assert!(matches!(second, State::Exited { code: Some(7), .. }));
     assert_eq!(bed.starts(), 2);
@@ -302,4 +306,78 @@ async fn a_program_that_outlived_its_agent_is_watched() {
     let state = other.until("its end", ended).await;
     assert!(matches!(state, State::Exited { code: None, .. }), "nobody saw how it ended: {state:?}");
     other.processes.remove(&bed.name()).unwrap();
+}
+
+/// A record that cannot be read is made anew from the program that runs, which is neither taken for another nor started again.
+#[tokio::test]
+async fn a_broken_record_is_made_anew() {
+    let bed = Bed::new();
+    bed.processes.create(&bed.plan("trap 'exit 3' TERM; while :; do sleep 0.05; done"), &bed.alloc()).unwrap();
+    bed.processes.start(&bed.name()).await.unwrap();
+    let home = bed.processes.home(&bed.name());
+    let first = home.record().unwrap();
+    let whole = fs::read(home.path("record.json")).unwrap();
+    for broken in [&b""[..], &whole[..whole.len() / 2], &b"[1, 2]"[..]] {
+        fs::write(home.path("record.json"), broken).unwrap();
+        let other = bed.again();
+        assert_eq!(other.processes.observe()[0].state, State::Running);
+        let found = home.record().unwrap();
+        assert_eq!((found.pid, found.start, &found.boot), (first.pid, first.start, &first.boot));
+        assert!(found.run > first.run, "a launcher that comes late finds its number used");
+    }
+    let other = bed.again();
+    other.until("adopted", |s| *s == State::Running).await;
+    // Gently: the program is known by its pid again.
+    other.processes.stop(&bed.name(), PATIENCE).await.unwrap();
+    assert_eq!(record::start_time(first.pid), None);
+    bed.until("its end", ended).await;
+    assert_eq!(bed.starts(), 1);
+    let run = home.record().unwrap().run;
+    other.processes.start(&bed.name()).await.unwrap();
+    assert_eq!(home.record().unwrap().run, run + 1);
+    other.processes.stop(&bed.name(), Duration::ZERO).await.unwrap();
+}
+
+/// Of a lock without a record nobody knows how long it is held: it is looked at ever more seldom.
+#[tokio::test]
+async fn what_is_not_clear_is_looked_at_ever_more_seldom() {
+    let bed = Bed::new();
+    bed.processes.create(&bed.plan("true"), &bed.alloc()).unwrap();
+    let _held = bed.processes.home(&bed.name()).lock().unwrap().unwrap();
+    let end = Instant::now() + Duration::from_millis(2500);
+    let mut looks = 0;
+    while Instant::now() < end {
+        assert_eq!(bed.processes.observe()[0].state, State::Running);
+        let left = end.saturating_duration_since(Instant::now());
+        looks += usize::from(tokio::time::timeout(left, bed.ended.notified()).await.is_ok());
+    }
+    assert!((1..=4).contains(&looks), "{looks} looks");
+}
+
+/// An ordinary user's program that hands its lock on has nobody else's process killed, and starts again all the same.
+#[tokio::test]
+async fn a_lock_that_was_handed_on_kills_nobody_elses_process() {
+    if !rustix::process::getuid().is_root() {
+        return;
+    }
+    let bed = Bed::new();
+    let mut plan = bed.plan("true");
+    (plan.root, plan.args) = (false, vec!["-c".into(), "exit 0".into()]);
+    bed.processes.create(&plan, &bed.alloc()).unwrap();
+    bed.processes.start(&bed.name()).await.unwrap();
+    let first = bed.until("its end", ended).await;
+    let home = bed.processes.home(&bed.name());
+    let mut foreign = Command::new("/bin/sh");
+    foreign.args(["-c", "exec 9<>\"$0\"; flock 9; exec sleep 1000"]).arg(home.path("lock"));
+    let mut foreign = foreign.spawn().unwrap();
+    let end = Instant::now() + PATIENCE;
+    while !home.is_locked() {
+        assert!(Instant::now() < end);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    bed.processes.start(&bed.name()).await.unwrap();
+    bed.until("its second end", |s| ended(s) && *s != first).await;
+    assert!(foreign.try_wait().unwrap().is_none(), "somebody else's process was killed");
+    foreign.kill().unwrap();
+    foreign.wait().unwrap();
 }

@@ -69,6 +69,8 @@ pub struct CheckPlan {
     pub interval: Millis,
     /// The longest that one run may take; then it failed.
     pub timeout: Millis,
+    /// Runs in a row after which it counts as passing: more of them change nothing.
+    pub passes: u32,
 }
 
 /// What a run of a check does.

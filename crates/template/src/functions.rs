@@ -92,6 +92,12 @@ fn int(line: u32, name: &str, value: &Value) -> Result<i64, TemplateError> {
     }
 }
 
+/// Functions that take their arguments as they are, and read nothing of them.
+const AT_ONCE: &[&str] = &["and", "default", "index", "len", "loop", "not", "or"];
+
+/// Bytes that are read at the price of one that is made.
+const READ: u64 = 8;
+
 /// Calls a function. The parser saw to it that as many arguments are there as it takes.
 pub(crate) fn call(run: &mut Run<'_>, line: u32, name: &str, args: &[Value]) -> Result<Value, TemplateError> {
     let fail = |message: String| Err(TemplateError::new(line, message));
@@ -103,6 +109,9 @@ pub(crate) fn call(run: &mut Run<'_>, line: u32, name: &str, args: &[Value]) -> 
         Ok(Err(_)) => fail(format!("`{name}` gives bytes that are no text")),
         Err(_) => fail(format!("`{name}` was given what is no base64")),
     };
+    if !AT_ONCE.contains(&name) {
+        run.pay(line, args.iter().map(Value::size).sum::<u64>() / READ)?;
+    }
     Ok(match name {
         "env" | "mustEnv" | "envOrDefault" => match (run.source.env(&at(0)?), name) {
             (Some(value), _) => Value::text(value),
@@ -190,6 +199,7 @@ pub(crate) fn call(run: &mut Run<'_>, line: u32, name: &str, args: &[Value]) -> 
         "trim" if args.len() == 1 => Value::text(at(0)?.trim()),
         "trim" => {
             let set = at(0)?;
+            run.pay(line, (set.len() as u64).saturating_mul(at(1)?.len() as u64) / READ)?;
             Value::text(at(1)?.trim_matches(|c| set.contains(c)))
         }
         "trimPrefix" => Value::text(at(1)?.strip_prefix(&*at(0)?).unwrap_or(&at(1)?)),

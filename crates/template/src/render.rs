@@ -103,9 +103,10 @@ impl Run<'_> {
         if items.is_empty() {
             return self.nodes(otherwise, dot);
         }
+        // All of them were listed, even when the body breaks off at the first.
+        self.pay(pipe.line, items.len() as u64 * 16)?;
         let scope = self.variables.len();
         for (key, value) in items {
-            self.pay(pipe.line, 16)?;
             match &pipe.names[..] {
                 [one] => self.set(pipe, one, value.clone())?,
                 [first, second] => {
@@ -128,8 +129,10 @@ impl Run<'_> {
             self.variables.push((name.to_owned(), value));
             return Ok(());
         }
-        let known = self.variables.iter_mut().rev().find(|(n, _)| n == name);
-        known.ok_or_else(|| unknown(pipe.line, name))?.1 = value;
+        let away = self.variables.iter().rev().position(|(n, _)| n == name).ok_or_else(|| unknown(pipe.line, name))?;
+        self.pay(pipe.line, away as u64 + 1)?;
+        let place = self.variables.len() - 1 - away;
+        self.variables[place].1 = value;
         Ok(())
     }
 
@@ -143,6 +146,7 @@ impl Run<'_> {
     }
 
     fn pipeline(&mut self, pipe: &Pipeline, dot: &Value) -> Result<Value, TemplateError> {
+        self.pay(pipe.line, 1)?;
         let mut piped = None;
         for command in &pipe.commands {
             piped = Some(self.eval(command, dot, piped)?);
@@ -155,8 +159,10 @@ impl Run<'_> {
             Expr::Dot => Ok(dot.clone()),
             Expr::Literal(value) => Ok(value.clone()),
             Expr::Variable(line, name) => {
-                let known = self.variables.iter().rev().find(|(n, _)| n == name);
-                known.map(|(_, v)| v.clone()).ok_or_else(|| unknown(*line, name))
+                let away = self.variables.iter().rev().position(|(n, _)| n == name).ok_or_else(|| unknown(*line, name))?;
+                // Those that were set since are looked at first.
+                self.pay(*line, away as u64 + 1)?;
+                Ok(self.variables[self.variables.len() - 1 - away].1.clone())
             }
             Expr::Nested(pipe) => self.pipeline(pipe, dot),
             Expr::Field(line, of, name) => {
@@ -183,9 +189,15 @@ impl Run<'_> {
         }
     }
 
-    fn field(&self, line: u32, of: &Value, name: &str) -> Result<Value, TemplateError> {
+    fn field(&mut self, line: u32, of: &Value, name: &str) -> Result<Value, TemplateError> {
         let found = match of {
-            Value::Map(map) => map.get(name).cloned().or_else(|| whole(map, name)),
+            Value::Map(map) => match map.get(name) {
+                Some(value) => Some(value.clone()),
+                None => {
+                    self.pay(line, map.len() as u64 * 32)?;
+                    whole(map, name)
+                }
+            },
             Value::None => None,
             other => return Err(TemplateError::new(line, format!("{} has no field `.{name}`", other.kind()))),
         };

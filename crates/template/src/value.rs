@@ -117,6 +117,16 @@ impl Value {
         }
     }
 
+    /// What it costs to read all of it, roughly in bytes.
+    pub(crate) fn size(&self) -> u64 {
+        match self {
+            Self::None | Self::Bool(_) | Self::Int(_) | Self::Float(_) => 1,
+            Self::Text(t) => t.len() as u64 + 1,
+            Self::List(l) => l.iter().map(Self::size).sum::<u64>() + 1,
+            Self::Map(m) => m.iter().map(|(k, v)| k.len() as u64 + v.size()).sum::<u64>() + 1,
+        }
+    }
+
     /// What it costs to hold it, roughly in bytes.
     pub(crate) fn weight(&self) -> u64 {
         match self {

@@ -68,7 +68,20 @@ fn work_and_output_are_bounded() {
         ("{{ $x := split \"\" \"aaaaaaaaaaaa\" }}{{ range loop 60 }}{{ $x = split \"\" (join \"aa\" $x) }}{{ end }}", "more work"),
         ("{{ printf \"%100000d\" 1 }}", "wider"),
     ];
-    for (text, expected) in rows {
+    // What is long is paid for where it is read, not only where it is made.
+    let long = "{{ $x := \"aaaaaaaaaaaaaaaa\" }}{{ range loop 14 }}{{ $x = print $x $x }}{{ end }}";
+    let loops = "{{ range loop 100000 }}";
+    let reads = [
+        format!("{long}{{{{ trim $x $x }}}}"),
+        format!("{long}{loops}{{{{ if contains \"b\" $x }}}}{{{{ end }}}}{{{{ end }}}}"),
+        format!("{long}{loops}{{{{ if eq $x $x }}}}{{{{ end }}}}{{{{ end }}}}"),
+        format!("{long}{loops}{{{{ $y := printf \"%.1s\" $x }}}}{{{{ end }}}}"),
+        format!("{long}{{{{ $l := split \"a\" (print $x) }}}}{loops}{{{{ range $l }}}}{{{{ break }}}}{{{{ end }}}}{{{{ end }}}}"),
+        format!("{}{loops}{{{{ $first = 1 }}}}{{{{ end }}}}", "{{ $first := 1 }}".to_owned() + &"{{ $v := 1 }}".repeat(10_000)),
+        format!("{{{{ $first := 1 }}}}{}{loops}{{{{ if $first }}}}{{{{ end }}}}{{{{ end }}}}", "{{ $v := 1 }}".repeat(10_000)),
+        format!("{{{{ range loop 400000 }}}}{}{{{{ end }}}}", "{{ if false }}{{ end }}".repeat(5_000)),
+    ];
+    for (text, expected) in rows.into_iter().chain(reads.iter().map(|text| (text.as_str(), "more work"))) {
         let error = render(text, &Options::default(), &values()).expect_err(text);
         assert!(error.message.contains(expected), "{text}: {error}");
     }

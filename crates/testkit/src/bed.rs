@@ -23,7 +23,7 @@ use crate::dockerd::{self, Dockerd};
 use crate::netns::{self, Interface, Netns};
 use crate::process::{Process, tail};
 use crate::relay::Relay;
-use crate::{app, need};
+use crate::{app, need, second};
 
 const SERVER_ADDRESS: &str = "10.77.0.1";
 const NODE_ADDRESS: &str = "10.77.0.2";
@@ -137,13 +137,45 @@ impl Bed {
         self.poll_often()
     }
 
+    /// Starts the server anew as in the field, from a configuration with the defaults of every figure, and has the agent ask at the pace
+    /// that the server names. The agent heeds that from its next start.
+    ///
+    /// # Errors
+    /// When the server does not end, or is not ready within half a minute.
+    pub fn serve_as_in_the_field(&mut self) -> Result<()> {
+        self.stop_server()?;
+        let (data, listen) = (self.server_data(), self.server_address());
+        let at = |name: &str| data.join(name).display().to_string();
+        let text = format!(
+            "listen = \"{listen}\"\ndata = \"{}\"\n[tls]\ncertificate = \"{}\"\nkey = \"{}\"\n[trust]\nroots = [\"{}\"]\ndirector_key = \"{}\"\n",
+            data.display(),
+            at("tls.pem"),
+            at("tls.key"),
+            at("root.cose"),
+            at("director.key")
+        );
+        let config = self.folder.path().join("server.toml");
+        fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
+        let mut command = self.shore.command(need::binary("skerry-server")?);
+        command.arg("run").arg("--config").arg(config);
+        let mut server = Process::spawn("skerry-server", &mut command, &self.folder.path().join("server.log"))?;
+        server.wait_for_line("ready", START)?;
+        self.server = Some(server);
+        self.set_poll(None)
+    }
+
     /// Has the agent ask every few seconds: a test has not the time of a fleet.
     fn poll_often(&self) -> Result<()> {
+        self.set_poll(Some(POLL))
+    }
+
+    fn set_poll(&self, poll: Option<&str>) -> Result<()> {
         let path = self.server_data().join("agent.toml");
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let others = text.lines().filter(|l| !l.trim_start().starts_with("poll_interval")).collect::<Vec<_>>().join("\n");
         // In front: what comes behind a table would belong to that table.
-        fs::write(&path, format!("poll_interval = \"{POLL}\"\n{others}\n")).with_context(|| format!("cannot write {}", path.display()))
+        let poll = poll.map(|poll| format!("poll_interval = \"{poll}\"\n")).unwrap_or_default();
+        fs::write(&path, format!("{poll}{others}\n")).with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// The running server.
@@ -249,6 +281,14 @@ impl Bed {
         let mut command = self.node.command(need::binary("skerry-agent")?);
         let text = run(command.arg("status").arg("--data").arg(self.agent_data()).arg("--json"))?;
         serde_json::from_str(&text).with_context(|| format!("skerry-agent status said {text}"))
+    }
+
+    /// The agent's program with these arguments, on the node; returns what it said.
+    ///
+    /// # Errors
+    /// When it ends with another code than 0.
+    pub fn on_node(&self, arguments: &[&str]) -> Result<String> {
+        run(self.node.command(need::binary("skerry-agent")?).args(arguments)).with_context(|| self.logs())
     }
 
     // ---- operator ----
@@ -378,6 +418,26 @@ impl Bed {
         run(command.arg(format!("https://{}/v1/metrics", self.server_address())))
     }
 
+    /// Posts JSON to the server's API as the operator, as a program of another version might.
+    ///
+    /// # Errors
+    /// When the server refuses it.
+    pub fn post(&self, path: &str, json: &Value) -> Result<String> {
+        let body = self.folder.path().join("body.json");
+        fs::write(&body, json.to_string()).with_context(|| format!("cannot write {}", body.display()))?;
+        let mut command = self.shore.command("curl");
+        command.args(["--silent", "--show-error", "--fail-with-body", "--max-time", "30", "--cacert"]);
+        command.arg(self.server_data().join("ca.pem"));
+        command.args([
+            "--header",
+            &format!("Authorization: Bearer {}", self.operator_token()?),
+            "--header",
+            "Content-Type: application/json",
+        ]);
+        command.args(["--data-binary", &format!("@{}", body.display())]);
+        run(command.arg(format!("https://{}{path}", self.server_address())))
+    }
+
     fn operator_token(&self) -> Result<String> {
         let path = self.server_data().join("cli.toml");
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -408,7 +468,8 @@ impl Bed {
     #[must_use]
     pub fn logs(&self) -> String {
         let of = |name: &str| format!("{name}:\n{}", tail(&self.folder.path().join(name), 30));
-        format!("{}\n{}", of("server.log"), of("agent.log"))
+        let logs = ["server.log", "agent.log", "agent2.log"];
+        logs.into_iter().filter(|name| self.folder.path().join(name).exists()).map(of).collect::<Vec<_>>().join("\n")
     }
 
     /// Waits until `bytes` more have come in on the node's link.
@@ -432,7 +493,9 @@ fn sweep() -> Result<()> {
             continue;
         };
         if !Path::new("/proc").join(owner.to_string()).exists() {
-            dockerd::remove_remains(&path.join("engine"));
+            for engine in ["engine", second::ENGINE] {
+                dockerd::remove_remains(&path.join(engine));
+            }
             fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
     }

@@ -22,6 +22,7 @@ pub mod powercut;
 pub mod probe;
 pub mod process;
 pub mod relay;
+pub mod second;
 
 pub use bed::Bed;
 pub use dockerd::Dockerd;
@@ -29,3 +30,4 @@ pub use netns::Netns;
 pub use probe::Probe;
 pub use process::Process;
 pub use relay::Relay;
+pub use second::SecondNode;

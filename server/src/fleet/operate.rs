@@ -91,7 +91,12 @@ async fn order_node(app: &Arc<App>, caller: &Caller, id: &str, order: NodeOrder,
     check_submitter(submitter)?;
     let node: NodeId = id.parse().map_err(|e| bad_id(&e))?;
     tracing::info!(%node, ?order, by = caller.name, "ordered");
+    let drains = matches!(order, NodeOrder::Drain { .. });
     let changed = app.store.order_node(node, order, whose(submitter), Arc::clone(&app.director), caller.by()).await;
+    if drains {
+        // The order may have waited, and its deadline passed meanwhile, which ticks look for only once.
+        app.watch.stir();
+    }
     changed.map(Json).map_err(|refusal| match refusal {
         OrderRefusal::Unknown => unknown("unknown_node", "node", id, "skerry node list"),
         OrderRefusal::Store(error) => error.into(),

@@ -59,8 +59,10 @@ pub async fn tick(app: &App, now: Timestamp) -> Result<bool, StoreError> {
     let watched = app.store.watched().await?;
     let (silences, listens) = app.agents.contacts.silences();
     let verdicts = presence::judge(&watched, &silences, listens);
-    let last = Timestamp(app.watch.last.swap(now.0, Ordering::AcqRel));
+    let last = Timestamp(app.watch.last.load(Ordering::Acquire));
     let due = app.store.drain_due(last, now).await?;
+    // Not before the answer: a deadline that could not be asked for is asked for again.
+    app.watch.last.store(now.0, Ordering::Release);
     let stirred = app.watch.stirred.swap(false, Ordering::AcqRel);
     if verdicts.is_empty() && !due && !stirred {
         return Ok(false);

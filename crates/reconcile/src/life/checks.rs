@@ -75,7 +75,8 @@ impl Work<'_> {
             let id = CheckId { alloc: current.born, service, check };
             self.judge_check(memory, current, &found, &id);
             let interval = Millis(found.check.interval.0.max(1_000));
-            asked.checks.push(CheckPlan { id, kind, interval, timeout: Millis(found.check.timeout.0.max(1_000)) });
+            let (timeout, passes) = (Millis(found.check.timeout.0.max(1_000)), found.check.success_before_passing.max(1));
+            asked.checks.push(CheckPlan { id, kind, interval, timeout, passes });
         }
         memory.life.passing.retain(|k| known.contains(k));
         memory.life.pardoned.retain(|k, _| known.contains(k));

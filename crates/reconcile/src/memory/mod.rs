@@ -207,9 +207,13 @@ impl SlotMemory {
 
     /// The ports that it has; what is complete needs none.
     pub(crate) fn ports_held(&self) -> impl Iterator<Item = u16> {
+        self.ports_in_use().chain(self.next.iter().flat_map(|n| n.version.ports.values().copied()))
+    }
+
+    /// The ports of the version that was switched to; what is complete needs none.
+    pub(crate) fn ports_in_use(&self) -> impl Iterator<Item = u16> {
         let complete = self.life.end.as_ref().is_some_and(|e| e.settled && !e.failed);
-        let current = self.current.iter().filter(move |_| !complete);
-        current.chain(self.next.iter().map(|n| &n.version)).flat_map(|v| v.ports.values().copied())
+        self.current.iter().filter(move |_| !complete).flat_map(|v| v.ports.values().copied())
     }
 
     /// Nothing left to remember.

@@ -39,6 +39,9 @@ impl<'a> Work<'a> {
         if let Some(other) = other.filter(|_| self.blocked.is_none()) {
             self.blocked = Some(format!("waits until version {} has stopped", other.labels.version));
         }
+        if self.blocked.is_none() {
+            self.blocked = memory.current.as_ref().and_then(|c| self.port_in_use(c));
+        }
     }
 
     /// Takes one allocation down.

@@ -1,11 +1,12 @@
 //! One place: which version it holds, which one comes next, and what is cleared away.
 //!
 //! The way of a decision through [`Work::run`]: failures are noted, tombstones and orders carried out ([`orders`]), what the manifest wants is
-//! approached ([`approach`]), switched to ([`switch`]), what left is cleared away ([`clear`]), the current version lives
+//! approached ([`approach`]), switched to ([`switch`], where ports change hands [`handover`]), what left is cleared away ([`clear`]), the current version lives
 //! ([`crate::life`]), and all that is told ([`report`]).
 
 mod approach;
 mod clear;
+mod handover;
 mod orders;
 mod report;
 mod switch;
@@ -123,7 +124,7 @@ impl<'a> Work<'a> {
         self.obey(memory, want);
         self.end_run(memory, others);
         let held = self.approach(memory, want, taken);
-        let held = self.switch(memory, want).or(held);
+        let held = self.switch(memory, others, want).or(held);
         self.clear(memory);
         let mut asked = Asked::default();
         let mut current =

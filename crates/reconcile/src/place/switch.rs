@@ -3,27 +3,28 @@
 use skerry_wire::poll::AllocStatus;
 
 use super::{Status, Work};
-use crate::facts::State;
-use crate::memory::{Leaving, Life, LockMemory, SlotMemory};
+use crate::memory::{Leaving, Life, LockMemory, Memory, SlotMemory};
 use crate::want::Want;
 
 impl<'a> Work<'a> {
     /// Switches when every instance of the next version exists. Answers what else it waits for.
-    pub(super) fn switch(&mut self, memory: &mut SlotMemory, want: Option<&Want<'a>>) -> Option<Status> {
+    pub(super) fn switch(&mut self, memory: &mut SlotMemory, others: &Memory, want: Option<&Want<'a>>) -> Option<Status> {
         let Some(next) = &memory.next else {
             memory.lock = LockMemory::default();
             return None;
         };
         let version = next.version.clone();
         let (_, group) = self.group(&version)?;
-        let made = |t: &skerry_wire::job::Task| self.instance(&version, &t.name).is_some_and(|i| i.state == State::Created);
-        if !self.is_periodic(Some(&version)) && (group.tasks.is_empty() || !group.tasks.iter().all(made)) {
+        if !self.is_periodic(Some(&version)) && !self.is_made(&version, group) {
             return None;
         }
         if !next.reverts
             && let Some(status) = self.locked(memory, want, group.update.lock_limit.0)
         {
             return Some(status);
+        }
+        if let Some(why) = self.port_held(&version, others) {
+            return Some(Status::new(AllocStatus::Pending, why));
         }
         let back = memory.next.take().is_some_and(|n| n.reverts);
         let bad = memory.current.as_ref().and_then(|c| memory.bad.get(&c.specification)).cloned();

@@ -47,7 +47,7 @@ pub(crate) fn wants<'a>(
     let buried: BTreeSet<_> = manifest.tombstones.iter().map(|t| t.id).collect();
     let live = || manifest.allocs.iter().filter(|a| !buried.contains(&a.id));
     let mut resolved: Vec<_> = live().map(|a| (a, resolve(a, desired, observed, memory))).collect();
-    ports_taken(&mut resolved, memory);
+    ports_taken(&mut resolved, desired, memory);
 
     // One reason per job version, the worst of its groups on this node: a version switches as a whole or not at all.
     let mut held: BTreeMap<(&str, u64), Gate<'a>> = BTreeMap::new();

@@ -6,8 +6,8 @@ use skerry_wire::job::{Group, Hook, Task};
 use skerry_wire::manifest::ManifestAlloc;
 
 use super::Gate;
-use crate::facts::{Observed, Slot};
-use crate::memory::Memory;
+use crate::facts::{Desired, Observed, Slot};
+use crate::memory::{Memory, Version};
 
 /// Why the group is more than the node has. What the node does not know of itself (0) holds nothing up.
 ///
@@ -38,12 +38,14 @@ pub(super) fn beyond_the_node(group: &Group, observed: &Observed<'_>) -> Option<
     Some(format!("device {gone} is not on the node"))
 }
 
-/// Refuses what asks for a static port that another place has, or that one before it in the manifest asks for.
-pub(super) fn ports_taken(resolved: &mut [(&ManifestAlloc, Gate<'_>)], memory: &Memory) {
+/// Refuses what asks for a static port that another place has, or that one before it in the manifest asks for. A port that its place gives
+/// up in the same step, by order or by the same version of the job, is free: who gets it starts when it is let go of.
+pub(super) fn ports_taken(resolved: &mut [(&ManifestAlloc, Gate<'_>)], desired: &Desired<'_>, memory: &Memory) {
     let mut owners: BTreeMap<u16, Slot> = BTreeMap::new();
     for (slot, held) in &memory.slots {
         owners.extend(held.ports_held().map(|p| (p, slot.clone())));
     }
+    let listed: Vec<&ManifestAlloc> = resolved.iter().map(|(alloc, _)| *alloc).collect();
     for (alloc, gate) in resolved {
         let slot = Slot::from(*alloc);
         let Gate::Open(_, group) = gate else { continue };
@@ -53,7 +55,16 @@ pub(super) fn ports_taken(resolved: &mut [(&ManifestAlloc, Gate<'_>)], memory: &
         }
         let fixed: Vec<u16> = group.network.ports.iter().filter_map(|p| p.fixed).collect();
         let own = |s: &Slot| *s == slot || s.parent().as_ref() == Some(&slot);
-        if let Some((port, other)) = fixed.iter().find_map(|p| owners.get(p).filter(|s| !own(s)).map(|s| (*p, s.clone()))) {
+        let given_up = |s: &Slot, port: u16| {
+            let current = memory.slots.get(s).and_then(|m| m.current.as_ref());
+            let buried = |c: &Version| desired.manifest.is_some_and(|m| m.tombstones.iter().any(|t| t.id == c.alloc));
+            let follows = |a: &&&ManifestAlloc| Slot::from(**a) == *s && (&a.job, a.version) == (&alloc.job, alloc.version);
+            let other = listed.iter().find(follows).filter(|a| current.is_some_and(|c| c.alloc != a.id));
+            let group = other.and_then(|a| desired.specifications.get(&a.specification)?.job.group(&a.group));
+            current.is_some_and(buried) || group.is_some_and(|g| g.network.ports.iter().all(|p| p.fixed != Some(port)))
+        };
+        let held = |p: &u16| owners.get(p).filter(|s| !own(s) && !given_up(s, *p)).map(|s| (*p, s.clone()));
+        if let Some((port, other)) = fixed.iter().find_map(held) {
             *gate = Gate::Refused(format!("port {port} of the node is taken by {other}"));
             continue;
         }

@@ -3,6 +3,7 @@
 mod bed;
 mod blind;
 mod clock;
+mod handover;
 mod life;
 mod making;
 mod plans;
