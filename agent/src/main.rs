@@ -11,6 +11,7 @@ mod checks;
 mod clock;
 mod config;
 mod control;
+mod dispositions;
 mod engine_facts;
 mod facts;
 mod fetch;

@@ -28,7 +28,7 @@ use crate::status::{AllocReport, EngineReport, Sources};
 use crate::trust::{RootStore, node_key};
 use crate::uplink::client::Client;
 use crate::uplink::{self, Contact, Uplink, Wires};
-use crate::{files, fingerprint, hints};
+use crate::{dispositions, files, fingerprint, hints};
 
 /// No clock of a node is right before this: 2026-01-01, in milliseconds.
 const BUILT: Timestamp = Timestamp(1_767_225_600_000);
@@ -46,6 +46,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
     // Listening from here on: a signal while things are being opened ends the agent just as well.
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let _ignored = dispositions::handle_ignored().context("cannot handle the signals that are ignored")?;
 
     let clock = Clock::new().context("cannot find out which boot this is")?;
     let ledger = Ledger::open(&data, BUILT)?;

@@ -213,7 +213,10 @@ impl Bed {
     pub fn agent_command(&self, data: &Path) -> Result<Command> {
         let agent = need::binary("skerry-agent")?;
         let mut command = if self.reboots == 0 {
-            self.node.command(agent)
+            // With hangups ignored, as by hand in the background: what the agent starts must not inherit that.
+            let mut command = self.node.command("nohup");
+            command.arg(agent);
+            command
         } else {
             // A boot of its own: the kernel's is the machine's.
             let id = self.folder.path().join("boot_id");
