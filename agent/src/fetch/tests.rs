@@ -1,7 +1,6 @@
 //! A bundle over a link that cuts, a server that passes over ranges, and bytes that are wrong.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
 use skerry_bundle::make::{Layer, MakeOptions, Target, make};
@@ -101,7 +100,7 @@ async fn serve(file: Vec<u8>, answers: Vec<Answer>) -> Server {
         }
     });
     let (keep, time) = watch::channel(TimeBound::new(Timestamp(0), None));
-    let client = Client::new(&url, certificate.pem().as_bytes(), 65536, time).unwrap();
+    let client = Client::new(&url, certificate.pem().as_bytes(), 65536, time, Default::default()).unwrap();
     Server { client, asked, sent, _time: keep }
 }
 
@@ -150,6 +149,8 @@ fn order(path: PathBuf, file: &[u8], key: &SigningKey) -> Order {
         node: samples::node(),
         keys: key.public().into(),
         path,
+        most: u64::MAX,
+        pace: None,
     }
 }
 
@@ -278,4 +279,36 @@ async fn a_server_that_only_ever_lies_is_given_up() {
     let server = serve(file.clone(), vec![Answer::Wrong(50_000); 40]).await;
     let error = attempt(&server, &order(dir.path().join("b.part"), &file, &key)).await.unwrap_err();
     assert!(error.to_string().contains("wrong bytes"), "{error}");
+}
+
+#[tokio::test]
+async fn no_more_is_fetched_than_allowed_and_the_rest_later() {
+    let (key, dir) = (samples::key(), tempfile::tempdir().unwrap());
+    let file = bundle(&key, 300_000);
+    let server = serve(file.clone(), vec![]).await;
+    let good = order(dir.path().join("b.part"), &file, &key);
+    let mut sent = 0;
+    for most in [0, 1, 70_000, 100_000] {
+        let error = attempt(&server, &Order { most, ..good.clone() }).await.unwrap_err();
+        assert!(matches!(error, FetchError::Allowance), "{error}");
+        sent += most;
+        assert_eq!(server.sent.load(Ordering::Relaxed), sent);
+    }
+    attempt(&server, &good).await.unwrap();
+    assert_eq!(std::fs::read(&good.path).unwrap(), file);
+    assert_eq!(server.sent.load(Ordering::Relaxed), file.len() as u64, "no byte twice");
+}
+
+#[tokio::test]
+async fn a_rate_is_held_on_the_wire() {
+    let (key, dir) = (samples::key(), tempfile::tempdir().unwrap());
+    let file = bundle(&key, 300_000);
+    let server = serve(file.clone(), vec![]).await;
+    let pace = Some(Arc::new(Mutex::new(Pace::new(150_000, boottime_ms()))));
+    let order = Order { pace, ..order(dir.path().join("b.part"), &file, &key) };
+    let began = tokio::time::Instant::now();
+    attempt(&server, &order).await.unwrap();
+    // The first second's worth comes at once.
+    assert!(began.elapsed() >= std::time::Duration::from_millis(950), "{:?}", began.elapsed());
+    assert_eq!(std::fs::read(&order.path).unwrap(), file);
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use skerry_engine::Engine;
 use skerry_reconcile::{
-    Action, ActionKind, AllocView, Decision, Desired, Instance, InstancePlan, Memory, Node, Observed, node_label, reconcile,
+    Action, ActionKind, AllocView, Closed, Decision, Desired, Instance, InstancePlan, Memory, Node, Now, Observed, node_label, reconcile,
 };
+use skerry_transfer::{Opening, Windows};
 use skerry_wire::manifest::Manifest;
 use skerry_wire::node::Inventory;
 use skerry_wire::poll::{AllocStatus, Event};
@@ -49,6 +50,7 @@ impl<E: Engine + Clone + 'static> Allocator<E> {
                 stopping: carried.work.stopping(),
                 checks: self.checks.states(),
                 locked,
+                apply_closed: apply_closed(&self.apply, &now),
                 silent: self.silence.so_far(now.ms),
                 orders: orders.as_ref().clone(),
                 disk_free: disk_free(&self.drivers.alloc_folder),
@@ -146,6 +148,16 @@ impl<E: Engine + Clone + 'static> Allocator<E> {
             meta,
             alloc_folder: self.drivers.alloc_folder.to_string_lossy().into_owned(),
             memory_mib: facts.memory_mib,
+        }
+    }
+}
+
+/// Is the apply window closed, and until when of the boot?
+fn apply_closed(windows: &Windows, now: &Now) -> Option<Closed> {
+    match windows.at(now.wall) {
+        Opening::Open { .. } => None,
+        Opening::Closed { until } => {
+            Some(Closed { until: until.zip(now.wall).map(|(until, wall)| now.ms.saturating_add(until.since(wall).0)) })
         }
     }
 }
