@@ -120,6 +120,13 @@ fn date_of(days: i64) -> (i64, i64, i64) {
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
+/// A time for people, to the minute: `2026-03-02 22:00 UTC`.
+pub fn utc(time: Timestamp) -> String {
+    let (year, month, day) = date_of(time.0.div_euclid(DAY_MS));
+    let minutes = time.0.rem_euclid(DAY_MS) / 60_000;
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02} UTC", minutes / 60, minutes % 60)
+}
+
 /// The inverse of [`date_of`].
 fn days_of(year: i64, month: i64, day: i64) -> i64 {
     let year = year - i64::from(month <= 2);
@@ -137,6 +144,7 @@ mod tests {
         assert_eq!(date_of(0), (1970, 1, 1));
         assert_eq!(date_of(19_782), (2024, 2, 29));
         assert_eq!(date_of(-1), (1969, 12, 31));
+        assert_eq!(utc(Timestamp(1_772_488_859_999)), "2026-03-02 22:00 UTC");
         for days in -1000..40_000 {
             let (year, month, day) = date_of(days);
             assert_eq!(days_of(year, month, day), days);

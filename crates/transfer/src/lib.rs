@@ -15,7 +15,7 @@ mod pace;
 mod window;
 
 pub use admit::{Admission, Candidate, OnDeltaFailure, Rules, Wait, admit};
-pub use budget::{Budget, BudgetError, Spent};
+pub use budget::{Budget, BudgetError, Spent, utc};
 pub use collect::{Choice, Disk, Held, Idle, Marks, Situation, choose, note_idle};
 pub use pace::Pace;
 pub use window::{Opening, UnknownTime, WindowError, Windows};
