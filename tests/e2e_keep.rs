@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use skerry_testkit::Bed;
-use skerry_testkit::app::WebApp;
-use skerry_testkit::command::{run, until};
+use skerry_testkit::app::{self, WebApp};
+use skerry_testkit::command::{output, run, until};
 use skerry_tests::stage::{self, DEPLOY};
 
 const COLLECT: &str = "[images]\ncollect_above = 1\ncollect_below = 0\n";
@@ -86,13 +86,82 @@ fn an_image_that_the_engine_lost_comes_back_without_the_server() -> Result<()> {
     stage::deploy(&bed, "web", &one, "1")?;
     stage::deploy(&bed, "web", &two, "2")?;
     bed.stop_server()?;
-    let running = bed.engine.containers()?;
-    run(bed.engine.docker().args(["rm", "--force", &running[0].id]))?;
-    let tags = run(bed.engine.docker().args(["images", "--quiet", "--no-trunc"]))?;
-    ensure!(tags.contains(&two.image_id), "{tags}");
-    run(bed.engine.docker().args(["rmi", "--force", &two.image_id]))?;
+    // The agent starts it again at once: whoever wants the image away must be quicker.
+    until("the end of the image", DEPLOY, || {
+        for container in bed.engine.containers()? {
+            run(bed.engine.docker().args(["rm", "--force", &container.id]))?;
+        }
+        Ok(output(bed.engine.docker().args(["rmi", "--force", &two.image_id]))?.status.success().then_some(()))
+    })?;
     until("the image again", DEPLOY, || Ok(images(&bed)?.contains(&two.image_id).then_some(()))).with_context(|| bed.logs())?;
     bed.wait_version("2", Duration::from_secs(120))?;
     ensure!(bed.logs().contains("made again from a kept bundle"), "{}", bed.logs());
     bed.stop_agent()
+}
+
+#[test]
+fn an_emptied_engine_is_filled_again_without_the_server() -> Result<()> {
+    let Some(mut bed) = stage::enrolled()? else { return Ok(()) };
+    let (one, two) = (WebApp::small("web", "1").write(bed.folder())?, WebApp::small("web", "2").write(bed.folder())?);
+    stage::deploy(&bed, "web", &one, "1")?;
+    stage::deploy(&bed, "web", &two, "2")?;
+    bed.stop_server()?;
+    // All that the engine had is gone, containers too.
+    bed.engine.stop()?;
+    let root = bed.engine.data_root();
+    for entry in std::fs::read_dir(&root)? {
+        let path = entry?.path();
+        if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) }
+            .with_context(|| path.display().to_string())?;
+    }
+    bed.engine.start_again()?;
+    ensure!(images(&bed)?.is_empty(), "the engine is not empty");
+    // The second version is a patch of the first: both come from their kept bundles.
+    bed.wait_version("2", DEPLOY)?;
+    ensure!(images(&bed)? == [one.image_id, two.image_id].into(), "{:?}", images(&bed)?);
+    bed.stop_agent()
+}
+
+/// The power went between the load of an image and the sync of the engine's disk: the ledger still has its bundle, the engine lists the
+/// image, and a file of it is not what it was.
+#[test]
+fn an_image_that_a_power_cut_garbled_is_made_again() -> Result<()> {
+    let Some(mut bed) = stage::enrolled()? else { return Ok(()) };
+    let app = WebApp::bulky("web", "1").write(bed.folder())?;
+    bed.publish(&app.path, &app.reference)?;
+    // Fetched, and not run before next year: no container holds the image.
+    let text = app::jobspec("yearly", &app.reference).replace("\"service\"", "\"batch\"\n  periodic {\n    crons = [\"0 0 1 1 *\"]\n  }");
+    let path = bed.folder().join("yearly.hcl");
+    std::fs::write(&path, text)?;
+    bed.link.limit(8_000)?;
+    bed.operate(&["job", "run", &path.display().to_string()])?;
+    bed.wait_received(2 << 20, DEPLOY)?;
+    bed.agent()?.kill9()?;
+    let ledger = ["ledger.sqlite", "ledger.sqlite-wal"].map(|name| bed.agent_data().join(name));
+    let during = ledger.iter().map(|path| Ok((path, std::fs::read(path)?))).collect::<Result<Vec<_>>>()?;
+    bed.link.unlimit()?;
+    bed.start_agent()?;
+    bed.wait_deployed("yearly", DEPLOY)?;
+    bed.agent()?.kill9()?;
+    for path in &ledger {
+        let _ = std::fs::remove_file(path);
+    }
+    for (path, bytes) in during {
+        std::fs::write(path, bytes)?;
+    }
+    let page = || {
+        let mut find = std::process::Command::new("find");
+        let found = run(find.arg(bed.engine.data_root().join("overlay2")).args(["-path", "*/diff/www/index.html"]))?;
+        Ok::<_, anyhow::Error>(found.lines().next().map(str::to_owned))
+    };
+    let whole = page()?.context("the page is not to be found in the engine's folder")?;
+    let content = std::fs::read(&whole)?;
+    std::fs::write(&whole, vec![0; content.len()])?;
+    bed.start_agent()?;
+    let mended = || Ok(page()?.is_some_and(|path| std::fs::read(path).is_ok_and(|c| c == content)).then_some(()));
+    until("the image to be whole", DEPLOY, mended).with_context(|| bed.logs())?;
+    ensure!(bed.logs().contains("in the engine and damaged"), "{}", bed.logs());
+    ensure!(images(&bed)? == [app.image_id].into());
+    bed.stop_agent()?;
+    bed.stop_server()
 }

@@ -16,8 +16,8 @@ use crate::images::parent::MakeError;
 use crate::ledger::{BundleRow, FailedPatch, LedgerError};
 use crate::spending::Spending;
 
-/// Tries of one patch before a full bundle is asked for, where that is allowed.
-const TRIES: u32 = 3;
+/// Tries of one patch before a full bundle is asked for, where that is allowed; and of a base from its kept bundle before the server is asked.
+pub(super) const TRIES: u32 = 3;
 
 /// What the fetching goes by.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl<E: Engine> Images<E> {
             return Ok(false);
         }
         let gone = matches!(error, WorkError::BaseGone(_));
-        let full = self.terms.rules.on_delta_failure == OnDeltaFailure::Full && (gone || trouble.failures >= TRIES);
+        let full = self.terms.rules.on_delta_failure == OnDeltaFailure::Full && (gone || trouble.failures + 1 >= TRIES);
         if full {
             tracing::warn!("image {}: its patch failed, a full bundle is asked for", row.image.digest().short());
         }

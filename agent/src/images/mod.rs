@@ -42,6 +42,7 @@ use crate::uplink::backoff::{after_failures, random};
 use crate::uplink::client::Client;
 use admission::{Terms, Waits};
 use collect::Collector;
+use stored::BasesOf;
 use work::{Stage, Verdict, WorkError};
 
 /// The longest wait between two tries of one image.
@@ -94,6 +95,7 @@ struct Carried {
     troubles: BTreeMap<ImageId, Trouble>,
     waits: Waits,
     collector: Collector,
+    bases_of: BasesOf,
 }
 
 /// What is known of an image that failed.
@@ -126,21 +128,21 @@ impl<E: Engine> Images<E> {
 
     /// Chooses an image and works on it until it is done, it fails, or the choice changes; with none to work on, waits.
     async fn turn(&mut self, carried: &mut Carried) -> Result<(), LedgerError> {
-        let Carried { troubles, waits, collector } = carried;
+        let Carried { troubles, waits, collector, bases_of } = carried;
         self.needed.mark_unchanged();
         self.offers.mark_unchanged();
         let needed = self.needed.borrow().clone();
         let is_needed = |image: &ImageId| needed.images.iter().any(|n| n.image == *image);
-        troubles.retain(|image, _| is_needed(image));
         waits.retain(|image, _| is_needed(image));
         if needed.known {
             self.forget_failed(is_needed).await?;
         }
         self.terms.spending.keep(false).await?;
         let mut rows = self.ledger.bundles().await?;
-        self.drop_unneeded(&needed, &mut rows).await?;
-        self.take_offers(&needed, &mut rows, troubles).await?;
-        self.ask(&needed, &rows);
+        self.drop_unneeded(&needed, &mut rows, bases_of).await?;
+        let helped = self.take_offers(&needed, &mut rows, troubles).await?;
+        troubles.retain(|image, _| is_needed(image) || rows.iter().any(|r| r.image == *image));
+        self.ask(&needed, &rows, &helped);
         self.collect(&needed, &rows, collector).await?;
         let now = Instant::now();
         let ready = |image: &ImageId| troubles.get(image).and_then(|t| t.until).is_none_or(|until| until <= now);
@@ -162,6 +164,13 @@ impl<E: Engine> Images<E> {
                     opens = opens.into_iter().chain(until).min();
                 }
             }
+        }
+        // What is here already of bases that a needed image is made from.
+        let base = || rows.iter().find(|r| !is_needed(&r.image) && ready(&r.image));
+        if chosen.is_none()
+            && let Some(row) = base()
+        {
+            chosen = Some((row.clone(), Stage::new(true, 0, 0), None));
         }
         let Some((row, stage, closes)) = chosen else {
             let next = troubles.values().filter_map(|t| t.until).filter(|until| *until > now).min();
@@ -281,9 +290,11 @@ impl<E: Engine> Images<E> {
     }
 
     /// Forgets bundles of images that no specification on the node names any more.
-    async fn drop_unneeded(&self, needed: &Needed, rows: &mut Vec<BundleRow>) -> Result<(), LedgerError> {
+    async fn drop_unneeded(&self, needed: &Needed, rows: &mut Vec<BundleRow>, bases_of: &mut BasesOf) -> Result<(), LedgerError> {
         let named = self.ledger.desired().images();
-        let keep = |image: &ImageId| named.contains(image) || needed.images.iter().any(|n| n.image == *image);
+        let chain = self.with_bases(&needed.pins, bases_of);
+        let is_needed = |image: &ImageId| needed.images.iter().any(|n| n.image == *image);
+        let keep = |image: &ImageId| named.contains(image) || chain.contains(image) || is_needed(image);
         for row in rows.iter().filter(|r| !keep(&r.image)) {
             self.ledger.end_bundle(row.image, vec![]).await?;
         }
@@ -295,11 +306,11 @@ impl<E: Engine> Images<E> {
         let wanted = named.iter().chain(needed.images.iter().map(|n| &n.image));
         let names: BTreeSet<String> = wanted.filter(|i| on_its_way(i)).map(|i| i.digest().hex()).collect();
         // Until it is known what must stay, all of it may.
-        let stays = |image: &ImageId| !needed.known || needed.pins.contains(image);
+        let stays = |image: &ImageId| !needed.known || chain.contains(image);
         let kept = stored::in_folder(&self.folder).filter_map(|path| {
             let name = path.file_name()?.to_str()?.to_owned();
             let (image, _) = stored::parts(&name)?;
-            (!on_its_way(&image) && stays(&image)).then_some((name, std::fs::metadata(&path).ok()?.len()))
+            (!names.contains(&image.digest().hex()) && stays(&image)).then_some((name, std::fs::metadata(&path).ok()?.len()))
         });
         let kept = stored::kept(kept.collect(), self.keep_bundles);
         self.remove_files(|name| name.split_once('-').is_none_or(|(image, _)| !names.contains(image) && !kept.contains(name)));
@@ -327,21 +338,26 @@ impl<E: Engine> Images<E> {
         self.folder.join(format!("{}-{}.part", image.digest().hex(), bundle.hex()))
     }
 
-    /// Keeps what the server offers, once it is proven.
+    /// Keeps what the server offers, once it is proven. What kept bundles lead to need not be asked for: that is answered.
     async fn take_offers(
         &self,
         needed: &Needed,
         rows: &mut Vec<BundleRow>,
         troubles: &mut BTreeMap<ImageId, Trouble>,
-    ) -> Result<(), LedgerError> {
-        let offers = self.offers.borrow().clone();
+    ) -> Result<BTreeSet<ImageId>, LedgerError> {
+        let (offers, mut helped) = (self.offers.borrow().clone(), BTreeSet::new());
         for image in needed.images.iter().map(|n| n.image) {
             if rows.iter().any(|r| r.image == image) {
                 continue;
             }
-            if let Some(row) = self.stored(image).await {
-                self.ledger.put_bundle(row.clone()).await?;
-                rows.push(row);
+            if let Some(row) = self.stored(image).await
+                && troubles.get(&row.image).is_none_or(|t| t.failures < admission::TRIES)
+            {
+                helped.insert(image);
+                if !rows.iter().any(|r| r.image == row.image) {
+                    self.ledger.put_bundle(row.clone()).await?;
+                    rows.push(row);
+                }
                 continue;
             }
             match offers.get(&image) {
@@ -369,12 +385,13 @@ impl<E: Engine> Images<E> {
                 None => self.show(image, Some("asks the server for it".to_owned())),
             }
         }
-        Ok(())
+        Ok(helped)
     }
 
     /// Has the uplink ask for every image of which no bundle is known.
-    fn ask(&self, needed: &Needed, rows: &[BundleRow]) {
-        let asking: BTreeSet<ImageId> = needed.images.iter().map(|n| n.image).filter(|i| !rows.iter().any(|r| r.image == *i)).collect();
+    fn ask(&self, needed: &Needed, rows: &[BundleRow], helped: &BTreeSet<ImageId>) {
+        let known = |image: &ImageId| helped.contains(image) || rows.iter().any(|r| r.image == *image);
+        let asking: BTreeSet<ImageId> = needed.images.iter().map(|n| n.image).filter(|i| !known(i)).collect();
         self.asking.send_if_modified(|old| {
             let changed = **old != asking;
             if changed {

@@ -1,9 +1,9 @@
 //! Bundles that are kept after their image is there: an image that the engine loses is made again from its own, without the server.
 //!
-//! They lie where bundles on their way lie, under the same names. Kept are bundles of images that must stay, the smallest first, up to the
-//! configured bytes: a small patch mends as much as a large bundle.
+//! They lie where bundles on their way lie, under the same names. Kept are bundles of images that must stay, and of the bases that these are
+//! made from, the smallest first, up to the configured bytes: a small patch mends as much as a large bundle.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use skerry_engine::Engine;
@@ -36,38 +36,89 @@ pub(super) fn kept(mut files: Vec<(String, u64)>, most: u64) -> BTreeSet<String>
     fits.collect()
 }
 
+/// Bases of the bundle files that were looked into: what a file says does not change.
+pub(super) type BasesOf = BTreeMap<String, Vec<ImageId>>;
+
+/// The longest chain of bundles that is followed from an image to one that has no bases.
+const CHAIN: usize = 16;
+
 impl<E: Engine> Images<E> {
-    /// A kept bundle of this image that is whole and whose bases are there.
+    /// These images, and those that their kept bundles are made from, and so on.
+    pub(super) fn with_bases(&self, images: &BTreeSet<ImageId>, known: &mut BasesOf) -> BTreeSet<ImageId> {
+        let keys = self.bundle_keys();
+        let files: Vec<(ImageId, PathBuf, String)> = in_folder(&self.folder).filter_map(named).collect();
+        known.retain(|name, _| files.iter().any(|(_, _, n)| n == name));
+        let mut all = images.clone();
+        for _ in 0..CHAIN {
+            let before = all.len();
+            for (_, path, name) in files.iter().filter(|(image, _, _)| images.contains(image) || all.contains(image)) {
+                if !known.contains_key(name)
+                    && let Some(table) = fetch::table_in(path, &keys)
+                {
+                    known.insert(name.clone(), table.toc().bases.clone());
+                }
+            }
+            let bases =
+                files.iter().filter(|(image, _, _)| all.contains(image)).filter_map(|(_, _, name)| known.get(name)).flatten().copied();
+            let bases: Vec<ImageId> = bases.collect();
+            all.extend(bases);
+            if all.len() == before {
+                break;
+            }
+        }
+        all
+    }
+
+    /// A kept bundle that leads to this image: its own when its bases are there, else that of a base.
     pub(super) async fn stored(&self, image: ImageId) -> Option<BundleRow> {
         let present: BTreeSet<ImageId> = self.inventory.borrow().iter().flat_map(|i| i.images.iter().copied()).collect();
         if present.contains(&image) {
             // It has just come, and those who need it have not looked again yet.
             return None;
         }
-        let of_image =
-            |path: &PathBuf| path.file_name().and_then(|n| n.to_str()).and_then(parts).filter(|(i, _)| *i == image).map(|(_, d)| d);
-        let found: Vec<(PathBuf, Digest)> = in_folder(&self.folder).filter_map(|path| of_image(&path).map(|d| (path, d))).collect();
-        for (path, digest) in found {
+        let mut wanted = image;
+        for _ in 0..CHAIN {
+            let (row, lacking) = self.whole(wanted).await?;
+            match lacking.into_iter().find(|base| !present.contains(base)) {
+                None => {
+                    tracing::info!("image {}: made again from a kept bundle of {} bytes", wanted.digest().short(), row.size);
+                    return Some(row);
+                }
+                Some(base) => wanted = base,
+            }
+        }
+        None
+    }
+
+    /// A kept bundle of this image that is whole, with its bases.
+    async fn whole(&self, image: ImageId) -> Option<(BundleRow, Vec<ImageId>)> {
+        let found: Vec<_> = in_folder(&self.folder).filter_map(named).filter(|(i, _, _)| *i == image).collect();
+        for (_, path, name) in found {
+            let (_, digest) = parts(&name)?;
             let keys = self.bundle_keys();
             let Some(table) = fetch::table_in(&path, &keys) else { continue };
             let size = table.size();
-            let whole = std::fs::metadata(&path).is_ok_and(|m| m.len() == size);
-            if !whole || table.toc().target != image || !table.toc().bases.iter().all(|b| present.contains(b)) {
+            if !std::fs::metadata(&path).is_ok_and(|m| m.len() == size) || table.toc().target != image {
                 continue;
             }
-            let (file, to_hash) = (path.clone(), keys);
-            if !tokio::task::spawn_blocking(move || fetch::is_whole(&file, &to_hash)).await.unwrap_or(false) {
-                // What is wrong in it is not known to be fetchable any more: the server offers one anew.
+            let file = path.clone();
+            if !tokio::task::spawn_blocking(move || fetch::is_whole(&file, &keys)).await.unwrap_or(false) {
+                // What is wrong in it may not be fetchable any more: the server offers one anew.
                 tracing::warn!("kept bundle {} is damaged and goes", path.display());
                 let _ = crate::files::remove(&path);
                 continue;
             }
-            tracing::info!("image {}: made again from a kept bundle of {size} bytes", image.digest().short());
             // Its release was checked when it came; the image's id is in a specification that a release key signed.
-            return Some(BundleRow { image, digest, size, capability: String::new(), release: vec![] });
+            let row = BundleRow { image, digest, size, capability: String::new(), release: vec![] };
+            return Some((row, table.toc().bases.clone()));
         }
         None
     }
+}
+
+fn named(path: PathBuf) -> Option<(ImageId, PathBuf, String)> {
+    let name = path.file_name()?.to_str()?.to_owned();
+    Some((parts(&name)?.0, path, name))
 }
 
 #[cfg(test)]

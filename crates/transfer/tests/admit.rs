@@ -1,4 +1,5 @@
 //! Tables and properties of what is fetched when.
+#![allow(clippy::unwrap_used, reason = "a test, its helpers included")]
 
 use proptest::prelude::*;
 use skerry_transfer::{Admission, Budget, Candidate, OnDeltaFailure, Opening, Pace, Rules, Spent, UnknownTime, Wait, Windows, admit};

@@ -1,4 +1,5 @@
 //! Tables and properties of what goes when the disk fills.
+#![allow(clippy::unwrap_used, reason = "a test, its helpers included")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
