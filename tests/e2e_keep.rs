@@ -149,9 +149,10 @@ fn an_image_that_a_power_cut_garbled_is_made_again() -> Result<()> {
     for (path, bytes) in during {
         std::fs::write(path, bytes)?;
     }
+    let overlay = bed.engine.data_root().join("overlay2");
     let page = || {
         let mut find = std::process::Command::new("find");
-        let found = run(find.arg(bed.engine.data_root().join("overlay2")).args(["-path", "*/diff/www/index.html"]))?;
+        let found = run(find.arg(&overlay).args(["-path", "*/diff/www/index.html"]))?;
         Ok::<_, anyhow::Error>(found.lines().next().map(str::to_owned))
     };
     let whole = page()?.context("the page is not to be found in the engine's folder")?;

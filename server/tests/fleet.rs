@@ -126,7 +126,7 @@ async fn a_submit_reaches_a_node_and_the_next_version_is_a_patch() {
     let alloc = client.alloc(&manifest.tombstones[0].id).await.unwrap().summary;
     assert_eq!((alloc.desired, alloc.status), (DesiredStatus::Stop, AllocStatus::Complete));
     assert_eq!(client.allocs().await.unwrap().len(), 2);
-    assert_eq!(client.bundles().await.unwrap().len(), 2);
+    assert_eq!(client.bundles().await.unwrap().len(), 3);
     server.stop().await;
 }
 
