@@ -1,6 +1,7 @@
 //! The tables `[transfer]` and `[images]`: what is fetched when, what is switched to when, and which images stay.
 
-use skerry_transfer::{Budget, Marks, OnDeltaFailure, Rules, UnknownTime, Windows};
+use skerry_transfer::{Budget, Marks, Rules, UnknownTime, Windows};
+use skerry_wire::job::OnDeltaFailure;
 
 use super::{ConfigError, Keys, size};
 

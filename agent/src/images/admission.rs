@@ -5,7 +5,9 @@ use std::mem::{Discriminant, discriminant};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use skerry_engine::Engine;
-use skerry_transfer::{Admission, Candidate, OnDeltaFailure, Pace, Rules, Wait, admit, utc};
+use skerry_reconcile::NeededImage;
+use skerry_transfer::{Admission, Candidate, Pace, Rules, Wait, admit, utc};
+use skerry_wire::job::OnDeltaFailure;
 use skerry_wire::poll::Event;
 use skerry_wire::{ImageId, Timestamp};
 
@@ -32,19 +34,34 @@ pub(crate) struct Terms {
     pub(crate) have: Arc<Mutex<BTreeMap<ImageId, u64>>>,
 }
 
+/// What the jobs say of an image that they need.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Asks {
+    /// The highest priority.
+    pub(super) priority: u8,
+    /// What follows a failed patch.
+    pub(super) on_delta_failure: Option<OnDeltaFailure>,
+}
+
+impl From<&NeededImage> for Asks {
+    fn from(image: &NeededImage) -> Self {
+        Self { priority: image.priority, on_delta_failure: image.on_delta_failure }
+    }
+}
+
 /// What waits, and for what: the server is told once.
 pub(super) type Waits = BTreeMap<ImageId, Discriminant<Wait>>;
 
 impl<E: Engine> Images<E> {
     /// May the bundle be fetched now?
-    pub(super) fn admission(&self, priority: u8, row: &BundleRow) -> Admission {
+    pub(super) fn admission(&self, asks: Asks, row: &BundleRow) -> Admission {
         let path = self.path(&row.image, &row.digest);
         let known = self.terms.have.lock().unwrap_or_else(PoisonError::into_inner).get(&row.image).copied();
         let have = known.unwrap_or_else(|| std::fs::metadata(&path).map_or(0, |m| m.len())).min(row.size);
         let keep = self.ledger.keep();
         let failed = keep.failed.get(&row.image).map(|f| f.mark == self.ledger.desired().mark);
         let full = fetch::table_in(&path, &self.bundle_keys()).map(|table| table.toc().bases.is_empty());
-        let bundle = Candidate { priority, size: row.size, have, full, failed };
+        let bundle = Candidate { priority: asks.priority, size: row.size, have, full, on_delta_failure: asks.on_delta_failure, failed };
         admit(&self.terms.rules, &bundle, &self.terms.spending.spent(), self.terms.spending.wall())
     }
 
@@ -60,7 +77,13 @@ impl<E: Engine> Images<E> {
     }
 
     /// Remembers that a patch did not lead to its image. True when a full bundle is to be asked for now.
-    pub(super) async fn patch_failed(&self, row: &BundleRow, error: &WorkError, trouble: &Trouble) -> Result<bool, LedgerError> {
+    pub(super) async fn patch_failed(
+        &self,
+        row: &BundleRow,
+        asks: Asks,
+        error: &WorkError,
+        trouble: &Trouble,
+    ) -> Result<bool, LedgerError> {
         let table = fetch::table_in(&self.path(&row.image, &row.digest), &self.bundle_keys());
         let patch = table.is_some_and(|t| !t.toc().bases.is_empty());
         let fails = matches!(error, WorkError::Make(MakeError::Failed(_)) | WorkError::BaseGone(_) | WorkError::CannotApply(_));
@@ -68,7 +91,8 @@ impl<E: Engine> Images<E> {
             return Ok(false);
         }
         let gone = matches!(error, WorkError::BaseGone(_));
-        let full = self.terms.rules.on_delta_failure == OnDeltaFailure::Full && (gone || trouble.failures + 1 >= TRIES);
+        let full = asks.on_delta_failure.unwrap_or(self.terms.rules.on_delta_failure) == OnDeltaFailure::Full
+            && (gone || trouble.failures + 1 >= TRIES);
         if full {
             tracing::warn!("image {}: its patch failed, a full bundle is asked for", row.image.digest().short());
         }

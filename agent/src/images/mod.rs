@@ -149,12 +149,12 @@ impl<E: Engine> Images<E> {
         let (mut chosen, mut opens) = (None, None);
         for image in &needed.images {
             let Some(row) = rows.iter().find(|r| r.image == image.image && ready(&r.image)) else { continue };
-            match self.admission(image.priority, row) {
+            match self.admission(image.into(), row) {
                 Admission::Fetch { most, until } => {
                     waits.remove(&row.image);
                     chosen = Some((
                         row.clone(),
-                        Stage::new(troubles.get(&row.image).is_some_and(|t| t.failures > 0), image.priority, most),
+                        Stage::new(troubles.get(&row.image).is_some_and(|t| t.failures > 0), image.into(), most),
                         until,
                     ));
                     break;
@@ -170,7 +170,7 @@ impl<E: Engine> Images<E> {
         if chosen.is_none()
             && let Some(row) = base()
         {
-            chosen = Some((row.clone(), Stage::new(true, 0, 0), None));
+            chosen = Some((row.clone(), Stage::new(true, Default::default(), 0), None));
         }
         let Some((row, stage, closes)) = chosen else {
             let next = troubles.values().filter_map(|t| t.until).filter(|until| *until > now).min();
@@ -250,7 +250,7 @@ impl<E: Engine> Images<E> {
                     // The server shows it as on its way again: what stops it is news again.
                     trouble.told.clear();
                 }
-                let full = self.patch_failed(&row, &error, trouble).await?;
+                let full = self.patch_failed(&row, stage.asks(), &error, trouble).await?;
                 self.failed(image, error, full, trouble).await
             }
         }

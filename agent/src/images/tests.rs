@@ -4,13 +4,15 @@ use super::*;
 use crate::ledger::samples::Keys;
 use skerry_engine::DockerEngine;
 use skerry_reconcile::NeededImage;
-use skerry_transfer::{Budget, OnDeltaFailure, Rules, Wait, Windows};
+use skerry_transfer::{Budget, Rules, Wait, Windows};
 use skerry_trust::envelope;
+use skerry_wire::job::OnDeltaFailure;
 use skerry_wire::release::Release;
 use skerry_wire::{Blob, Timestamp};
 use std::path::Path;
 
 use crate::clock::Clock;
+use crate::images::admission::Asks;
 use crate::spending::Spending;
 
 fn image(n: u8) -> ImageId {
@@ -18,7 +20,7 @@ fn image(n: u8) -> ImageId {
 }
 
 fn needed(n: u8) -> NeededImage {
-    NeededImage { image: image(n), reference: "till:1".to_owned(), priority: 50, job: "till".to_owned() }
+    NeededImage { image: image(n), reference: "till:1".to_owned(), priority: 50, job: "till".to_owned(), on_delta_failure: None }
 }
 
 fn row(image: ImageId, digest: Digest) -> BundleRow {
@@ -162,7 +164,7 @@ async fn a_failure_is_told_once_unless_the_image_was_on_its_way_again() {
         images.failed(image(1), no_room(n), false, &mut trouble).await.unwrap();
         assert!(trouble.told.len() <= TOLD);
     }
-    let stage = Stage::new(true, 50, 0);
+    let stage = Stage::new(true, Asks::default(), 0);
     assert!(stage.is_fetching() && !stage.told_transit());
 }
 
@@ -175,7 +177,7 @@ async fn what_waits_is_told_once_and_shown_with_its_end() {
     let (mut waits, until) = (Waits::new(), Some(Timestamp(1_772_488_859_999)));
     for (priority, left) in [(50, 90), (90, 100)] {
         images.ledger.change_keep(move |keep| keep.spent = skerry_transfer::Spent::default().plus(100 - left)).await.unwrap();
-        let admission = images.admission(priority, &row);
+        let admission = images.admission(Asks { priority, on_delta_failure: None }, &row);
         // What no month could end takes what is left of it.
         let most = if priority == 50 { 80 } else { 91 };
         assert!(matches!(admission, Admission::Fetch { most: m, .. } if m == most), "{admission:?}");
@@ -209,9 +211,12 @@ async fn a_failed_patch_is_remembered() {
         .await
         .unwrap();
     let row = row(image(1), Digest::new([9; 32]));
-    assert!(matches!(images.admission(50, &row), Admission::Wait { why: Wait::Held, until: None }));
+    assert!(matches!(
+        images.admission(Asks { priority: 50, on_delta_failure: None }, &row),
+        Admission::Wait { why: Wait::Held, until: None }
+    ));
     images.forget_failed(|_| true).await.unwrap();
     assert_eq!(images.ledger.keep().failed.len(), 1);
     images.forget_failed(|_| false).await.unwrap();
-    assert!(matches!(images.admission(50, &row), Admission::Fetch { .. }));
+    assert!(matches!(images.admission(Asks { priority: 50, on_delta_failure: None }, &row), Admission::Fetch { .. }));
 }

@@ -14,6 +14,7 @@ use skerry_wire::node::Inventory;
 use skerry_wire::poll::Event;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::admission::Asks;
 use super::child::Request;
 use super::parent::{self, MakeError};
 use super::space::{Lack, disk_of, export_of, lacking};
@@ -113,8 +114,8 @@ impl WorkError {
 pub(super) struct Stage {
     /// An earlier try failed.
     again: bool,
-    /// Priority of the image.
-    priority: u8,
+    /// What the jobs say of the image.
+    asks: Asks,
     /// Bytes that may be fetched.
     most: u64,
     reconstructing: AtomicBool,
@@ -122,8 +123,13 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    pub(super) fn new(again: bool, priority: u8, most: u64) -> Self {
-        Self { again, priority, most, reconstructing: AtomicBool::new(false), transit: AtomicBool::new(false) }
+    pub(super) fn new(again: bool, asks: Asks, most: u64) -> Self {
+        Self { again, asks, most, reconstructing: AtomicBool::new(false), transit: AtomicBool::new(false) }
+    }
+
+    /// What the jobs say of the image.
+    pub(super) fn asks(&self) -> Asks {
+        self.asks
     }
 
     /// Nothing is lost when it is dropped now.
@@ -194,7 +200,7 @@ async fn get<E: Engine>(
     }
     let table = fetch.table().await?;
     // Now it is known whether it is a patch.
-    if matches!(images.admission(stage.priority, row), Admission::Wait { .. }) {
+    if matches!(images.admission(stage.asks, row), Admission::Wait { .. }) {
         return Err(WorkError::Waits);
     }
     let exports = exports(images, facts, present, &table).await?;

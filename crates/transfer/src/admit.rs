@@ -3,23 +3,11 @@
 //! What it promises: never more bytes than the month has left for the job's priority; none while the download window is closed; none of a
 //! full bundle that takes the place of a failed patch, unless that is allowed. What needs no bytes is always admitted.
 
-use serde::{Deserialize, Serialize};
 use skerry_wire::Timestamp;
+use skerry_wire::job::OnDeltaFailure;
 
 use crate::budget::{Budget, Spent};
 use crate::window::{Opening, Windows};
-
-/// What is done about an image whose patch did not lead to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OnDeltaFailure {
-    /// Nothing more is fetched for it until a newer manifest comes.
-    Hold,
-    /// Patches are fetched, a full bundle is not.
-    Retry,
-    /// A full bundle may be fetched, which is told to the server first.
-    Full,
-}
 
 /// What is configured.
 #[derive(Debug, Clone)]
@@ -28,7 +16,7 @@ pub struct Rules {
     pub budget: Option<Budget>,
     /// When bundles may be fetched.
     pub windows: Windows,
-    /// What follows a failed patch.
+    /// What follows a failed patch, where the job does not say.
     pub on_delta_failure: OnDeltaFailure,
 }
 
@@ -43,6 +31,8 @@ pub struct Candidate {
     pub have: u64,
     /// Has it no bases? None while that is not known.
     pub full: Option<bool>,
+    /// What follows a failed patch, by the job.
+    pub on_delta_failure: Option<OnDeltaFailure>,
     /// A patch to its image failed here; has no newer manifest come since?
     pub failed: Option<bool>,
 }
@@ -112,7 +102,7 @@ pub fn admit(rules: &Rules, bundle: &Candidate, spent: &Spent, wall: Option<Time
         return Admission::Fetch { most: 0, until: None };
     }
     let wait = |why, until| Admission::Wait { why, until };
-    match (rules.on_delta_failure, bundle.failed) {
+    match (bundle.on_delta_failure.unwrap_or(rules.on_delta_failure), bundle.failed) {
         (OnDeltaFailure::Hold, Some(true)) => return wait(Wait::Held, None),
         (OnDeltaFailure::Hold | OnDeltaFailure::Retry, Some(_)) if bundle.full == Some(true) => {
             return wait(Wait::FullNotAllowed { needs }, None);

@@ -14,7 +14,7 @@ mod collect;
 mod pace;
 mod window;
 
-pub use admit::{Admission, Candidate, OnDeltaFailure, Rules, Wait, admit};
+pub use admit::{Admission, Candidate, Rules, Wait, admit};
 pub use budget::{Budget, BudgetError, Spent, utc};
 pub use collect::{Choice, Disk, Held, Idle, Marks, Situation, choose, note_idle};
 pub use pace::Pace;

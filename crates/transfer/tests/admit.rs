@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test, its helpers included")]
 
 use proptest::prelude::*;
-use skerry_transfer::{Admission, Budget, Candidate, OnDeltaFailure, Opening, Pace, Rules, Spent, UnknownTime, Wait, Windows, admit};
+use skerry_transfer::{Admission, Budget, Candidate, Opening, Pace, Rules, Spent, UnknownTime, Wait, Windows, admit};
 use skerry_wire::Timestamp;
+use skerry_wire::job::OnDeltaFailure;
 
 const HOUR: i64 = 3_600_000;
 /// 2026-03-02T00:00:00Z, a Monday.
@@ -78,7 +79,7 @@ fn rules(budget: Option<Budget>, texts: &[&str], on_delta_failure: OnDeltaFailur
 }
 
 fn bundle(priority: u8, size: u64, have: u64) -> Candidate {
-    Candidate { priority, size, have, full: None, failed: None }
+    Candidate { priority, size, have, full: None, on_delta_failure: None, failed: None }
 }
 
 #[test]
@@ -133,6 +134,10 @@ fn what_follows_a_failed_patch() {
         (Full, Some(true), Some(true), fetch.clone()),
     ] {
         assert_eq!(admit(&rules(None, &[], on), &failed(full, fail), &Spent::default(), None), expected, "{on:?} {full:?} {fail:?}");
+        // What the job says takes the place of what the node says.
+        let said = Candidate { on_delta_failure: Some(on), ..failed(full, fail) };
+        let other = if on == Full { Hold } else { Full };
+        assert_eq!(admit(&rules(None, &[], other), &said, &Spent::default(), None), expected, "{on:?} {full:?} {fail:?}");
     }
 }
 
