@@ -90,15 +90,15 @@ impl<E: Engine> Images<E> {
         if !patch || !fails {
             return Ok(false);
         }
-        let gone = matches!(error, WorkError::BaseGone(_));
-        let full = asks.on_delta_failure.unwrap_or(self.terms.rules.on_delta_failure) == OnDeltaFailure::Full
-            && (gone || trouble.failures + 1 >= TRIES);
+        // Where a base went away, the server chooses anew among those that are there.
+        let tried = !matches!(error, WorkError::BaseGone(_)) && trouble.failures + 1 >= TRIES;
+        let full = tried && asks.on_delta_failure.unwrap_or(self.terms.rules.on_delta_failure) == OnDeltaFailure::Full;
         if full {
             tracing::warn!("image {}: its patch failed, a full bundle is asked for", row.image.digest().short());
         }
         let (image, mark, why) = (row.image, self.ledger.desired().mark, error.to_string());
         self.ledger.change_keep(move |keep| drop(keep.failed.insert(image, FailedPatch { mark, why, full }))).await?;
-        Ok(full && !gone)
+        Ok(full)
     }
 
     /// Forgets failed patches of images that are here, or that nobody asks for any more.
