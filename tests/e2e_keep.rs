@@ -166,3 +166,21 @@ fn an_image_that_a_power_cut_garbled_is_made_again() -> Result<()> {
     bed.stop_agent()?;
     bed.stop_server()
 }
+
+#[test]
+fn a_damaged_image_is_noticed_and_made_again_without_the_server() -> Result<()> {
+    let Some(mut bed) = stage::enrolled()? else { return Ok(()) };
+    let one = WebApp::small("web", "1").write(bed.folder())?;
+    let running = stage::deploy(&bed, "web", &one, "1")?;
+    bed.stop_server()?;
+    let mut find = std::process::Command::new("find");
+    let found = run(find.arg(bed.engine.data_root().join("overlay2")).args(["-path", "*/diff/www/version"]))?;
+    let layer = found.lines().next().and_then(|path| path.strip_suffix("/diff/www/version")).context("the layer is not to be found")?;
+    std::fs::rename(layer, format!("{layer}.lost"))?;
+    run(bed.engine.docker().args(["rm", "--force", &running.id]))?;
+    bed.wait_version("1", DEPLOY)?;
+    ensure!(bed.engine.containers()?.iter().all(|c| c.image == one.image_id && c.id != running.id));
+    let gone = removed(&bed)?;
+    ensure!(gone.len() == 1 && gone[0].0 == one.image_id && gone[0].1.contains("damaged in the engine"), "{gone:?}\n{}", bed.logs());
+    bed.stop_agent()
+}

@@ -12,6 +12,8 @@ pub(crate) struct Needed {
     pub(crate) known: bool,
     /// Images that the engine lacks, most urgent first.
     pub(crate) images: Vec<NeededImage>,
+    /// Images of which an instance could not be made just now: the engine's copy may be damaged.
+    pub(crate) suspects: BTreeSet<ImageId>,
     /// Images that must stay in the engine: current, last good, wanted.
     pub(crate) pins: BTreeSet<ImageId>,
 }

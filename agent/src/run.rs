@@ -210,10 +210,10 @@ impl<E: Engine + Clone + 'static> Allocator<E> {
     }
 
     /// Shows the decision to those who fetch images, to those who run checks, and to `status`.
-    fn publish(&self, decision: &Decision, allocs: Vec<AllocView>, engine_known: bool) {
+    fn publish(&self, decision: &Decision, allocs: Vec<AllocView>, engine_known: bool, suspects: BTreeSet<ImageId>) {
         // What an engine lacks that never answered is not known: nothing is fetched for it.
         let lacking = if engine_known { decision.needed.clone() } else { vec![] };
-        replace(&self.needed, Arc::new(Needed { known: engine_known, images: lacking.clone(), pins: decision.pins.clone() }));
+        replace(&self.needed, Arc::new(Needed { known: engine_known, images: lacking.clone(), suspects, pins: decision.pins.clone() }));
         self.checks.set(&decision.checks);
         replace(&self.reports.0, Arc::new(AllocReport { allocs, needed: lacking }));
     }

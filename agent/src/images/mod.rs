@@ -10,6 +10,7 @@
 pub(crate) mod admission;
 pub(crate) mod child;
 mod collect;
+mod mend;
 mod offer;
 mod parent;
 mod space;
@@ -42,6 +43,7 @@ use crate::uplink::backoff::{after_failures, random};
 use crate::uplink::client::Client;
 use admission::{Terms, Waits};
 use collect::Collector;
+use mend::Looked;
 use stored::BasesOf;
 use work::{Stage, Verdict, WorkError};
 
@@ -96,6 +98,7 @@ struct Carried {
     waits: Waits,
     collector: Collector,
     bases_of: BasesOf,
+    looked: Looked,
 }
 
 /// What is known of an image that failed.
@@ -128,7 +131,7 @@ impl<E: Engine> Images<E> {
 
     /// Chooses an image and works on it until it is done, it fails, or the choice changes; with none to work on, waits.
     async fn turn(&mut self, carried: &mut Carried) -> Result<(), LedgerError> {
-        let Carried { troubles, waits, collector, bases_of } = carried;
+        let Carried { troubles, waits, collector, bases_of, looked } = carried;
         self.needed.mark_unchanged();
         self.offers.mark_unchanged();
         let needed = self.needed.borrow().clone();
@@ -144,6 +147,7 @@ impl<E: Engine> Images<E> {
         troubles.retain(|image, _| is_needed(image) || rows.iter().any(|r| r.image == *image));
         self.ask(&needed, &rows, &helped);
         self.collect(&needed, &rows, collector).await?;
+        self.mend(&needed, looked).await?;
         let now = Instant::now();
         let ready = |image: &ImageId| troubles.get(image).and_then(|t| t.until).is_none_or(|until| until <= now);
         let (mut chosen, mut opens) = (None, None);

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use skerry_engine::Engine;
 use skerry_reconcile::{
-    Action, ActionKind, AllocView, Closed, Decision, Desired, Instance, InstancePlan, Memory, Node, Now, Observed, node_label, reconcile,
+    Action, ActionKind, AllocView, Closed, Decision, Desired, Failure, Instance, InstancePlan, Memory, Node, Now, Observed, Step,
+    node_label, reconcile,
 };
 use skerry_transfer::{Opening, Windows};
 use skerry_wire::manifest::Manifest;
@@ -37,6 +38,7 @@ impl<E: Engine + Clone + 'static> Allocator<E> {
         carried.locked = !locked.is_empty();
         let orders = self.ledger.orders();
         let now = self.clock.now(self.ledger.time().at());
+        let suspects = suspects(&failures, &carried.memory);
         let decision = {
             let facts = self.node(node, &desired);
             let observed = Observed {
@@ -68,7 +70,7 @@ impl<E: Engine + Clone + 'static> Allocator<E> {
             self.ledger.orders_done(orders.iter().map(|o| o.id).collect()).await?;
         }
         let known = carried.look.seen().is_some();
-        self.publish(&decision, with_refused(&decision, &desired, &refused), known);
+        self.publish(&decision, with_refused(&decision, &desired, &refused), known, suspects);
         let present = carried.look.away.is_none();
         if present {
             self.pin(&decision, carried).await;
@@ -150,6 +152,12 @@ impl<E: Engine + Clone + 'static> Allocator<E> {
             memory_mib: facts.memory_mib,
         }
     }
+}
+
+/// Images of the places in which something could not be made.
+fn suspects(failures: &[Failure], memory: &Memory) -> BTreeSet<ImageId> {
+    let places = failures.iter().filter(|f| f.step == Step::Create).filter_map(|f| memory.slots.get(&f.slot));
+    places.flat_map(|m| m.current.iter().chain(m.next.iter().map(|n| &n.version))).flat_map(|v| v.images.iter().copied()).collect()
 }
 
 /// Is the apply window closed, and until when of the boot?
