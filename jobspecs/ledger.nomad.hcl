@@ -8,6 +8,8 @@ job "ledger" {
     # The application holds its lock while a payment is open; a switch waits for at most a day.
     update {
       lock_limit       = "24h"
+      # What the ledger holds is worth more than haste: a person looks at a failed patch.
+      on_delta_failure = "hold"
       healthy_deadline = "15m"
     }
 

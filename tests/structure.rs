@@ -11,7 +11,7 @@ use serde_json::Value;
 use skerry_testkit::command::run;
 
 /// The pure core: no runtime, no sockets, no database, no clock.
-const PURE: [&str; 11] = [
+const PURE: [&str; 12] = [
     "skerry-wire",
     "skerry-trust",
     "skerry-image",
@@ -22,6 +22,7 @@ const PURE: [&str; 11] = [
     "skerry-reconstruct",
     "skerry-template",
     "skerry-cron",
+    "skerry-transfer",
     "skerry-reconcile",
 ];
 

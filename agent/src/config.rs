@@ -3,11 +3,15 @@
 //! What it promises: a wrong value is an error that names file and key; a key that is not known is a warning, so that a configuration
 //! written for a newer agent still starts this one.
 
+mod transfer;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use skerry_reconcile::Policy;
+use skerry_transfer::Marks;
+pub(crate) use transfer::Transfer;
 
 /// Folder below which jobs may mount nothing unless it is named: there is no default.
 const MAX_CONFIG: usize = 256 * 1024;
@@ -37,6 +41,12 @@ pub(crate) struct Config {
     pub(crate) policy: Policy,
     /// Bytes that may be under way to the node at once: bounds what a cut of a slow link costs.
     pub(crate) receive_window: u32,
+    /// What is fetched when, and when it is switched to.
+    pub(crate) transfer: Transfer,
+    /// How full the engine's disk may be before images go that nobody needs.
+    pub(crate) marks: Marks,
+    /// Bytes of bundles that are kept to mend images with.
+    pub(crate) keep_bundles: u64,
 }
 
 /// Why there is no configuration.
@@ -140,6 +150,7 @@ impl Config {
         let receive_window = match keys.text("receive_window")? {
             None => 64 * 1024,
             Some(text) => size(&text)
+                .and_then(|n| u32::try_from(n).ok())
                 .filter(|n| (4 * 1024..=16 * 1024 * 1024).contains(n))
                 .ok_or_else(|| keys.error("receive_window", "must be a size from \"4KiB\" to \"16MiB\", e.g. \"64KiB\""))?,
         };
@@ -160,6 +171,13 @@ impl Config {
         let mut policy_keys = Keys { path, prefix: "policy.", table };
         let policy = policy(&mut policy_keys)?;
 
+        let table = keys.table("images")?;
+        let mut images_keys = Keys { path, prefix: "images.", table };
+        let (marks, keep_bundles) = transfer::images(&mut images_keys)?;
+        let table = keys.table("transfer")?;
+        let mut transfer_keys = Keys { path, prefix: "transfer.", table };
+        let transfer = transfer::transfer(&mut transfer_keys)?;
+
         let config = Self {
             server: server.trim_end_matches('/').to_owned(),
             ca: keys.path("ca", "ca.pem")?,
@@ -172,8 +190,13 @@ impl Config {
             meta,
             policy,
             receive_window,
+            transfer,
+            marks,
+            keep_bundles,
         };
         let mut unknown = keys.unknown();
+        unknown.extend(images_keys.unknown());
+        unknown.extend(transfer_keys.unknown());
         unknown.extend(policy_keys.unknown());
         Ok((config, unknown))
     }
@@ -232,14 +255,18 @@ fn duration(text: &str) -> Option<Duration> {
     (!text.is_empty()).then_some(total)
 }
 
-/// `4096`, `64KiB`, `1MiB`.
-fn size(text: &str) -> Option<u32> {
+/// `4096`, `64KiB`, `1MiB`, `2GiB`, and the decimal ones that links are sold in: `50MB`.
+fn size(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let n: u32 = text[..digits].parse().ok()?;
+    let n: u64 = text[..digits].parse().ok()?;
     let factor = match text[digits..].trim() {
         "" | "B" => 1,
-        "KiB" => 1024,
-        "MiB" => 1024 * 1024,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "kB" | "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
         _ => return None,
     };
     n.checked_mul(factor)
@@ -261,7 +288,31 @@ mod tests {
         assert_eq!(unknown, Vec::<String>::new());
         let (_, not_shown) = parse(LEAST).unwrap();
         assert_eq!(not_shown, Vec::<String>::new());
-        for key in ["server", "ca", "root", "token", "name", "datacenter", "docker", "poll_interval", "receive_window", "host_volumes"] {
+        for key in [
+            "server",
+            "ca",
+            "root",
+            "token",
+            "name",
+            "datacenter",
+            "docker",
+            "poll_interval",
+            "receive_window",
+            "host_volumes",
+            "collect_above",
+            "collect_below",
+            "keep_bundles",
+            "budget",
+            "reserve",
+            "reserve_priority",
+            "month_begins",
+            "rate",
+            "download",
+            "apply",
+            "zone",
+            "unknown_time",
+            "on_delta_failure",
+        ] {
             assert!(include_str!("../agent.example.toml").contains(&format!("\n{key} = ")), "{key} is not documented");
         }
         assert_eq!(config.policy.host_volumes, ["/srv/data"]);
@@ -313,7 +364,15 @@ mod tests {
         {
             assert_eq!(duration(text), ms.map(Duration::from_millis), "{text}");
         }
-        for (text, n) in [("4096", Some(4096)), ("64KiB", Some(65_536)), ("1 MiB", Some(1 << 20)), ("9999MiB", None), ("KiB", None)] {
+        for (text, n) in [
+            ("4096", Some(4096)),
+            ("64KiB", Some(65_536)),
+            ("1 MiB", Some(1 << 20)),
+            ("9999MiB", Some(10_484_711_424)),
+            ("50MB", Some(50_000_000)),
+            ("99999999999GiB", None),
+            ("KiB", None),
+        ] {
             assert_eq!(size(text), n, "{text}");
         }
     }

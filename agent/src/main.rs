@@ -31,6 +31,7 @@ mod process;
 mod run;
 mod runner;
 mod silence;
+mod spending;
 mod start;
 mod status;
 mod task_files;

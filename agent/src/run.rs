@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use skerry_engine::Engine;
 use skerry_reconcile::{AllocView, Decision, Memory};
+use skerry_transfer::Windows;
 use skerry_wire::node::{Fingerprint, Inventory};
 use skerry_wire::{AllocId, ImageId, cbor};
 use tokio::sync::{Notify, mpsc, watch};
@@ -63,6 +64,8 @@ pub(crate) struct Allocator<E> {
     pub(crate) facts: watch::Receiver<Arc<Fingerprint>>,
     /// The checks.
     pub(crate) checks: Checks,
+    /// When a newer version may take the place of one that runs.
+    pub(crate) apply: Windows,
     /// How long the server is silent.
     pub(crate) silence: Silence,
     /// Where the needed images go.
@@ -207,10 +210,10 @@ impl<E: Engine + Clone + 'static> Allocator<E> {
     }
 
     /// Shows the decision to those who fetch images, to those who run checks, and to `status`.
-    fn publish(&self, decision: &Decision, allocs: Vec<AllocView>, engine_known: bool) {
+    fn publish(&self, decision: &Decision, allocs: Vec<AllocView>, engine_known: bool, suspects: BTreeSet<ImageId>) {
         // What an engine lacks that never answered is not known: nothing is fetched for it.
         let lacking = if engine_known { decision.needed.clone() } else { vec![] };
-        replace(&self.needed, Arc::new(Needed { images: lacking.clone(), pins: decision.pins.clone() }));
+        replace(&self.needed, Arc::new(Needed { known: engine_known, images: lacking.clone(), suspects, pins: decision.pins.clone() }));
         self.checks.set(&decision.checks);
         replace(&self.reports.0, Arc::new(AllocReport { allocs, needed: lacking }));
     }

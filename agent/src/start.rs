@@ -1,10 +1,11 @@
 //! Starts the agent: takes the data folder, opens everything, joins the parts by channels, runs until it is told to end.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
 use skerry_engine::DockerEngine;
+use skerry_transfer::Pace;
 use skerry_wire::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
@@ -17,6 +18,7 @@ use crate::control::{self, Control};
 use crate::engine_facts::{Outlets, watch_engine};
 use crate::facts::Facts;
 use crate::images::Images;
+use crate::images::admission::Terms;
 use crate::ledger::Ledger;
 use crate::lock::Lock;
 use crate::needed::Needed;
@@ -24,9 +26,11 @@ use crate::process::{Processes, output};
 use crate::run::Allocator;
 use crate::runner::Drivers;
 use crate::silence::Silence;
+use crate::spending::Spending;
 use crate::status::{AllocReport, EngineReport, Sources};
 use crate::trust::{RootStore, node_key};
 use crate::uplink::client::Client;
+use crate::uplink::meter::Meter;
 use crate::uplink::{self, Contact, Uplink, Wires};
 use crate::{dispositions, files, fingerprint, hints};
 
@@ -54,7 +58,16 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
     let key = Arc::new(node_key(&data)?);
     let ca = std::fs::read(&config.ca).with_context(|| format!("cannot read `ca` {}", config.ca.display()))?;
     let window = usize::try_from(config.receive_window).context("receive_window")?;
-    let client = Client::new(&config.server, &ca, window, ledger.watch_time())?;
+    let meter = Meter::default();
+    let client = Client::new(&config.server, &ca, window, ledger.watch_time(), meter.clone())?;
+    let day = config.transfer.rules.budget.as_ref().map_or(1, skerry_transfer::Budget::day);
+    let spending = Spending::new(ledger.clone(), clock.clone(), meter, day);
+    let terms = Terms {
+        rules: config.transfer.rules.clone(),
+        pace: config.transfer.rate.map(|rate| Arc::new(Mutex::new(Pace::new(rate, boottime_ms())))),
+        spending: spending.clone(),
+        have: Arc::default(),
+    };
     let engine = DockerEngine::connect(&config.docker)?;
     let listener = control::listen(&data)?;
     // Tasks run as any user, so the folders in it are open to all; this one is what closes them. Programs that are not root's, and outlived
@@ -93,8 +106,18 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
     };
     let checks = Checks::default();
     let (checks_seen, silence_seen) = (checks.clone(), silence.clone());
-    let sources =
-        Sources { name, ledger: ledger.clone(), contact, allocs, progress, engine: report, checks: checks_seen, silence: silence_seen };
+    let sources = Sources {
+        name,
+        ledger: ledger.clone(),
+        contact,
+        allocs,
+        progress,
+        engine: report,
+        checks: checks_seen,
+        silence: silence_seen,
+        spending: spending.clone(),
+        budget: config.transfer.rules.budget,
+    };
     let control = Control { sources, ledger: ledger.clone(), facts: fingerprint.clone() };
     let uplink = Uplink {
         client: client.clone(),
@@ -121,6 +144,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
         clock,
         facts,
         checks: checks.clone(),
+        apply: config.transfer.apply.clone(),
         silence,
         needed: needed_to,
         inventory: inventory_to.clone(),
@@ -141,6 +165,9 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
         wake,
         inventory: inventory_to,
         progress: progress_to,
+        terms,
+        marks: config.marks,
+        keep_bundles: config.keep_bundles,
     };
     let outlets = Outlets { engine: engine_to, facts: fingerprint, report: report_to };
     tracing::info!("skerry-agent {} on {}", env!("CARGO_PKG_VERSION"), data.display());

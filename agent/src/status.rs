@@ -11,6 +11,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use skerry_reconcile::{AllocView, CheckId, CheckState, Memory, NeededImage};
+use skerry_transfer::Budget;
 use skerry_wire::manifest::Mark;
 use skerry_wire::poll::AllocStatus;
 use skerry_wire::{AllocId, ImageId, Millis, NodeId, Timestamp, cbor};
@@ -19,13 +20,16 @@ use tokio::sync::watch;
 use crate::checks::Checks;
 use crate::clock::boottime_ms;
 use crate::control::{self, Request};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Removed};
 use crate::lock::{Lock, LockError};
 use crate::silence::Silence;
+use crate::spending::Spending;
 use crate::uplink::Contact;
 
 /// Decisions shown of each allocation.
 const DECISIONS: usize = 5;
+/// Removals shown.
+const REMOVED: usize = 5;
 
 /// Everything that is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +52,15 @@ pub(crate) struct Status {
     pub(crate) images: Vec<ImageReport>,
     /// The engine.
     pub(crate) engine: EngineReport,
+    /// Bytes that the month took, both ways.
+    #[serde(default)]
+    pub(crate) spent: u64,
+    /// Bytes that a month may take; none: as many as it needs.
+    #[serde(default)]
+    pub(crate) budget: Option<u64>,
+    /// Images that were removed, oldest first.
+    #[serde(default)]
+    pub(crate) removed: Vec<Removed>,
     /// What the checks found last.
     #[serde(default)]
     pub(crate) checks: Vec<CheckReport>,
@@ -130,6 +143,10 @@ pub(crate) struct Sources {
     pub(crate) checks: Checks,
     /// How long the server is silent.
     pub(crate) silence: Silence,
+    /// What the month took.
+    pub(crate) spending: Spending,
+    /// What a month may take.
+    pub(crate) budget: Option<Budget>,
 }
 
 impl Sources {
@@ -147,6 +164,9 @@ impl Sources {
             allocs: report.allocs.clone(),
             images: report.needed.iter().map(|n| ImageReport { needed: n.clone(), state: state(&n.image) }).collect(),
             engine: self.engine.borrow().clone(),
+            spent: self.spending.spent().bytes,
+            budget: self.budget.as_ref().map(Budget::monthly),
+            removed: self.ledger.keep().removed.clone(),
             checks: self.checks(),
             silent: self.silence.so_far(boottime_ms()),
             at: boottime_ms(),
@@ -224,6 +244,9 @@ fn from_ledger(folder: &Path) -> Result<Status> {
         allocs,
         images: vec![],
         engine: EngineReport::default(),
+        spent: ledger.keep().spent.bytes,
+        budget: None,
+        removed: ledger.keep().removed.clone(),
         checks: vec![],
         silent: None,
         at: boottime_ms(),
@@ -259,6 +282,8 @@ impl Status {
         }
         line(format!("manifest  {}", self.mark));
         line(format!("reports   {} waiting", self.contact.reports));
+        let budget = self.budget.map_or(String::new(), |budget| format!(" of {budget}"));
+        line(format!("month     {}{budget} bytes over the wire", self.spent));
         if self.allocs.is_empty() {
             line("no allocations".to_owned());
         }
@@ -292,6 +317,9 @@ impl Status {
             let needed = &image.needed;
             line(format!("image     {} {} for {}: {}", needed.reference, needed.image.digest().short(), needed.job, image.state));
         }
+        for removed in self.removed.iter().rev().take(REMOVED).rev() {
+            line(format!("removed   image {}: {}", removed.image.digest().short(), removed.why));
+        }
         out
     }
 }
@@ -320,12 +348,15 @@ mod tests {
             allocs,
             images,
             engine,
+            spent: 5,
+            budget: None,
+            removed: vec![],
             checks,
             silent,
             at,
         };
         let text = status.text();
         assert!(text.contains("no answer (2 tries): no [2J node      enrolled\n") && !text.contains('\x1b'), "{text}");
-        assert_eq!(text.lines().count(), 6, "{text}");
+        assert_eq!(text.lines().count(), 7, "{text}");
     }
 }

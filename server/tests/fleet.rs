@@ -88,11 +88,21 @@ async fn a_submit_reaches_a_node_and_the_next_version_is_a_patch() {
     assert_eq!(reply.specifications.len(), 1);
     let manifest = node.manifest.clone().unwrap();
     assert_eq!((manifest.allocs.len(), manifest.allocs[0].version, manifest.tombstones.len()), (1, 2, 0));
+    // What it waits for is shown with the set and with the node, and is no failure.
+    let reason = "waits for the download window, until 2026-11-21 22:00 UTC".to_owned();
+    node.tell(&server.url, vec![Event::ImageWaiting { image: two.release.image_id, reason: reason.clone() }]).await.unwrap();
+    let row = client.set(&second.set).await.unwrap().rows.remove(0);
+    assert_eq!((row.state, row.reason.as_ref()), (SetState::Queued, Some(&reason)));
+    assert_eq!(client.node(&node.id).await.unwrap().arriving, [row]);
     let patch = fetch(&mut node, &server, two.release.image_id, &mut images).await;
     assert!(patch < 5_000, "a patch of ten bytes has {patch}");
     node.tell(&server.url, vec![Event::ImagePresent { image: two.release.image_id }]).await.unwrap();
     let set = client.set(&second.set).await.unwrap();
     assert_eq!((set.summary.state, set.rows[0].base), (SetState::Succeeded, Some(image)));
+    assert!(client.node(&node.id).await.unwrap().arriving.is_empty());
+    // A node on which the patch failed gets a bundle without bases.
+    let full = node.await_offer_of(&server.url, two.release.image_id, true).await;
+    assert!(matches!(full.bundle, OfferState::Ready { size, .. } if size > 20 * patch), "{:?}", full.bundle);
     let row = client.plan_job(&PlanRequest { job: job("other", "till:2") }).await.unwrap().price[0].clone();
     assert_eq!((row.built, row.bytes), (true, patch));
     assert_eq!(client.sets().await.unwrap().iter().map(|s| s.version).collect::<Vec<_>>(), [2, 1]);
@@ -116,7 +126,7 @@ async fn a_submit_reaches_a_node_and_the_next_version_is_a_patch() {
     let alloc = client.alloc(&manifest.tombstones[0].id).await.unwrap().summary;
     assert_eq!((alloc.desired, alloc.status), (DesiredStatus::Stop, AllocStatus::Complete));
     assert_eq!(client.allocs().await.unwrap().len(), 2);
-    assert_eq!(client.bundles().await.unwrap().len(), 2);
+    assert_eq!(client.bundles().await.unwrap().len(), 3);
     server.stop().await;
 }
 

@@ -7,18 +7,21 @@
 mod part;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use skerry_bundle::VerifiedToc;
+use skerry_transfer::Pace;
 use skerry_trust::KeyRing;
 use skerry_wire::{Digest, NodeId};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::clock::boottime_ms;
 use crate::files::FileError;
 use crate::uplink::client::{CallError, Client};
 use part::{Part, PartError};
+pub(crate) use part::{is_whole, table_in};
 
 /// Frames between the network and the disk.
 const QUEUE: usize = 4;
@@ -47,6 +50,10 @@ pub(crate) struct Order {
     pub(crate) keys: KeyRing,
     /// Where the file goes.
     pub(crate) path: PathBuf,
+    /// Bytes that may be fetched; see [`FetchError::Allowance`].
+    pub(crate) most: u64,
+    /// How fast.
+    pub(crate) pace: Option<Arc<Mutex<Pace>>>,
 }
 
 /// Why a bundle is not here yet.
@@ -71,6 +78,9 @@ pub(crate) enum FetchError {
         /// Bytes of the bundle.
         size: u64,
     },
+    /// All that it may fetch for now was fetched.
+    #[error("all that may be fetched for now was fetched")]
+    Allowance,
     /// No thread for the disk.
     #[error("the thread that writes bundles ended unexpectedly")]
     Writer,
@@ -148,9 +158,15 @@ impl<'a> Fetch<'a> {
 
     /// One request for the next run of missing bytes.
     async fn advance(&mut self) -> Result<(), FetchError> {
+        if self.order.most == 0 {
+            return Err(FetchError::Allowance);
+        }
         let part = self.part.take().ok_or(FetchError::Writer)?;
         let (have, bad) = (part.have(), part.bad_chunks());
-        let (part, ended) = self.run(part).await?;
+        let fetched = Arc::new(AtomicU64::new(0));
+        let ran = self.run(part, Arc::clone(&fetched)).await;
+        self.order.most = self.order.most.saturating_sub(fetched.load(Ordering::Relaxed));
+        let (part, ended) = ran?;
         let (now, now_bad) = (part.have(), part.bad_chunks());
         self.part = Some(part);
         ended?;
@@ -165,8 +181,9 @@ impl<'a> Fetch<'a> {
     }
 
     /// Gives the file back with how the request ended.
-    async fn run(&self, part: Part) -> Result<(Part, Result<(), FetchError>), FetchError> {
-        let Some(wanted) = part.wanted() else { return Ok((part, Ok(()))) };
+    async fn run(&self, part: Part, fetched: Arc<AtomicU64>) -> Result<(Part, Result<(), FetchError>), FetchError> {
+        let Some(mut wanted) = part.wanted() else { return Ok((part, Ok(()))) };
+        wanted.end = wanted.end.min(wanted.start.saturating_add(self.order.most));
         let order = &self.order;
         let path = format!("/agent/v1/objects/{}?n={}&c={}", order.digest.hex(), order.node, order.capability);
         let to = (wanted.end < order.size).then_some(wanted.end);
@@ -175,7 +192,7 @@ impl<'a> Fetch<'a> {
             Err(error) => return Ok((part, Err(error.into()))),
         };
         let (frames, queue) = mpsc::channel::<(u64, Bytes)>(QUEUE);
-        let progress = Arc::clone(&self.progress);
+        let (progress, pace) = (Arc::clone(&self.progress), self.order.pace.clone());
         let writer = off_thread(move || write(part, queue, &*progress));
         let received = async move {
             let mut at = download.from();
@@ -183,11 +200,17 @@ impl<'a> Fetch<'a> {
             while at < wanted.end {
                 let Some(bytes) = download.next().await? else { return Ok(()) };
                 let length = bytes.len() as u64;
+                fetched.fetch_add(length, Ordering::Relaxed);
                 if frames.send((at, bytes)).await.is_err() {
                     // The writer failed; it says why.
                     return Ok(());
                 }
                 at = at.saturating_add(length);
+                // What is not taken from the connection is not sent: the receive window is small.
+                if let Some(pace) = &pace {
+                    let wait = pace.lock().unwrap_or_else(PoisonError::into_inner).took(length, boottime_ms());
+                    tokio::time::sleep(wait.duration()).await;
+                }
             }
             Ok::<(), CallError>(())
         };

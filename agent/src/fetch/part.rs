@@ -356,6 +356,31 @@ fn read_head(first: &[u8], keys: &KeyRing) -> Head {
     VerifiedToc::open(first, keys).map_or_else(|error| Head::Bad(error.to_string()), Head::Table)
 }
 
+/// The table of contents in a bundle file; none when it is not there as a whole, or not to be believed.
+pub(crate) fn table_in(path: &Path, keys: &KeyRing) -> Option<VerifiedToc> {
+    let file = File::open(path).ok()?;
+    let length = file.metadata().ok()?.len();
+    let read = |bytes: u64| {
+        let mut first = vec![0; usize::try_from(bytes).ok()?];
+        file.read_exact_at(&mut first, 0).ok()?;
+        Some(first)
+    };
+    match read_head(&read(length.min(FIRST))?, keys) {
+        Head::Table(table) => Some(table),
+        Head::Needs(needs) if needs <= length => match read_head(&read(needs)?, keys) {
+            Head::Table(table) => Some(table),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Hashes a bundle file: is every chunk of it here?
+pub(crate) fn is_whole(path: &Path, keys: &KeyRing) -> bool {
+    let Some(table) = table_in(path, keys) else { return false };
+    Part::open(path, table.size(), keys.clone()).is_ok_and(|part| part.wanted().is_none())
+}
+
 fn len(bytes: &[u8]) -> u64 {
     bytes.len() as u64
 }

@@ -1,7 +1,6 @@
 //! A bundle over a link that cuts, a server that passes over ranges, and bytes that are wrong.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
 use skerry_bundle::make::{Layer, MakeOptions, Target, make};
@@ -14,6 +13,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::ledger::{samples, sha256};
+use crate::uplink::meter::Meter;
 
 const CHUNK: u64 = limits::CHUNK as u64;
 
@@ -59,6 +59,8 @@ enum Answer {
     Short(usize),
     /// An error of the API.
     Refuse,
+    /// Too much to do: asks to be left alone for so many seconds.
+    Later(u64),
 }
 
 struct Server {
@@ -67,6 +69,8 @@ struct Server {
     asked: Arc<Mutex<Vec<String>>>,
     /// Bytes of bodies that were sent.
     sent: Arc<AtomicU64>,
+    /// What the client counted.
+    meter: Meter,
     _time: watch::Sender<TimeBound>,
 }
 
@@ -101,8 +105,9 @@ async fn serve(file: Vec<u8>, answers: Vec<Answer>) -> Server {
         }
     });
     let (keep, time) = watch::channel(TimeBound::new(Timestamp(0), None));
-    let client = Client::new(&url, certificate.pem().as_bytes(), 65536, time).unwrap();
-    Server { client, asked, sent, _time: keep }
+    let meter = Meter::default();
+    let client = Client::new(&url, certificate.pem().as_bytes(), 65536, time, meter.clone()).unwrap();
+    Server { client, asked, sent, meter, _time: keep }
 }
 
 async fn read_head(tls: &mut (impl AsyncReadExt + Unpin)) -> Option<String> {
@@ -119,12 +124,13 @@ async fn respond(tls: &mut (impl AsyncWriteExt + Unpin), file: &[u8], range: &st
     let start: usize = start.parse().unwrap();
     let end = end.parse::<usize>().map_or(file.len(), |last| last + 1);
     let mut body = file[start..end].to_vec();
-    let mut status = "206 Partial Content";
+    let mut status = "206 Partial Content".to_owned();
     let mut cut = usize::MAX;
     match answer {
         Answer::Well => {}
         Answer::Cut(at) => cut = at,
-        Answer::Whole => (status, body) = ("200 OK", file.to_vec()),
+        Answer::Whole => (status, body) = ("200 OK".to_owned(), file.to_vec()),
+        Answer::Later(seconds) => (status, body) = (format!("503 Service Unavailable\r\nretry-after: {seconds}"), vec![]),
         Answer::Wrong(at) => {
             if let Some(byte) = usize::try_from(at).unwrap().checked_sub(start).and_then(|at| body.get_mut(at)) {
                 *byte ^= 1;
@@ -132,7 +138,7 @@ async fn respond(tls: &mut (impl AsyncWriteExt + Unpin), file: &[u8], range: &st
         }
         Answer::Short(by) => body.truncate(body.len().saturating_sub(by)),
         Answer::Refuse => {
-            status = "403 Forbidden";
+            status = "403 Forbidden".to_owned();
             body = br#"{"code":"not_admitted","message":"this node may not have it"}"#.to_vec();
         }
     }
@@ -150,6 +156,8 @@ fn order(path: PathBuf, file: &[u8], key: &SigningKey) -> Order {
         node: samples::node(),
         keys: key.public().into(),
         path,
+        most: u64::MAX,
+        pace: None,
     }
 }
 
@@ -181,6 +189,22 @@ async fn two_requests_fetch_a_bundle_and_none_when_it_is_here() {
     assert_eq!(*server.asked.lock().unwrap(), ["bytes=0-65535".to_owned(), "bytes=65536-".to_owned()]);
     attempt(&server, &order).await.unwrap();
     assert_eq!(server.sent.load(Ordering::Relaxed), file.len() as u64);
+    // Requests, heads and TLS come on top of it: some KB for the handshake, and a little for every record.
+    let (counted, sent) = (server.meter.total(), file.len() as u64);
+    assert!((sent + 1_000..sent + sent / 50 + 12_000).contains(&counted), "{counted} bytes were counted for {sent}");
+}
+
+#[tokio::test]
+async fn a_server_that_wants_to_be_left_alone_is_understood() {
+    let (key, dir) = (samples::key(), tempfile::tempdir().unwrap());
+    let file = bundle(&key, 100_000);
+    let server = serve(file.clone(), vec![Answer::Later(7), Answer::Later(1 << 40)]).await;
+    let order = order(dir.path().join("b.part"), &file, &key);
+    for seconds in [7, 3600] {
+        let FetchError::Call(call) = attempt(&server, &order).await.unwrap_err() else { panic!() };
+        assert_eq!(call.retry_after(), Some(std::time::Duration::from_secs(seconds)), "{call}");
+    }
+    attempt(&server, &order).await.unwrap();
 }
 
 #[tokio::test]
@@ -278,4 +302,36 @@ async fn a_server_that_only_ever_lies_is_given_up() {
     let server = serve(file.clone(), vec![Answer::Wrong(50_000); 40]).await;
     let error = attempt(&server, &order(dir.path().join("b.part"), &file, &key)).await.unwrap_err();
     assert!(error.to_string().contains("wrong bytes"), "{error}");
+}
+
+#[tokio::test]
+async fn no_more_is_fetched_than_allowed_and_the_rest_later() {
+    let (key, dir) = (samples::key(), tempfile::tempdir().unwrap());
+    let file = bundle(&key, 300_000);
+    let server = serve(file.clone(), vec![]).await;
+    let good = order(dir.path().join("b.part"), &file, &key);
+    let mut sent = 0;
+    for most in [0, 1, 70_000, 100_000] {
+        let error = attempt(&server, &Order { most, ..good.clone() }).await.unwrap_err();
+        assert!(matches!(error, FetchError::Allowance), "{error}");
+        sent += most;
+        assert_eq!(server.sent.load(Ordering::Relaxed), sent);
+    }
+    attempt(&server, &good).await.unwrap();
+    assert_eq!(std::fs::read(&good.path).unwrap(), file);
+    assert_eq!(server.sent.load(Ordering::Relaxed), file.len() as u64, "no byte twice");
+}
+
+#[tokio::test]
+async fn a_rate_is_held_on_the_wire() {
+    let (key, dir) = (samples::key(), tempfile::tempdir().unwrap());
+    let file = bundle(&key, 300_000);
+    let server = serve(file.clone(), vec![]).await;
+    let pace = Some(Arc::new(Mutex::new(Pace::new(150_000, boottime_ms()))));
+    let order = Order { pace, ..order(dir.path().join("b.part"), &file, &key) };
+    let began = tokio::time::Instant::now();
+    attempt(&server, &order).await.unwrap();
+    // The first second's worth comes at once.
+    assert!(began.elapsed() >= std::time::Duration::from_millis(950), "{:?}", began.elapsed());
+    assert_eq!(std::fs::read(&order.path).unwrap(), file);
 }

@@ -7,10 +7,14 @@
 //! What it promises: an image counts as present only when the engine has it under its id and the engine's disk is synced; the report of
 //! it and the end of its bundle are one transaction. Killed at any moment it goes on from what is on the node.
 
+pub(crate) mod admission;
 pub(crate) mod child;
+mod collect;
+mod mend;
 mod offer;
 mod parent;
 mod space;
+mod stored;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +23,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skerry_engine::Engine;
+use skerry_transfer::{Admission, Marks};
+use skerry_trust::{KeyRing, Role};
 use skerry_wire::node::Inventory;
 use skerry_wire::poll::{Event, OfferState};
 use skerry_wire::{Digest, ImageId};
@@ -26,6 +32,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::engine_facts::EngineFacts;
+use crate::fetch::FetchError;
 use crate::files;
 use crate::ledger::{BundleRow, Ledger, LedgerError};
 use crate::needed::Needed;
@@ -34,6 +41,10 @@ use crate::trust::RootStore;
 use crate::uplink::Offers;
 use crate::uplink::backoff::{after_failures, random};
 use crate::uplink::client::Client;
+use admission::{Terms, Waits};
+use collect::Collector;
+use mend::Looked;
+use stored::BasesOf;
 use work::{Stage, Verdict, WorkError};
 
 /// The longest wait between two tries of one image.
@@ -72,6 +83,22 @@ pub(crate) struct Images<E> {
     pub(crate) inventory: watch::Sender<Option<Inventory>>,
     /// How far each image is, for people.
     pub(crate) progress: watch::Sender<Progress>,
+    /// What the fetching goes by.
+    pub(crate) terms: Terms,
+    /// How full the engine's disk may be before images go that nobody needs.
+    pub(crate) marks: Marks,
+    /// Bytes of bundles that are kept after their image is there.
+    pub(crate) keep_bundles: u64,
+}
+
+/// What goes on from turn to turn.
+#[derive(Debug, Default)]
+struct Carried {
+    troubles: BTreeMap<ImageId, Trouble>,
+    waits: Waits,
+    collector: Collector,
+    bases_of: BasesOf,
+    looked: Looked,
 }
 
 /// What is known of an image that failed.
@@ -82,15 +109,16 @@ struct Trouble {
     until: Option<Instant>,
     /// Reasons that the server was told.
     told: BTreeSet<String>,
+    /// Bytes that must become free on the engine's disk, until that was seen to.
+    lacks: Option<u64>,
 }
 
 impl<E: Engine> Images<E> {
     /// Runs for ever.
     pub(crate) async fn run(mut self) {
-        let mut troubles = BTreeMap::new();
-        let mut failures = 0;
+        let (mut carried, mut failures) = (Carried::default(), 0);
         loop {
-            match self.turn(&mut troubles).await {
+            match self.turn(&mut carried).await {
                 Ok(()) => failures = 0,
                 Err(error) => {
                     failures += 1;
@@ -102,20 +130,55 @@ impl<E: Engine> Images<E> {
     }
 
     /// Chooses an image and works on it until it is done, it fails, or the choice changes; with none to work on, waits.
-    async fn turn(&mut self, troubles: &mut BTreeMap<ImageId, Trouble>) -> Result<(), LedgerError> {
+    async fn turn(&mut self, carried: &mut Carried) -> Result<(), LedgerError> {
+        let Carried { troubles, waits, collector, bases_of, looked } = carried;
         self.needed.mark_unchanged();
         self.offers.mark_unchanged();
         let needed = self.needed.borrow().clone();
-        troubles.retain(|image, _| needed.images.iter().any(|n| n.image == *image));
+        let is_needed = |image: &ImageId| needed.images.iter().any(|n| n.image == *image);
+        waits.retain(|image, _| is_needed(image));
+        if needed.known {
+            self.forget_failed(is_needed).await?;
+        }
+        self.terms.spending.keep(false).await?;
         let mut rows = self.ledger.bundles().await?;
-        self.drop_unneeded(&needed, &mut rows).await?;
-        self.take_offers(&needed, &mut rows, troubles).await?;
-        self.ask(&needed, &rows);
+        self.drop_unneeded(&needed, &mut rows, bases_of).await?;
+        let helped = self.take_offers(&needed, &mut rows, troubles).await?;
+        troubles.retain(|image, _| is_needed(image) || rows.iter().any(|r| r.image == *image));
+        self.ask(&needed, &rows, &helped);
+        self.collect(&needed, &rows, collector).await?;
+        self.mend(&needed, looked).await?;
         let now = Instant::now();
         let ready = |image: &ImageId| troubles.get(image).and_then(|t| t.until).is_none_or(|until| until <= now);
-        let chosen = needed.images.iter().find_map(|n| rows.iter().find(|r| r.image == n.image && ready(&r.image)));
-        let Some(row) = chosen.cloned() else {
+        let (mut chosen, mut opens) = (None, None);
+        for image in &needed.images {
+            let Some(row) = rows.iter().find(|r| r.image == image.image && ready(&r.image)) else { continue };
+            match self.admission(image.into(), row) {
+                Admission::Fetch { most, until } => {
+                    waits.remove(&row.image);
+                    chosen = Some((
+                        row.clone(),
+                        Stage::new(troubles.get(&row.image).is_some_and(|t| t.failures > 0), image.into(), most),
+                        until,
+                    ));
+                    break;
+                }
+                Admission::Wait { why, until } => {
+                    self.waits(row.image, &why, until, waits).await?;
+                    opens = opens.into_iter().chain(until).min();
+                }
+            }
+        }
+        // What is here already of bases that a needed image is made from.
+        let base = || rows.iter().find(|r| !is_needed(&r.image) && ready(&r.image));
+        if chosen.is_none()
+            && let Some(row) = base()
+        {
+            chosen = Some((row.clone(), Stage::new(true, Default::default(), 0), None));
+        }
+        let Some((row, stage, closes)) = chosen else {
             let next = troubles.values().filter_map(|t| t.until).filter(|until| *until > now).min();
+            let next = next.into_iter().chain(opens.and_then(|at| self.instant(at))).min();
             let until = next.unwrap_or(now + LOOK).min(now + LOOK);
             // Cancel-safe: a watch keeps its change.
             tokio::select! {
@@ -125,13 +188,29 @@ impl<E: Engine> Images<E> {
             }
             return Ok(());
         };
-        self.work_on(row, &needed, troubles).await
+        let closes = closes.and_then(|at| self.instant(at));
+        self.work_on(row, &needed, troubles, (stage, closes)).await?;
+        self.terms.spending.keep(true).await?;
+        if let Some(bytes) = troubles.values_mut().find_map(|t| t.lacks.take()) {
+            self.make_room(&rows, collector, bytes);
+        }
+        Ok(())
     }
 
-    async fn work_on(&mut self, row: BundleRow, needed: &Needed, troubles: &mut BTreeMap<ImageId, Trouble>) -> Result<(), LedgerError> {
+    /// When a time of day comes; none while that is not known.
+    fn instant(&self, at: skerry_wire::Timestamp) -> Option<Instant> {
+        Some(Instant::now() + at.since(self.terms.spending.wall()?).duration())
+    }
+
+    async fn work_on(
+        &mut self,
+        row: BundleRow,
+        needed: &Needed,
+        troubles: &mut BTreeMap<ImageId, Trouble>,
+        (stage, closes): (Stage, Option<Instant>),
+    ) -> Result<(), LedgerError> {
         let image = row.image;
         let above: BTreeSet<ImageId> = needed.images.iter().map(|n| n.image).take_while(|i| *i != image).collect();
-        let stage = Stage::new(troubles.get(&image).is_some_and(|t| t.failures > 0));
         let result = {
             let work = work::work(self, &row, &stage);
             tokio::pin!(work);
@@ -140,6 +219,7 @@ impl<E: Engine> Images<E> {
                 tokio::select! {
                     biased;
                     result = &mut work => break Some(result),
+                    () = reaches(closes), if stage.is_fetching() => break None,
                     _ = needed.changed() => {
                         let now = needed.borrow_and_update().clone();
                         let wanted = now.images.iter().any(|n| n.image == image);
@@ -166,24 +246,30 @@ impl<E: Engine> Images<E> {
                 self.show(image, None);
                 Ok(())
             }
+            // What it may fetch, or the window, ended: the next turn says what it waits for.
+            Some(Err(WorkError::Waits | WorkError::Fetch(FetchError::Allowance))) => Ok(()),
             Some(Err(error)) => {
                 let trouble = troubles.entry(image).or_default();
                 if stage.told_transit() {
                     // The server shows it as on its way again: what stops it is news again.
                     trouble.told.clear();
                 }
-                self.failed(image, error, trouble).await
+                let full = self.patch_failed(&row, stage.asks(), &error, trouble).await?;
+                self.failed(image, error, full, trouble).await
             }
         }
     }
 
     /// Remembers a failure, tells the server once per reason, and says when to try again.
-    async fn failed(&self, image: ImageId, error: WorkError, trouble: &mut Trouble) -> Result<(), LedgerError> {
+    async fn failed(&self, image: ImageId, error: WorkError, full: bool, trouble: &mut Trouble) -> Result<(), LedgerError> {
         trouble.failures = trouble.failures.saturating_add(1);
-        let verdict = error.verdict();
+        let verdict = if full { Verdict::Replace } else { error.verdict() };
         let longest = if verdict == Verdict::Link { RETRY_LINK } else { RETRY };
-        let wait = after_failures(trouble.failures, longest, random());
+        let wait = after_failures(trouble.failures, longest, random()) + error.retry_after();
         trouble.until = Some(Instant::now() + wait);
+        if let WorkError::Space(lack) = &error {
+            trouble.lacks = Some(lack.wanted_free);
+        }
         let reason = error.to_string();
         tracing::warn!("image {}: {reason}; trying again in {} s", image.digest().short(), wait.as_secs());
         self.show(image, Some(format!("{reason}; tries again")));
@@ -197,6 +283,7 @@ impl<E: Engine> Images<E> {
                 self.ledger.end_bundle(image, events).await?;
                 if verdict == Verdict::Replace {
                     self.remove_files(|name| name.starts_with(&image.digest().hex()));
+                    self.terms.have.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&image);
                 }
                 // The offer that led here is used up: only a new answer may bring the bundle back.
                 self.wake.notify_one();
@@ -207,19 +294,30 @@ impl<E: Engine> Images<E> {
     }
 
     /// Forgets bundles of images that no specification on the node names any more.
-    async fn drop_unneeded(&self, needed: &Needed, rows: &mut Vec<BundleRow>) -> Result<(), LedgerError> {
+    async fn drop_unneeded(&self, needed: &Needed, rows: &mut Vec<BundleRow>, bases_of: &mut BasesOf) -> Result<(), LedgerError> {
         let named = self.ledger.desired().images();
-        let keep = |image: &ImageId| named.contains(image) || needed.images.iter().any(|n| n.image == *image);
+        let chain = self.with_bases(&needed.pins, bases_of);
+        let is_needed = |image: &ImageId| needed.images.iter().any(|n| n.image == *image);
+        let keep = |image: &ImageId| named.contains(image) || chain.contains(image) || is_needed(image);
         for row in rows.iter().filter(|r| !keep(&r.image)) {
             self.ledger.end_bundle(row.image, vec![]).await?;
         }
         rows.retain(|r| keep(&r.image));
-        // The power may go between the end of a bundle and the end of its file: then the image is here and the file of no use.
+        // The power may go between the end of a bundle and the end of its file: then the image is here, and the file is of use only to
+        // mend it with.
         let present = self.inventory.borrow().clone().unwrap_or_default();
-        let used = |image: &ImageId| rows.iter().any(|r| r.image == *image) || !present.images.contains(image);
+        let on_its_way = |image: &ImageId| rows.iter().any(|r| r.image == *image) || !present.images.contains(image);
         let wanted = named.iter().chain(needed.images.iter().map(|n| &n.image));
-        let names: BTreeSet<String> = wanted.filter(|i| used(i)).map(|i| i.digest().hex()).collect();
-        self.remove_files(|name| name.split_once('-').is_none_or(|(image, _)| !names.contains(image)));
+        let names: BTreeSet<String> = wanted.filter(|i| on_its_way(i)).map(|i| i.digest().hex()).collect();
+        // Until it is known what must stay, all of it may.
+        let stays = |image: &ImageId| !needed.known || chain.contains(image);
+        let kept = stored::in_folder(&self.folder).filter_map(|path| {
+            let name = path.file_name()?.to_str()?.to_owned();
+            let (image, _) = stored::parts(&name)?;
+            (!names.contains(&image.digest().hex()) && stays(&image)).then_some((name, std::fs::metadata(&path).ok()?.len()))
+        });
+        let kept = stored::kept(kept.collect(), self.keep_bundles);
+        self.remove_files(|name| name.split_once('-').is_none_or(|(image, _)| !names.contains(image) && !kept.contains(name)));
         Ok(())
     }
 
@@ -234,21 +332,36 @@ impl<E: Engine> Images<E> {
         }
     }
 
+    /// Keys that may sign bundles.
+    fn bundle_keys(&self) -> KeyRing {
+        self.roots.current().keys(Role::Director)
+    }
+
     /// Where the bundle of an image lies. Another bundle of the same image has another name: bytes of the two never mix.
     fn path(&self, image: &ImageId, bundle: &Digest) -> PathBuf {
         self.folder.join(format!("{}-{}.part", image.digest().hex(), bundle.hex()))
     }
 
-    /// Keeps what the server offers, once it is proven.
+    /// Keeps what the server offers, once it is proven. What kept bundles lead to need not be asked for: that is answered.
     async fn take_offers(
         &self,
         needed: &Needed,
         rows: &mut Vec<BundleRow>,
         troubles: &mut BTreeMap<ImageId, Trouble>,
-    ) -> Result<(), LedgerError> {
-        let offers = self.offers.borrow().clone();
+    ) -> Result<BTreeSet<ImageId>, LedgerError> {
+        let (offers, mut helped) = (self.offers.borrow().clone(), BTreeSet::new());
         for image in needed.images.iter().map(|n| n.image) {
             if rows.iter().any(|r| r.image == image) {
+                continue;
+            }
+            if let Some(row) = self.stored(image).await
+                && troubles.get(&row.image).is_none_or(|t| t.failures < admission::TRIES)
+            {
+                helped.insert(image);
+                if !rows.iter().any(|r| r.image == row.image) {
+                    self.ledger.put_bundle(row.clone()).await?;
+                    rows.push(row);
+                }
                 continue;
             }
             match offers.get(&image) {
@@ -276,12 +389,13 @@ impl<E: Engine> Images<E> {
                 None => self.show(image, Some("asks the server for it".to_owned())),
             }
         }
-        Ok(())
+        Ok(helped)
     }
 
     /// Has the uplink ask for every image of which no bundle is known.
-    fn ask(&self, needed: &Needed, rows: &[BundleRow]) {
-        let asking: BTreeSet<ImageId> = needed.images.iter().map(|n| n.image).filter(|i| !rows.iter().any(|r| r.image == *i)).collect();
+    fn ask(&self, needed: &Needed, rows: &[BundleRow], helped: &BTreeSet<ImageId>) {
+        let known = |image: &ImageId| helped.contains(image) || rows.iter().any(|r| r.image == *image);
+        let asking: BTreeSet<ImageId> = needed.images.iter().map(|n| n.image).filter(|i| !known(i)).collect();
         self.asking.send_if_modified(|old| {
             let changed = **old != asking;
             if changed {
@@ -294,6 +408,14 @@ impl<E: Engine> Images<E> {
     /// Shows how far an image is; done when none.
     fn show(&self, image: ImageId, state: Option<String>) {
         show(&self.progress, image, state);
+    }
+}
+
+/// Until this instant; for ever when there is none.
+async fn reaches(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

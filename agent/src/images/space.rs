@@ -27,17 +27,22 @@ pub(super) fn export_of(image: u64) -> u64 {
     image.saturating_add(image / 8).saturating_add(16 << 20)
 }
 
+/// What lacks room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Lack {
+    /// Why, for people.
+    pub(super) why: String,
+    /// Bytes that must be free on the engine's disk; 0 when it is not that disk.
+    pub(super) wanted_free: u64,
+}
+
 /// Why there is no room for `bundle` more bytes in the agent's folder and `engine` bytes under the engine's data root.
-pub(super) fn lacking(bundle: u64, ours: (&Path, Disk), engine: u64, theirs: (&Path, Disk)) -> Option<String> {
+pub(super) fn lacking(bundle: u64, ours: (&Path, Disk), engine: u64, theirs: (&Path, Disk)) -> Option<Lack> {
     let check = |path: &Path, needed: u64, free: u64| {
         let needed = needed.saturating_add(SPARE);
-        (free < needed).then(|| {
-            format!(
-                "not enough space on the disk of {}: {} needed, {} free; make room there, for example with `docker image prune`",
-                path.display(),
-                mib(needed),
-                mib(free)
-            )
+        (free < needed).then(|| Lack {
+            why: format!("not enough space on the disk of {}: {} needed, {} free", path.display(), mib(needed), mib(free)),
+            wanted_free: if path == theirs.0 { needed } else { 0 },
         })
     };
     if ours.1.device == theirs.1.device {
@@ -60,10 +65,12 @@ mod tests {
         let disk = |device, mib: u64| Disk { device, free: mib << 20 };
         let need = |bundle: u64, ours, engine: u64, theirs| lacking(bundle << 20, (a, ours), engine << 20, (b, theirs));
         assert_eq!(need(100, disk(1, 132), 200, disk(2, 232)), None);
-        assert!(need(101, disk(1, 132), 200, disk(2, 232)).unwrap().contains("/a: 133 MiB needed, 132 MiB free"));
-        assert!(need(100, disk(1, 132), 201, disk(2, 232)).unwrap().contains("/b"));
+        let lack = need(101, disk(1, 132), 200, disk(2, 232)).unwrap();
+        assert!(lack.why.contains("/a: 133 MiB needed, 132 MiB free") && lack.wanted_free == 0, "{lack:?}");
+        let lack = need(100, disk(1, 132), 201, disk(2, 232)).unwrap();
+        assert!(lack.why.contains("/b") && lack.wanted_free == 233 << 20, "{lack:?}");
         assert_eq!(need(100, disk(1, 332), 200, disk(1, 332)), None);
-        assert!(need(100, disk(1, 331), 200, disk(1, 331)).unwrap().contains("/b: 332 MiB needed"));
+        assert!(need(100, disk(1, 331), 200, disk(1, 331)).unwrap().why.contains("/b: 332 MiB needed"));
         assert!(lacking(u64::MAX, (a, disk(1, 1)), u64::MAX, (b, disk(1, 1))).is_some());
     }
 

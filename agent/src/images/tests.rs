@@ -4,17 +4,23 @@ use super::*;
 use crate::ledger::samples::Keys;
 use skerry_engine::DockerEngine;
 use skerry_reconcile::NeededImage;
+use skerry_transfer::{Budget, Rules, Wait, Windows};
 use skerry_trust::envelope;
+use skerry_wire::job::OnDeltaFailure;
 use skerry_wire::release::Release;
 use skerry_wire::{Blob, Timestamp};
 use std::path::Path;
+
+use crate::clock::Clock;
+use crate::images::admission::Asks;
+use crate::spending::Spending;
 
 fn image(n: u8) -> ImageId {
     ImageId(Digest::new([n; 32]))
 }
 
 fn needed(n: u8) -> NeededImage {
-    NeededImage { image: image(n), reference: "till:1".to_owned(), priority: 50, job: "till".to_owned() }
+    NeededImage { image: image(n), reference: "till:1".to_owned(), priority: 50, job: "till".to_owned(), on_delta_failure: None }
 }
 
 fn row(image: ImageId, digest: Digest) -> BundleRow {
@@ -47,8 +53,8 @@ fn bed(folder: &Path) -> Bed {
     let images = Images {
         engine: DockerEngine::connect(&socket).unwrap(),
         engine_facts,
-        client: Client::new("https://127.0.0.1:9", ca.as_bytes(), 65536, ledger.watch_time()).unwrap(),
-        ledger,
+        client: Client::new("https://127.0.0.1:9", ca.as_bytes(), 65536, ledger.watch_time(), Default::default()).unwrap(),
+        ledger: ledger.clone(),
         roots: RootStore::open(folder, &first).unwrap(),
         folder: bundles,
         needed,
@@ -57,8 +63,21 @@ fn bed(folder: &Path) -> Bed {
         wake: Arc::default(),
         inventory: watch::channel(None).0,
         progress: watch::channel(Progress::default()).0,
+        terms: terms(&ledger),
+        marks: Marks::default(),
+        keep_bundles: 0,
     };
     Bed { images, keys, offers: offers_to, _needed: needed_to, _facts: facts_to }
+}
+
+fn terms(ledger: &Ledger) -> Terms {
+    let rules = Rules { budget: None, windows: Windows::default(), on_delta_failure: OnDeltaFailure::Hold };
+    let spending = Spending::new(ledger.clone(), Clock::new().unwrap(), Default::default(), 1);
+    Terms { rules, pace: None, spending, have: Default::default() }
+}
+
+fn no_room(free: u64) -> WorkError {
+    WorkError::Space(space::Lack { why: format!("{free} MiB free"), wanted_free: 5 })
 }
 
 fn files_in(folder: &Path) -> BTreeSet<String> {
@@ -68,9 +87,11 @@ fn files_in(folder: &Path) -> BTreeSet<String> {
 #[tokio::test]
 async fn files_of_bundles_go_when_their_image_is_here_and_stay_while_it_is_not() {
     let dir = tempfile::tempdir().unwrap();
-    let images = bed(dir.path()).images;
+    let mut images = bed(dir.path()).images;
     let digest = Digest::new([9; 32]);
-    let file = |n| images.path(&image(n), &digest);
+    let folder = images.folder.clone();
+    let file = |n: u8| folder.join(format!("{}-{}.part", image(n).digest().hex(), digest.hex()));
+    assert_eq!(file(1), images.path(&image(1), &digest));
     for n in 1..=4 {
         std::fs::write(file(n), b"x").unwrap();
     }
@@ -79,9 +100,20 @@ async fn files_of_bundles_go_when_their_image_is_here_and_stay_while_it_is_not()
     images.ledger.put_bundle(row(image(2), digest)).await.unwrap();
     let wanted = Needed { images: vec![needed(1), needed(2), needed(3)], ..Needed::default() };
     let mut rows = images.ledger.bundles().await.unwrap();
-    images.drop_unneeded(&wanted, &mut rows).await.unwrap();
+    images.drop_unneeded(&wanted, &mut rows, &mut BasesOf::new()).await.unwrap();
     assert_eq!([1, 2, 3, 4].map(|n| file(n).exists()), [false, true, true, false]);
     assert_eq!(rows.len(), 1);
+    // With room for it, what must stay keeps its bundle, to be mended with.
+    images.keep_bundles = 1;
+    for n in [1, 4, 5] {
+        std::fs::write(file(n), b"x").unwrap();
+    }
+    std::fs::write(dir.path().join("bundles").join(format!("{}-{}.spool", "01".repeat(32), "09".repeat(32))), b"x").unwrap();
+    images.inventory.send_replace(Some(Inventory { images: [1, 2, 4, 5].map(image).to_vec() }));
+    let wanted = Needed { known: true, pins: BTreeSet::from([image(1)]), ..wanted };
+    images.drop_unneeded(&wanted, &mut rows, &mut BasesOf::new()).await.unwrap();
+    assert_eq!([1, 2, 3, 4, 5].map(|n| file(n).exists()), [true, true, true, false, false]);
+    assert_eq!(files_in(&images.folder).len(), 3);
 }
 
 #[tokio::test]
@@ -123,15 +155,68 @@ async fn a_failure_is_told_once_unless_the_image_was_on_its_way_again() {
     let mut trouble = Trouble::default();
     let reports = async || images.ledger.oldest_reports(10).await.unwrap().len();
     for expected in [1, 1] {
-        images.failed(image(1), WorkError::Space("no room".to_owned()), &mut trouble).await.unwrap();
+        images.failed(image(1), no_room(1), false, &mut trouble).await.unwrap();
         assert_eq!(reports().await, expected);
     }
-    images.failed(image(1), WorkError::NoEngine, &mut trouble).await.unwrap();
+    images.failed(image(1), WorkError::NoEngine, false, &mut trouble).await.unwrap();
     assert_eq!(reports().await, 1, "the link is no failure of the image");
     for n in 0..100 {
-        images.failed(image(1), WorkError::Space(format!("{n} MiB free")), &mut trouble).await.unwrap();
+        images.failed(image(1), no_room(n), false, &mut trouble).await.unwrap();
         assert!(trouble.told.len() <= TOLD);
     }
-    let stage = Stage::new(true);
+    let stage = Stage::new(true, Asks::default(), 0);
     assert!(stage.is_fetching() && !stage.told_transit());
+}
+
+#[tokio::test]
+async fn what_waits_is_told_once_and_shown_with_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut images = bed(dir.path()).images;
+    images.terms.rules.budget = Some(Budget::new(100, 10, 80, 1).unwrap());
+    let row = BundleRow { size: 91, ..row(image(1), Digest::new([9; 32])) };
+    let (mut waits, until) = (Waits::new(), Some(Timestamp(1_772_488_859_999)));
+    for (priority, left) in [(50, 90), (90, 100)] {
+        images.ledger.change_keep(move |keep| keep.spent = skerry_transfer::Spent::default().plus(100 - left)).await.unwrap();
+        let admission = images.admission(Asks { priority, on_delta_failure: None }, &row);
+        // What no month could end takes what is left of it.
+        let most = if priority == 50 { 80 } else { 91 };
+        assert!(matches!(admission, Admission::Fetch { most: m, .. } if m == most), "{admission:?}");
+    }
+    for left in [5, 4] {
+        let why = Wait::Budget { needs: 91, left };
+        images.waits(image(1), &why, until, &mut waits).await.unwrap();
+        let shown = images.progress.borrow().get(&image(1)).cloned().unwrap();
+        assert!(shown.contains(&format!("{left} are left")) && shown.ends_with("until 2026-03-02 22:00 UTC"), "{shown}");
+    }
+    assert_eq!(images.ledger.oldest_reports(10).await.unwrap().len(), 1);
+    images.waits(image(1), &Wait::Held, None, &mut waits).await.unwrap();
+    // The newest takes the place of the one before.
+    let reports = images.ledger.oldest_reports(10).await.unwrap();
+    assert!(
+        matches!(&reports[..], [r] if matches!(&r.event, Event::ImageWaiting { reason, .. } if reason.contains("held"))),
+        "{reports:?}"
+    );
+}
+
+/// A patch that failed is remembered over restarts, and a full bundle is asked for only where that is allowed.
+#[tokio::test]
+async fn a_failed_patch_is_remembered() {
+    let dir = tempfile::tempdir().unwrap();
+    let images = bed(dir.path()).images;
+    images
+        .ledger
+        .change_keep(|keep| {
+            drop(keep.failed.insert(image(1), crate::ledger::FailedPatch { mark: Default::default(), why: "x".into(), full: false }))
+        })
+        .await
+        .unwrap();
+    let row = row(image(1), Digest::new([9; 32]));
+    assert!(matches!(
+        images.admission(Asks { priority: 50, on_delta_failure: None }, &row),
+        Admission::Wait { why: Wait::Held, until: None }
+    ));
+    images.forget_failed(|_| true).await.unwrap();
+    assert_eq!(images.ledger.keep().failed.len(), 1);
+    images.forget_failed(|_| false).await.unwrap();
+    assert!(matches!(images.admission(Asks { priority: 50, on_delta_failure: None }, &row), Admission::Fetch { .. }));
 }

@@ -1,21 +1,23 @@
 //! One image from its offer into the engine. Every step may be repeated; what is done already is found done.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use skerry_bundle::{TargetLayer, VerifiedToc};
 use skerry_engine::{Engine, EngineError, spool};
 use skerry_reconstruct::Limits;
+use skerry_transfer::Admission;
 use skerry_trust::Role;
 use skerry_wire::ImageId;
 use skerry_wire::node::Inventory;
 use skerry_wire::poll::Event;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::admission::Asks;
 use super::child::Request;
 use super::parent::{self, MakeError};
-use super::space::{disk_of, export_of, lacking};
+use super::space::{Lack, disk_of, export_of, lacking};
 use super::{Images, show};
 use crate::engine_facts::EngineFacts;
 use crate::fetch::{Fetch, FetchError, Order};
@@ -43,9 +45,12 @@ pub(super) enum WorkError {
     /// The disk.
     #[error(transparent)]
     File(#[from] FileError),
+    /// It may not be fetched now.
+    #[error("it may not be fetched now")]
+    Waits,
     /// No room.
-    #[error("{0}")]
-    Space(String),
+    #[error("{why}", why = .0.why)]
+    Space(Lack),
     /// The bundle makes another image.
     #[error("the bundle that the server gave makes image {found}, not {expected}")]
     OtherImage {
@@ -82,6 +87,14 @@ pub(super) enum Verdict {
 }
 
 impl WorkError {
+    /// How long the server wants to be left alone.
+    pub(super) fn retry_after(&self) -> Duration {
+        match self {
+            Self::Fetch(FetchError::Call(call)) => call.retry_after().unwrap_or_default(),
+            _ => Duration::ZERO,
+        }
+    }
+
     pub(super) fn verdict(&self) -> Verdict {
         match self {
             Self::Fetch(FetchError::Call(call)) => match call.code() {
@@ -101,13 +114,22 @@ impl WorkError {
 pub(super) struct Stage {
     /// An earlier try failed.
     again: bool,
+    /// What the jobs say of the image.
+    asks: Asks,
+    /// Bytes that may be fetched.
+    most: u64,
     reconstructing: AtomicBool,
     transit: AtomicBool,
 }
 
 impl Stage {
-    pub(super) fn new(again: bool) -> Self {
-        Self { again, reconstructing: AtomicBool::new(false), transit: AtomicBool::new(false) }
+    pub(super) fn new(again: bool, asks: Asks, most: u64) -> Self {
+        Self { again, asks, most, reconstructing: AtomicBool::new(false), transit: AtomicBool::new(false) }
+    }
+
+    /// What the jobs say of the image.
+    pub(super) fn asks(&self) -> Asks {
+        self.asks
     }
 
     /// Nothing is lost when it is dropped now.
@@ -126,6 +148,13 @@ pub(super) async fn work<E: Engine>(images: &Images<E>, row: &BundleRow, stage: 
     let image = row.image;
     let facts = images.engine_facts.borrow().clone().ok_or(WorkError::NoEngine)?;
     let present = images.engine.images().await?;
+    if present.contains(&image) && !images.engine.is_whole(&image).await? {
+        // It was loaded, and the power went before the engine's disk was synced.
+        tracing::warn!("image {} is in the engine and damaged: it is removed and made again", image.digest().short());
+        images.engine.unpin(&image.digest().hex()).await?;
+        images.engine.remove_image(&image).await?;
+    }
+    let present = images.engine.images().await?;
     if !present.contains(&image) {
         files::make_folder(&images.folder)?;
         let (bundle, table) = get(images, row, &facts, &present, stage).await?;
@@ -134,7 +163,7 @@ pub(super) async fn work<E: Engine>(images: &Images<E>, row: &BundleRow, stage: 
         tracing::info!("image {}: the bundle of {} bytes is here; reconstructing", image.digest().short(), row.size);
         make(images, row, &facts, bundle, &table).await?;
     }
-    finish(images, image, &facts).await
+    finish(images, row, &facts).await
 }
 
 /// Fetches the bundle; space and bases are checked as soon as its table is here.
@@ -154,9 +183,15 @@ async fn get<E: Engine>(
         node: images.ledger.node().ok_or(WorkError::NotEnrolled)?,
         keys: images.roots.current().keys(Role::Director),
         path: path.clone(),
+        most: stage.most,
+        pace: images.terms.pace.clone(),
     };
     let progress = images.progress.clone();
-    let told = move |have: u64| show(&progress, image, Some(format!("{have} of {size} bytes of its bundle are here")));
+    let all = Arc::clone(&images.terms.have);
+    let told = move |have: u64| {
+        all.lock().unwrap_or_else(PoisonError::into_inner).insert(image, have);
+        show(&progress, image, Some(format!("{have} of {size} bytes of its bundle are here")));
+    };
     let mut fetch = Fetch::open(&images.client, order, Arc::new(told)).await?;
     // A try that only finds the same obstacle again is no progress: the server goes on showing why the image is not here.
     if !stage.again {
@@ -164,6 +199,10 @@ async fn get<E: Engine>(
         images.wake.notify_one();
     }
     let table = fetch.table().await?;
+    // Now it is known whether it is a patch.
+    if matches!(images.admission(stage.asks, row), Admission::Wait { .. }) {
+        return Err(WorkError::Waits);
+    }
     let exports = exports(images, facts, present, &table).await?;
     admit(images, row, facts, present, &table, (fetch.have(), exports))?;
     if stage.again && fetch.have() < row.size {
@@ -185,6 +224,7 @@ async fn get<E: Engine>(
             biased;
             done = &mut rest => break done?,
             _ = ticks.tick() => {
+                images.terms.spending.keep(false).await?;
                 let now = have.load(Ordering::Relaxed);
                 if now != reported {
                     reported = now;
@@ -229,7 +269,7 @@ fn admit<E>(
     let again = if loads_whole(facts, table) { exports.saturating_mul(2) } else { 0 };
     let here = row.size.saturating_sub(have).saturating_add(exports);
     match lacking(here, (&images.folder, ours), toc.disk.saturating_add(again), (root, theirs)) {
-        Some(reason) => Err(WorkError::Space(reason)),
+        Some(lack) => Err(WorkError::Space(lack)),
         None => Ok(()),
     }
 }
@@ -301,7 +341,8 @@ async fn make<E: Engine>(
 }
 
 /// The image is in the engine: onto the disk with it, then it counts.
-async fn finish<E: Engine>(images: &Images<E>, image: ImageId, facts: &EngineFacts) -> Result<(), WorkError> {
+async fn finish<E: Engine>(images: &Images<E>, row: &BundleRow, facts: &EngineFacts) -> Result<(), WorkError> {
+    let image = row.image;
     let root = facts.info.data_root.clone();
     if root.exists() {
         tokio::task::spawn_blocking(move || skerry_engine::sync(&root))
@@ -309,7 +350,11 @@ async fn finish<E: Engine>(images: &Images<E>, image: ImageId, facts: &EngineFac
             .map_err(|e| FileError::at(&facts.info.data_root)(std::io::Error::other(e)))??;
     }
     images.ledger.end_bundle(image, vec![Event::ImagePresent { image }]).await?;
-    images.remove_files(|name| name.starts_with(&image.digest().hex()));
+    images.terms.have.lock().unwrap_or_else(PoisonError::into_inner).remove(&image);
+    // The bundle itself may be kept, to mend the image with.
+    let (hex, kept) = (image.digest().hex(), images.path(&image, &row.digest));
+    let keeps = row.size <= images.keep_bundles;
+    images.remove_files(|name| name.starts_with(&hex) && (!keeps || kept.file_name().is_none_or(|f| f != name)));
     let present = images.engine.images().await?;
     images.inventory.send_replace(Some(Inventory { images: present }));
     tracing::info!("image {} is in the engine and on the disk", image.digest().short());

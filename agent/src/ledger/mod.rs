@@ -7,6 +7,7 @@
 //! in slot files, the manifest and each specification, the node's id and the reconciler's memory as files. Marks never go back.
 
 mod copies;
+mod keep;
 mod local;
 mod open;
 mod outbox;
@@ -26,6 +27,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::files::FileError;
 pub(crate) use copies::sha256;
+pub(crate) use keep::{FailedPatch, Keep, Removed};
 pub(crate) use local::LocalMeta;
 use store::State;
 
@@ -157,6 +159,7 @@ struct Views {
     memory: watch::Receiver<Option<Arc<Vec<u8>>>>,
     outbox: watch::Receiver<OutboxState>,
     orders: watch::Receiver<Arc<Vec<Order>>>,
+    keep: watch::Receiver<Arc<Keep>>,
     node: watch::Receiver<Option<NodeId>>,
     time: watch::Receiver<TimeBound>,
 }

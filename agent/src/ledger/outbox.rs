@@ -21,7 +21,7 @@ const BATCH: u64 = 64;
 
 /// A report of progress: a newer one says all that it said.
 fn is_light(event: &Event) -> bool {
-    matches!(event, Event::ImageInTransit { .. })
+    matches!(event, Event::ImageInTransit { .. } | Event::ImageWaiting { .. })
 }
 
 /// Does anything here want to be told at once?
@@ -33,7 +33,7 @@ pub(super) fn any_urgent(events: &[Event]) -> bool {
 pub(super) fn push(t: &Transaction<'_>, at: Timestamp, events: &[Event]) -> rusqlite::Result<()> {
     for event in events {
         let image = match event {
-            Event::ImageInTransit { image, .. } => {
+            Event::ImageInTransit { image, .. } | Event::ImageWaiting { image, .. } => {
                 t.execute("DELETE FROM outbox WHERE light = 1 AND image = ?1", [image.digest().as_bytes()])?;
                 Some(*image.digest().as_bytes())
             }

@@ -14,7 +14,7 @@ use skerry_wire::{Digest, ImageId, NodeId, Timestamp, limits};
 use tokio::sync::watch;
 
 use super::copies::{Copies, Copy, sha256};
-use super::{Accepted, BundleRow, Confirmed, Desired, LedgerError, OutboxState, Views, open};
+use super::{Accepted, BundleRow, Confirmed, Desired, Keep, LedgerError, OutboxState, Views, open};
 use crate::marks::Slots;
 use crate::newer;
 
@@ -51,6 +51,7 @@ pub(super) struct State {
     memory: watch::Sender<Option<Arc<Vec<u8>>>>,
     pub(super) outbox: watch::Sender<OutboxState>,
     pub(super) orders: watch::Sender<Arc<Vec<skerry_reconcile::Order>>>,
+    pub(super) keep: watch::Sender<Arc<Keep>>,
     node: watch::Sender<Option<NodeId>>,
     time: watch::Sender<TimeBound>,
 }
@@ -67,6 +68,7 @@ impl State {
         let (memory, memory_view) = watch::channel(None);
         let (outbox, outbox_view) = watch::channel(OutboxState::default());
         let (orders, orders_view) = watch::channel(Arc::default());
+        let (keep, keep_view) = watch::channel(Arc::default());
         let (node, node_view) = watch::channel(None);
         let (time, time_view) = watch::channel(TimeBound::new(built, None));
         let views = Views {
@@ -74,14 +76,16 @@ impl State {
             memory: memory_view,
             outbox: outbox_view,
             orders: orders_view,
+            keep: keep_view,
             node: node_view,
             time: time_view,
         };
-        let mut state = Self { path, connection, copies, mark_slots, time_slots, desired, memory, outbox, orders, node, time };
+        let mut state = Self { path, connection, copies, mark_slots, time_slots, desired, memory, outbox, orders, keep, node, time };
 
         let stored = state.message::<Timestamp>(fact::TIME)?.max(slot_time);
         state.time.send_replace(TimeBound::new(built, stored));
         state.load_orders()?;
+        state.load_keep()?;
         state.load_node()?;
         state.load_memory()?;
         state.load_desired(slot_mark)?;

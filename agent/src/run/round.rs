@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use skerry_engine::Engine;
 use skerry_reconcile::{
-    Action, ActionKind, AllocView, Decision, Desired, Instance, InstancePlan, Memory, Node, Observed, node_label, reconcile,
+    Action, ActionKind, AllocView, Closed, Decision, Desired, Failure, Instance, InstancePlan, Memory, Node, Now, Observed, Step,
+    node_label, reconcile,
 };
+use skerry_transfer::{Opening, Windows};
 use skerry_wire::manifest::Manifest;
 use skerry_wire::node::Inventory;
 use skerry_wire::poll::{AllocStatus, Event};
@@ -36,6 +38,7 @@ impl<E: Engine + Clone + 'static> Allocator<E> {
         carried.locked = !locked.is_empty();
         let orders = self.ledger.orders();
         let now = self.clock.now(self.ledger.time().at());
+        let suspects = suspects(&failures, &carried.memory);
         let decision = {
             let facts = self.node(node, &desired);
             let observed = Observed {
@@ -49,6 +52,7 @@ impl<E: Engine + Clone + 'static> Allocator<E> {
                 stopping: carried.work.stopping(),
                 checks: self.checks.states(),
                 locked,
+                apply_closed: apply_closed(&self.apply, &now),
                 silent: self.silence.so_far(now.ms),
                 orders: orders.as_ref().clone(),
                 disk_free: disk_free(&self.drivers.alloc_folder),
@@ -66,7 +70,7 @@ impl<E: Engine + Clone + 'static> Allocator<E> {
             self.ledger.orders_done(orders.iter().map(|o| o.id).collect()).await?;
         }
         let known = carried.look.seen().is_some();
-        self.publish(&decision, with_refused(&decision, &desired, &refused), known);
+        self.publish(&decision, with_refused(&decision, &desired, &refused), known, suspects);
         let present = carried.look.away.is_none();
         if present {
             self.pin(&decision, carried).await;
@@ -146,6 +150,22 @@ impl<E: Engine + Clone + 'static> Allocator<E> {
             meta,
             alloc_folder: self.drivers.alloc_folder.to_string_lossy().into_owned(),
             memory_mib: facts.memory_mib,
+        }
+    }
+}
+
+/// Images of the places in which something could not be made.
+fn suspects(failures: &[Failure], memory: &Memory) -> BTreeSet<ImageId> {
+    let places = failures.iter().filter(|f| f.step == Step::Create).filter_map(|f| memory.slots.get(&f.slot));
+    places.flat_map(|m| m.current.iter().chain(m.next.iter().map(|n| &n.version))).flat_map(|v| v.images.iter().copied()).collect()
+}
+
+/// Is the apply window closed, and until when of the boot?
+fn apply_closed(windows: &Windows, now: &Now) -> Option<Closed> {
+    match windows.at(now.wall) {
+        Opening::Open { .. } => None,
+        Opening::Closed { until } => {
+            Some(Closed { until: until.zip(now.wall).map(|(until, wall)| now.ms.saturating_add(until.since(wall).0)) })
         }
     }
 }

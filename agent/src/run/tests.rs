@@ -143,6 +143,7 @@ impl Bed {
             clock,
             facts: watch::channel(Arc::new(facts)).1,
             checks,
+            apply: Default::default(),
             silence: Silence::open(self.folder.path(), boot, 0).unwrap(),
             news,
             needed: needed_to,

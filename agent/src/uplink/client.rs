@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_RANGE, RANGE};
+use http::header::{CONTENT_RANGE, RANGE, RETRY_AFTER};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -15,6 +15,7 @@ use skerry_wire::api::ApiError;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use super::meter::{Meter, Metered};
 use super::tls::{self, TlsError};
 
 /// Until a TCP connection stands.
@@ -31,6 +32,8 @@ const UNCONFIRMED: Duration = Duration::from_secs(45);
 const IDLE: Duration = Duration::from_secs(100);
 /// The most of a body that is read before it is handed on, and of a head.
 const READ_BUFFER: usize = 32 * 1024;
+/// The longest wait that a server is believed to want.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// The longest error body that is read.
 const ERROR_BODY: usize = 16 * 1024;
 
@@ -64,6 +67,8 @@ pub(crate) enum CallError {
         status: u16,
         /// What it said.
         error: ApiError,
+        /// When it wants to be asked again.
+        retry_after: Option<Duration>,
     },
     /// Longer than it may be.
     #[error("{server}: the answer is longer than the {limit} bytes that it may have")]
@@ -81,6 +86,14 @@ impl CallError {
         match self {
             Self::Refused { error, .. } => &error.code,
             _ => "",
+        }
+    }
+
+    /// How long the server wants to be left alone.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            _ => None,
         }
     }
 }
@@ -104,14 +117,20 @@ pub(crate) enum ClientError {
 /// The client of the one server. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
-    http: hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: hyper_util::client::legacy::Client<HttpsConnector<Metered>, Full<Bytes>>,
     /// `https://HOST:PORT`, without a slash at its end.
     server: String,
 }
 
 impl Client {
-    /// A client of `server`. `receive_window` bounds what the kernel takes before the agent has it: what a cut can cost.
-    pub(crate) fn new(server: &str, ca_pem: &[u8], receive_window: usize, time: watch::Receiver<TimeBound>) -> Result<Self, ClientError> {
+    /// A client of `server`, whose bytes `meter` counts. `receive_window` bounds what the kernel takes before the agent has it: what a cut can cost.
+    pub(crate) fn new(
+        server: &str,
+        ca_pem: &[u8],
+        receive_window: usize,
+        time: watch::Receiver<TimeBound>,
+        meter: Meter,
+    ) -> Result<Self, ClientError> {
         let refuse = |why: &str| ClientError::Url { url: server.to_owned(), why: why.to_owned() };
         let uri: Uri = server.parse().map_err(|e: http::uri::InvalidUri| refuse(&e.to_string()))?;
         if uri.scheme_str() != Some("https") {
@@ -128,8 +147,8 @@ impl Client {
         tcp.set_recv_buffer_size(Some(receive_window));
         tcp.set_tcp_user_timeout(Some(UNCONFIRMED));
         tcp.set_keepalive(None);
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(tls::config(ca_pem, time)?).https_only().enable_http1().wrap_connector(tcp);
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls::config(ca_pem, time)?).https_only().enable_http1();
+        let connector = connector.wrap_connector(Metered::new(tcp, meter));
         let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
@@ -189,13 +208,14 @@ impl Client {
         if statuses.contains(&status) {
             return Ok(response);
         }
+        let retry_after = retry_after(&response);
         let body = self.collect(response.into_body(), ERROR_BODY).await.unwrap_or_default();
         let error = serde_json::from_slice(&body).unwrap_or_else(|_| ApiError {
             code: "unknown".to_owned(),
             message: format!("it answered {status}"),
             hint: None,
         });
-        Err(CallError::Refused { server: self.server.clone(), status: status.as_u16(), error })
+        Err(CallError::Refused { server: self.server.clone(), status: status.as_u16(), error, retry_after })
     }
 
     async fn collect(&self, body: Incoming, limit: usize) -> Result<Vec<u8>, CallError> {
@@ -217,6 +237,12 @@ impl Client {
     fn timed_out(&self, what: &'static str, after: Duration) -> CallError {
         CallError::TimedOut { server: self.server.clone(), what, after }
     }
+}
+
+/// Seconds in `retry-after`. Nobody signed them: no more than an hour is believed.
+fn retry_after(response: &Response<Incoming>) -> Option<Duration> {
+    let seconds: u64 = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER))
 }
 
 /// The first offset in `content-range: bytes A-B/SIZE`.
@@ -300,7 +326,7 @@ mod tests {
             ("https://me:pass@server.example", false),
             ("", false),
         ] {
-            assert_eq!(Client::new(url, ca.as_bytes(), 65536, time.clone()).is_ok(), good, "{url}");
+            assert_eq!(Client::new(url, ca.as_bytes(), 65536, time.clone(), Meter::default()).is_ok(), good, "{url}");
         }
     }
 }

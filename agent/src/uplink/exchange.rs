@@ -129,6 +129,7 @@ impl Session {
             mark: desired.mark,
             fingerprint: (now.fingerprint != self.confirmed.fingerprint).then(|| Box::new(facts.as_ref().clone())),
             inventory: inventory.filter(|_| now.inventory != self.confirmed.inventory),
+            full: asking.iter().filter(|i| ledger.keep().failed.get(i).is_some_and(|f| f.full)).copied().collect(),
             images: asking.clone(),
             specifications: self.lacking.iter().take(ASK).copied().collect(),
             reports: ledger.oldest_reports(limits::REPORTS_PER_POLL).await?,

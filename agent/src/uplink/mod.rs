@@ -7,6 +7,7 @@ pub(crate) mod backoff;
 pub(crate) mod client;
 mod enrol;
 mod exchange;
+pub(crate) mod meter;
 mod run;
 mod tls;
 

@@ -66,6 +66,10 @@ fn wait_after(error: &ExchangeError, failures: u32, poll_interval: Duration) -> 
     match error {
         ExchangeError::NoToken => jittered(SLOW, random()),
         ExchangeError::Call(CallError::Refused { status: 400..=403, error, .. }) if error.code != UNKNOWN_NODE => jittered(SLOW, random()),
+        ExchangeError::Call(call) if call.retry_after().is_some() => {
+            let wait = after_failures(failures, poll_interval.min(backoff::MAX), random());
+            call.retry_after().unwrap_or_default() + wait
+        }
         _ => after_failures(failures, poll_interval.min(backoff::MAX), random()),
     }
 }

@@ -38,7 +38,7 @@ async fn bed(root: &[u8], respond: Respond) -> Bed {
     std::fs::write(&first, root).unwrap();
     let ledger = Ledger::open(folder.path(), Timestamp(0)).unwrap();
     let (url, ca) = serve(respond).await;
-    let client = Client::new(&url, ca.as_bytes(), 65536, ledger.watch_time()).unwrap();
+    let client = Client::new(&url, ca.as_bytes(), 65536, ledger.watch_time(), Default::default()).unwrap();
     let (inventory, inventory_view) = watch::channel(None);
     let (contact_to, contact) = watch::channel(Contact::default());
     let (asking_to, asking) = watch::channel(Arc::default());

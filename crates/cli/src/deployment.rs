@@ -143,7 +143,8 @@ fn waiting_for(row: &SetRow) -> String {
     output::shown(&format!("{} on {}: {}", row.reference, row.node_name, word(row.state)), &[]).into_owned()
 }
 
-fn word(state: SetState) -> &'static str {
+/// A state for people.
+pub(crate) fn word(state: SetState) -> &'static str {
     match state {
         SetState::Queued => "queued",
         SetState::InTransit => "in transit",

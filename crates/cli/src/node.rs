@@ -134,6 +134,14 @@ fn describe(status: &NodeStatus) -> String {
         }
     }
     text.push_str(&format!("\nImages      {}\n\n", status.inventory.images.len()));
+    for row in &status.arriving {
+        let state = crate::deployment::word(row.state);
+        let reason = row.reason.as_deref().unwrap_or("-");
+        text.push_str(&format!("Image       {} {state}: {reason}\n", row.reference));
+    }
+    if !status.arriving.is_empty() {
+        text.push('\n');
+    }
     text.push_str(&alloc::table(&status.allocs));
     text
 }
@@ -242,7 +250,7 @@ fn span(text: &str) -> Result<Millis> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use skerry_wire::api::DrainStatus;
+    use skerry_wire::api::{DrainStatus, SetRow};
     use skerry_wire::node::Fingerprint;
     use skerry_wire::{NodeId, Timestamp};
 
@@ -252,6 +260,20 @@ mod tests {
         assert_eq!(set, [("site".to_owned(), "a=b".to_owned()), ("x".to_owned(), "-".to_owned())].into());
         assert_eq!(unset, ["rack"]);
         assert!(meta(&["rack".to_owned()]).is_err());
+    }
+
+    fn waiting() -> SetRow {
+        SetRow {
+            node: NodeId::new([0xab; 16]),
+            node_name: "till-1".to_owned(),
+            image: skerry_wire::ImageId(skerry_wire::Digest::new([7; 32])),
+            reference: "till:2".to_owned(),
+            state: skerry_wire::api::SetState::Queued,
+            reason: Some("waits for the download window, until 2026-11-21 22:00 UTC".to_owned()),
+            size: Some(5),
+            base: None,
+            updated_at: Timestamp(1_795_200_000_000),
+        }
     }
 
     fn golden() -> NodeStatus {
@@ -281,6 +303,7 @@ mod tests {
             inventory: Default::default(),
             meta: [("site".to_owned(), "shop-12".to_owned())].into(),
             allocs: vec![alloc::tests::lost()],
+            arriving: vec![waiting()],
         }
     }
 

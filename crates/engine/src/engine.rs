@@ -47,6 +47,12 @@ pub trait Engine: Send + Sync {
     /// running or not, that is [`EngineError::InUse`] and both stay.
     fn unpin(&self, name: &str) -> impl Future<Output = Result<(), EngineError>> + Send;
 
+    /// Every image that has a tag `skerry-pin:<name>`.
+    fn pinned(&self) -> impl Future<Output = Result<Vec<PinnedImage>, EngineError>> + Send;
+
+    /// Reads an image back as a whole and compares every layer with its digest. False when one is damaged, or cannot be read.
+    fn is_whole(&self, id: &ImageId) -> impl Future<Output = Result<bool, EngineError>> + Send;
+
     /// Removes an image; fine when it is gone. [`EngineError::InUse`] while a container was made of it, another image builds on it, or
     /// it has several tags.
     fn remove_image(&self, id: &ImageId) -> impl Future<Output = Result<(), EngineError>> + Send;
@@ -85,6 +91,19 @@ pub trait Engine: Send + Sync {
 
     /// What a container writes from now on, both streams together, until it ends.
     fn follow(&self, name: &str) -> impl Stream<Item = Result<Bytes, EngineError>> + Send;
+}
+
+/// An image that is pinned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PinnedImage {
+    /// Its id.
+    pub id: ImageId,
+    /// The names that it is pinned under.
+    pub names: Vec<String>,
+    /// Has it tags beside these?
+    pub others: bool,
+    /// Bytes of its files, as the engine counts them; those shared with other images are in it.
+    pub bytes: u64,
 }
 
 /// What a program in a container did.

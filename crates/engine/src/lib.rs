@@ -20,7 +20,8 @@ mod sync;
 
 pub use docker::DockerEngine;
 pub use engine::{
-    ArchiveStream, ContainerSpec, ContainerState, ContainerStatus, Device, Engine, Info, LogBounds, Mount, NetworkMode, PublishedPort, Ran,
+    ArchiveStream, ContainerSpec, ContainerState, ContainerStatus, Device, Engine, Info, LogBounds, Mount, NetworkMode, PinnedImage,
+    PublishedPort, Ran,
 };
 pub use error::EngineError;
 pub use layers::{EngineLayers, SpooledImages, spool};

@@ -40,6 +40,11 @@ async fn load_pin_save_and_remove() {
     let found = archive.choose(Some(&tag)).unwrap();
     assert_eq!((found.image_id, &found.config_bytes), (image.id, &image.config));
 
+    let pinned = engine.pinned().await.unwrap();
+    let found = pinned.iter().find(|p| p.id == image.id).unwrap();
+    assert_eq!((&found.names, found.others), (&vec![name.clone()], false));
+    assert!(engine.is_whole(&image.id).await.unwrap());
+
     engine.unpin(&name).await.unwrap();
     engine.unpin(&name).await.unwrap();
     assert!(!engine.image_present(&image.id).await.unwrap(), "its last tag is gone");

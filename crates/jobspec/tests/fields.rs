@@ -54,7 +54,7 @@ fn changed(job: &Job, new: impl Fn(&Value) -> Vec<Value>) -> Vec<(String, Job)> 
 }
 
 /// Other values of every enum of a job, by the value that the full job has.
-const WORDS: [&str; 28] = [
+const WORDS: [&str; 31] = [
     "service",
     "system",
     "batch",
@@ -83,6 +83,9 @@ const WORDS: [&str; 28] = [
     "is_set",
     "noop",
     "restart",
+    "hold",
+    "retry",
+    "full",
 ];
 
 #[test]

@@ -74,6 +74,7 @@ job "full" {
       healthy_deadline = "6m"
       auto_revert      = false
       lock_limit       = "2h"
+      on_delta_failure = "retry"
     }
 
     disconnect {

@@ -12,7 +12,7 @@ use crate::model::{Alloc, Fleet, Order};
 pub struct RowState {
     /// The state.
     pub state: SetState,
-    /// Why it failed.
+    /// Why it failed, or what it waits for.
     pub reason: Option<String>,
 }
 
@@ -31,6 +31,8 @@ impl RowState {
 pub enum News {
     /// The node fetches or reconstructs it.
     InTransit,
+    /// The node may not fetch it now: what it waits for.
+    Waiting(String),
     /// It is in the node's engine.
     Present,
     /// The node or the builder gave up for now.
@@ -46,6 +48,9 @@ pub fn step(row: &RowState, news: &News) -> RowState {
         (SetState::Succeeded, _) => row.clone(),
         (SetState::Failed, News::Dropped(_)) => row.clone(),
         (_, News::Present) => RowState { state: SetState::Succeeded, reason: None },
+        // What it failed of says more than what the next try waits for.
+        (SetState::Failed, News::Waiting(_)) => row.clone(),
+        (state, News::Waiting(reason)) => RowState { state, reason: Some(reason.clone()) },
         (_, News::InTransit) => RowState { state: SetState::InTransit, reason: None },
         (_, News::Failed(reason) | News::Dropped(reason)) => RowState { state: SetState::Failed, reason: Some(reason.clone()) },
     }
@@ -97,6 +102,7 @@ mod tests {
     #[test]
     fn every_step() {
         let failed = || News::Failed("second".to_owned());
+        let waiting = || News::Waiting("second".to_owned());
         let dropped = || News::Dropped(superseded_by(2));
         for (from, news, to, reason) in [
             (Queued, News::InTransit, InTransit, None),
@@ -104,6 +110,10 @@ mod tests {
             (Queued, failed(), Failed, Some("second")),
             (Queued, dropped(), Failed, Some("superseded by version 2")),
             (InTransit, News::InTransit, InTransit, None),
+            (Queued, waiting(), Queued, Some("second")),
+            (InTransit, waiting(), InTransit, Some("second")),
+            (Succeeded, waiting(), Succeeded, None),
+            (Failed, waiting(), Failed, Some("first")),
             (InTransit, News::Present, Succeeded, None),
             (InTransit, failed(), Failed, Some("second")),
             (InTransit, dropped(), Failed, Some("superseded by version 2")),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use skerry_wire::job::Job;
+use skerry_wire::job::{Group, Job, OnDeltaFailure};
 use skerry_wire::poll::{AllocStatus, Event};
 use skerry_wire::{AllocId, Digest, ImageId, Millis};
 
@@ -49,12 +49,16 @@ pub struct NeededImage {
     pub priority: u8,
     /// A job that needs it, for people.
     pub job: String,
+    /// What follows a failed patch: the most careful of what the groups that need it say; none when none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_delta_failure: Option<OnDeltaFailure>,
 }
 
 impl NeededImage {
     /// The image that a job writes as `reference`.
-    pub(crate) fn of(image: ImageId, reference: &str, job: &Job) -> Self {
-        Self { image, reference: reference.to_owned(), priority: job.priority, job: job.id.clone() }
+    pub(crate) fn of(image: ImageId, reference: &str, job: &Job, group: &Group) -> Self {
+        let on_delta_failure = group.update.on_delta_failure;
+        Self { image, reference: reference.to_owned(), priority: job.priority, job: job.id.clone(), on_delta_failure }
     }
 }
 

@@ -32,7 +32,9 @@ mod want;
 
 pub use decide::reconcile;
 pub use decision::{Action, ActionKind, AllocView, CheckPlan, CheckRun, Decision, NeededImage, Step};
-pub use facts::{CheckId, CheckState, Desired, Failure, Instance, Node, Now, Observed, Order, OrderKind, Policy, Refusal, Slot, State};
+pub use facts::{
+    CheckId, CheckState, Closed, Desired, Failure, Instance, Node, Now, Observed, Order, OrderKind, Policy, Refusal, Slot, State,
+};
 pub use make::{
     Bind, BindKind, CommonPlan, ContainerPlan, DYNAMIC_PORTS, File, InstancePlan, LabelError, Labels, NetworkPlan, NoPortFree, ProcessPlan,
     PublishedPort, TaskEnv, assign_ports, instance_name, interpolate, label, node_label, task_env,

@@ -448,6 +448,9 @@ pub struct NodeStatus {
     pub meta: BTreeMap<String, String>,
     /// Its allocations.
     pub allocs: Vec<AllocSummary>,
+    /// Images on their way to it, with what they wait for.
+    #[serde(default)]
+    pub arriving: Vec<SetRow>,
 }
 
 /// `POST /v1/tokens`: makes an enrolment token.

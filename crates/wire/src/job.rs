@@ -14,7 +14,8 @@ mod service;
 mod task;
 
 pub use policy::{
-    DelayFunction, Disconnect, HealthCheck, MissedRun, Periodic, Reconcile, Reschedule, RestartMode, RestartPolicy, UnknownTime, Update,
+    DelayFunction, Disconnect, HealthCheck, MissedRun, OnDeltaFailure, Periodic, Reconcile, Reschedule, RestartMode, RestartPolicy,
+    UnknownTime, Update,
 };
 pub use service::{Check, CheckKind, CheckRestart, Service};
 pub use task::{ChangeMode, Device, DockerConfig, Driver, Hook, Lifecycle, Logs, ProcessConfig, Resources, Task, Template, Volume};

@@ -40,6 +40,9 @@ pub struct PollRequest {
     /// Images that the manifest needs and the engine lacks.
     #[serde(rename = "w", default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<ImageId>,
+    /// Of these, images that no patch led to on the node: their bundles must have no bases.
+    #[serde(rename = "u", default, skip_serializing_if = "Vec::is_empty")]
+    pub full: Vec<ImageId>,
     /// Specifications that the manifest names and the node lacks.
     #[serde(rename = "p", default, skip_serializing_if = "Vec::is_empty")]
     pub specifications: Vec<Digest>,
@@ -234,6 +237,13 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// The bundle of an image waits: for a window, for the budget, for an order.
+    ImageWaiting {
+        /// The image.
+        image: ImageId,
+        /// What for, and until when, for people.
+        reason: String,
+    },
     /// An allocation's state changed.
     Alloc {
         /// The allocation.
@@ -275,8 +285,8 @@ pub enum Event {
 
 impl Event {
     /// The events that this version knows, as they are written.
-    const KNOWN: [&'static str; 8] =
-        ["ManifestAccepted", "ManifestRefused", "ImageInTransit", "ImagePresent", "ImageFailed", "Alloc", "Run", "Dropped"];
+    const KNOWN: [&'static str; 9] =
+        ["ManifestAccepted", "ManifestRefused", "ImageInTransit", "ImagePresent", "ImageFailed", "ImageWaiting", "Alloc", "Run", "Dropped"];
 }
 
 impl Serialize for Event {
@@ -385,6 +395,31 @@ mod tests {
     }
 
     #[test]
+    fn a_poll_of_an_older_agent_names_no_full_bundles() {
+        let request = PollRequest {
+            node: NodeId::new([1; 16]),
+            boot: BootId::new([2; 16]),
+            seq: 3,
+            nonce: [4; 8],
+            server_nonce: [5; 8],
+            mark: Mark::default(),
+            fingerprint: None,
+            inventory: None,
+            images: vec![ImageId(Digest::new([7; 32]))],
+            full: vec![],
+            specifications: vec![],
+            reports: vec![],
+        };
+        // As an agent sends it that knows no such field: the idle poll has not grown.
+        let bytes = cbor::encode(&request);
+        let value: Value = cbor::decode(&bytes, 1000).unwrap();
+        assert!(value.as_map().unwrap().iter().all(|(key, _)| key.as_text() != Some("u")));
+        assert_eq!(cbor::decode::<PollRequest>(&bytes, 1000).unwrap(), request);
+        let full = PollRequest { full: request.images.clone(), ..request };
+        assert_eq!(cbor::decode::<PollRequest>(&cbor::encode(&full), 1000).unwrap(), full);
+    }
+
+    #[test]
     fn every_event_there_and_back() {
         let image = ImageId(Digest::new([7; 32]));
         let (mark, reason) = (Mark { root: 1, epoch: 2, counter: 3 }, "why".to_owned());
@@ -394,6 +429,7 @@ mod tests {
             Event::ImageInTransit { image, have: 1, size: 2 },
             Event::ImagePresent { image },
             Event::ImageFailed { image, reason: reason.clone() },
+            Event::ImageWaiting { image, reason: reason.clone() },
             Event::Alloc {
                 alloc: AllocId::new([9; 16]),
                 status: AllocStatus::Running,

@@ -116,6 +116,7 @@ mod tests {
             fingerprint: None,
             inventory: None,
             images: Vec::new(),
+            full: Vec::new(),
             specifications: Vec::new(),
             reports: Vec::new(),
         }

@@ -13,8 +13,8 @@ use crate::http::Failure;
 use crate::store::{BundleId, ImageRef, Offered, ToChoose};
 
 /// The state of the bundle of an image for a node. What was offered before stays, while the node holds its bases still: what it has
-/// fetched of it is not fetched again.
-pub(super) async fn state(app: &Arc<App>, node: NodeId, image: ImageId, now: Timestamp) -> Result<OfferState, Failure> {
+/// fetched of it is not fetched again. A bundle without bases is offered when no patch led to the image there (`full`).
+pub(super) async fn state(app: &Arc<App>, node: NodeId, image: ImageId, full: bool, now: Timestamp) -> Result<OfferState, Failure> {
     let Some(stored) = app.store.image(ImageRef::Id(image)).await? else {
         return Ok(OfferState::Failed { reason: format!("image {image} is not known to the server: publish it again") });
     };
@@ -22,8 +22,8 @@ pub(super) async fn state(app: &Arc<App>, node: NodeId, image: ImageId, now: Tim
         return Ok(OfferState::Failed { reason: format!("no allocation of this node needs image {image}") });
     }
     let offered = match app.store.offered(node, image).await? {
-        Some(offered) if offered.state != BuildState::Failed => Some(offered),
-        _ => choose(app, node, image, now).await?,
+        Some(offered) if offered.state != BuildState::Failed && (!full || offered.bundle.bases.is_empty()) => Some(offered),
+        _ => choose(app, node, image, full, now).await?,
     };
     let Some(offered) = offered else {
         return Ok(OfferState::Failed {
@@ -40,7 +40,7 @@ pub(super) async fn state(app: &Arc<App>, node: NodeId, image: ImageId, now: Tim
     })
 }
 
-async fn choose(app: &Arc<App>, node: NodeId, image: ImageId, now: Timestamp) -> Result<Option<Offered>, Failure> {
+async fn choose(app: &Arc<App>, node: NodeId, image: ImageId, full: bool, now: Timestamp) -> Result<Option<Offered>, Failure> {
     let to_choose = app.store.to_choose(node, image).await?.ok_or_else(|| Failure::internal(format!("node {node} is gone")))?;
     // Facts without features are an old agent's, or not known yet: what it cannot read it refuses by itself.
     let features = &to_choose.node.fingerprint.features;
@@ -48,6 +48,11 @@ async fn choose(app: &Arc<App>, node: NodeId, image: ImageId, now: Timestamp) ->
         return Ok(None);
     }
     let estimator = app.builds.estimator();
+    if full {
+        let offered = app.store.offer(node, BundleId { target: image, bases: vec![] }, now).await?;
+        app.builds.wake();
+        return Ok(Some(offered));
+    }
     // Reads indexes from the disk.
     let bases = tokio::task::spawn_blocking(move || bases(&image, &to_choose, estimator.as_ref())).await.map_err(Failure::internal)?;
     let offered = app.store.offer(node, BundleId { target: image, bases }, now).await?;

@@ -139,7 +139,7 @@ async fn answer(
         }
     }
     for image in request.images.iter().take(IMAGES) {
-        let state = offers::state(app, node, *image, now).await?;
+        let state = offers::state(app, node, *image, request.full.contains(image), now).await?;
         let size = match &state {
             OfferState::Ready { release, .. } => release.0.len() + 256,
             OfferState::Building | OfferState::Unknown => 64,

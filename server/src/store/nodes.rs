@@ -291,6 +291,7 @@ fn count_report(c: &Connection, node: NodeId, event: &Event, now: Timestamp) -> 
     match event {
         Event::ImageInTransit { image, .. } => sets::tell(c, node, *image, &News::InTransit, now)?,
         Event::ImagePresent { image } => sets::tell(c, node, *image, &News::Present, now)?,
+        Event::ImageWaiting { image, reason } => sets::tell(c, node, *image, &News::Waiting(short(reason).to_owned()), now)?,
         Event::ImageFailed { image, reason } => sets::tell(c, node, *image, &News::Failed(short(reason).to_owned()), now)?,
         Event::Alloc { alloc, status, reason, restarts, healthy, wait } => {
             let said = Said { alloc: *alloc, status: *status, reason, restarts: *restarts, healthy: *healthy, wait: *wait };
@@ -382,7 +383,8 @@ impl NodeStore for SqliteStore {
             let Some(row) = rows.next()? else { return Ok(None) };
             let (summary, fingerprint, inventory) = summary(row)?;
             let allocs = jobs::allocs_where(c, "a.node = ?1", [id.as_bytes()])?;
-            Ok(Some(NodeStatus { summary, fingerprint, inventory, meta: variables::meta(c, id)?, allocs }))
+            let (meta, arriving) = (variables::meta(c, id)?, sets::arriving(c, id)?);
+            Ok(Some(NodeStatus { summary, fingerprint, inventory, meta, allocs, arriving }))
         })
         .await
     }

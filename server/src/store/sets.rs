@@ -225,6 +225,39 @@ pub(super) fn of_job(connection: &Connection, job: &str) -> Result<Vec<SetSummar
     Ok(sets)
 }
 
+/// Rows for people.
+fn shown(c: &Connection, condition: &str, params: impl rusqlite::Params) -> Result<Vec<SetRow>, StoreError> {
+    let sql = format!(
+        "SELECT r.node, n.name, r.image, coalesce((SELECT name || ':' || tag FROM releases WHERE image_id = r.image ORDER BY id DESC LIMIT 1), ''),
+         r.state, r.reason, r.size, r.base, r.updated_at FROM deployment_rows r JOIN nodes n ON n.id = r.node
+         WHERE {condition} ORDER BY n.name, r.node, r.image"
+    );
+    let mut query = c.prepare_cached(&sql)?;
+    let mut rows = query.query(params)?;
+    let mut list = Vec::new();
+    while let Some(row) = rows.next()? {
+        list.push(SetRow {
+            node: NodeId::new(row.get(0)?),
+            node_name: row.get(1)?,
+            image: ImageId(Digest::new(row.get(2)?)),
+            reference: row.get(3)?,
+            state: state(&row.get::<_, String>(4)?)?,
+            reason: row.get(5)?,
+            size: row.get(6)?,
+            base: row.get::<_, Option<[u8; 32]>>(7)?.map(|b| ImageId(Digest::new(b))),
+            updated_at: Timestamp(row.get(8)?),
+        });
+    }
+    Ok(list)
+}
+
+/// Images on their way to a node for the current versions of its jobs; an image of several jobs once for each.
+pub(super) fn arriving(c: &Connection, node: NodeId) -> Result<Vec<SetRow>, StoreError> {
+    let unfinished = "r.node = ?1 AND r.state <> 'succeeded' AND EXISTS (SELECT 1 FROM deployment_sets s JOIN jobs j ON j.id = s.job
+         WHERE s.id = r.set_id AND j.version = s.version AND j.stopped_at IS NULL)";
+    shown(c, unfinished, [node.as_bytes()])
+}
+
 #[async_trait]
 impl SetStore for SqliteStore {
     async fn sets(&self) -> Result<Vec<SetSummary>, StoreError> {
@@ -246,26 +279,7 @@ impl SetStore for SqliteStore {
             let mut rows = query.query([id.as_bytes()])?;
             let Some(row) = rows.next()? else { return Ok(None) };
             let summary = summary(c, row)?;
-            let mut query = c.prepare_cached(
-                "SELECT r.node, n.name, r.image, coalesce((SELECT name || ':' || tag FROM releases WHERE image_id = r.image ORDER BY id DESC LIMIT 1), ''),
-                 r.state, r.reason, r.size, r.base, r.updated_at
-                 FROM deployment_rows r JOIN nodes n ON n.id = r.node WHERE r.set_id = ?1 ORDER BY n.name, r.node, r.image",
-            )?;
-            let mut rows = query.query([id.as_bytes()])?;
-            let mut list = Vec::new();
-            while let Some(row) = rows.next()? {
-                list.push(SetRow {
-                    node: NodeId::new(row.get(0)?),
-                    node_name: row.get(1)?,
-                    image: ImageId(Digest::new(row.get(2)?)),
-                    reference: row.get(3)?,
-                    state: state(&row.get::<_, String>(4)?)?,
-                    reason: row.get(5)?,
-                    size: row.get(6)?,
-                    base: row.get::<_, Option<[u8; 32]>>(7)?.map(|b| ImageId(Digest::new(b))),
-                    updated_at: Timestamp(row.get(8)?),
-                });
-            }
+            let list = shown(c, "r.set_id = ?1", [id.as_bytes()])?;
             Ok(Some(SetStatus { summary, rows: list }))
         })
         .await

@@ -142,6 +142,7 @@ impl TestNode {
             fingerprint: None,
             inventory: None,
             images: Vec::new(),
+            full: Vec::new(),
             specifications: Vec::new(),
             reports: Vec::new(),
         }
@@ -197,9 +198,15 @@ impl TestNode {
 
     /// Asks for an image until its bundle is ready or has failed.
     pub async fn await_offer(&mut self, url: &str, image: ImageId) -> Offer {
+        self.await_offer_of(url, image, false).await
+    }
+
+    /// The same, of a bundle without bases when `full`.
+    pub async fn await_offer_of(&mut self, url: &str, image: ImageId, full: bool) -> Offer {
         loop {
             let mut message = self.next();
             message.images = vec![image];
+            message.full = if full { vec![image] } else { vec![] };
             let mut reply = self.send(url, &message).await.unwrap();
             assert_eq!(reply.offers.len(), 1);
             let offer = reply.offers.remove(0);

@@ -12,7 +12,7 @@ use skerry_wire::ImageId;
 
 use super::{CALL, DockerEngine};
 use crate::EngineError;
-use crate::engine::{ArchiveStream, Info};
+use crate::engine::{ArchiveStream, Info, PinnedImage};
 
 /// Repository of the tags that pin images.
 const PIN: &str = "skerry-pin";
@@ -22,6 +22,12 @@ const REMOVE: Duration = Duration::from_secs(10 * 60);
 /// The tag that pins under this name.
 pub(super) fn pin_reference(name: &str) -> String {
     format!("{PIN}:{name}")
+}
+
+/// The name in a tag that pins. Podman writes `localhost/` in front.
+fn pin_name(tag: &str) -> Option<&str> {
+    let tag = tag.rsplit('/').next().unwrap_or(tag);
+    tag.strip_prefix(PIN)?.strip_prefix(':').filter(|name| check_pin(name).is_ok())
 }
 
 /// Is it a name for a pin?
@@ -70,6 +76,18 @@ impl DockerEngine {
         ids.sort_unstable();
         ids.dedup();
         Ok(ids)
+    }
+
+    pub(super) async fn list_pinned(&self) -> Result<Vec<PinnedImage>, EngineError> {
+        let images = self.call("list the images", CALL, self.docker()?.list_images(None::<ListImagesOptions>)).await?;
+        let pinned = images.into_iter().filter_map(|image| {
+            let (names, others): (Vec<_>, Vec<_>) = image.repo_tags.iter().partition(|tag| pin_name(tag).is_some());
+            let names: Vec<String> = names.into_iter().filter_map(|tag| pin_name(tag)).map(str::to_owned).collect();
+            let others = others.iter().any(|tag| !tag.starts_with("<none>"));
+            let bytes = u64::try_from(image.size).unwrap_or(0);
+            (!names.is_empty()).then_some(PinnedImage { id: image.id.parse().ok()?, names, others, bytes })
+        });
+        Ok(pinned.collect())
     }
 
     /// The id of an image.
@@ -199,6 +217,10 @@ mod tests {
         }
         for name in ["", "-a", ".a", "a/b", "a:b", "a b", &"x".repeat(129)] {
             assert!(check_pin(name).is_err(), "{name}");
+        }
+        for (tag, name) in [("skerry-pin:0f", Some("0f")), ("localhost/skerry-pin:a", Some("a")), ("skerry-pinned:a", None), ("a:1", None)]
+        {
+            assert_eq!(pin_name(tag), name);
         }
         for reference in ["alpine", "localhost:5000/a/b:1", "a@sha256:0f"] {
             check_reference(reference).unwrap();

@@ -7,6 +7,7 @@ mod containers;
 mod events;
 mod exec;
 mod images;
+mod whole;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use futures_util::Stream;
 use skerry_wire::ImageId;
 
 use crate::EngineError;
-use crate::engine::{ArchiveStream, ContainerSpec, ContainerState, Engine, Info, Ran};
+use crate::engine::{ArchiveStream, ContainerSpec, ContainerState, Engine, Info, PinnedImage, Ran};
 
 /// An ordinary call.
 const CALL: Duration = Duration::from_secs(60);
@@ -133,6 +134,14 @@ impl Engine for DockerEngine {
 
     async fn pin(&self, id: &ImageId, name: &str) -> Result<(), EngineError> {
         self.tag_pin(id, name).await
+    }
+
+    async fn pinned(&self) -> Result<Vec<PinnedImage>, EngineError> {
+        self.list_pinned().await
+    }
+
+    async fn is_whole(&self, id: &ImageId) -> Result<bool, EngineError> {
+        self.read_back(id, STALL).await
     }
 
     async fn unpin(&self, name: &str) -> Result<(), EngineError> {

@@ -3,7 +3,8 @@
 //! Every struct is taken apart by name, without `..`, so that a new field cannot be forgotten here.
 
 use skerry_wire::job::{
-    DelayFunction, Disconnect, HealthCheck, MissedRun, Periodic, Reconcile, Reschedule, RestartMode, RestartPolicy, UnknownTime, Update,
+    DelayFunction, Disconnect, HealthCheck, MissedRun, OnDeltaFailure, Periodic, Reconcile, Reschedule, RestartMode, RestartPolicy,
+    UnknownTime, Update,
 };
 
 use super::Part;
@@ -55,7 +56,7 @@ impl Part {
     }
 
     pub(super) fn update(&mut self, update: &Update) {
-        let Update { health_check, min_healthy_time, healthy_deadline, auto_revert, lock_limit } = update;
+        let Update { health_check, min_healthy_time, healthy_deadline, auto_revert, lock_limit, on_delta_failure } = update;
         let kind = match health_check {
             HealthCheck::Checks => "checks",
             HealthCheck::TaskStates => "task_states",
@@ -65,6 +66,12 @@ impl Part {
         self.plain("update.healthy_deadline", healthy_deadline);
         self.plain("update.auto_revert", auto_revert);
         self.plain("update.lock_limit", lock_limit);
+        let way = on_delta_failure.map(|way| match way {
+            OnDeltaFailure::Hold => "hold",
+            OnDeltaFailure::Retry => "retry",
+            OnDeltaFailure::Full => "full",
+        });
+        self.maybe("update.on_delta_failure", way);
     }
 
     /// Nothing is shown of a group that says nothing.

@@ -3,8 +3,8 @@
 use hcl_edit::structure::Block;
 use skerry_wire::Millis;
 use skerry_wire::job::{
-    DelayFunction, Disconnect, HealthCheck, Hook, Lifecycle, Logs, MissedRun, Periodic, Reconcile, Reschedule, RestartMode, RestartPolicy,
-    UnknownTime, Update,
+    DelayFunction, Disconnect, HealthCheck, Hook, Lifecycle, Logs, MissedRun, OnDeltaFailure, Periodic, Reconcile, Reschedule, RestartMode,
+    RestartPolicy, UnknownTime, Update,
 };
 
 use super::{Entries, Reader, head};
@@ -58,6 +58,8 @@ impl Reader<'_> {
         let e = self.sort(&block.body, &schema::UPDATE);
         let kinds = [("checks", HealthCheck::Checks), ("task_states", HealthCheck::TaskStates)];
         let help = "there are \"checks\" and \"task_states\"; the node itself judges, so nobody can be asked";
+        let ways = [("hold", OnDeltaFailure::Hold), ("retry", OnDeltaFailure::Retry), ("full", OnDeltaFailure::Full)];
+        let ways_help = "there are \"hold\", \"retry\" and \"full\"; without it the node's own configuration says";
         Update {
             health_check: self
                 .choice(&e, "health_check", &format!("{path}.health_check"), "health check", &kinds, help)
@@ -66,6 +68,9 @@ impl Reader<'_> {
             healthy_deadline: self.span(&e, "healthy_deadline", &format!("{path}.healthy_deadline")).unwrap_or(base.healthy_deadline),
             auto_revert: self.flag(&e, "auto_revert", &format!("{path}.auto_revert")).unwrap_or(base.auto_revert),
             lock_limit: self.span(&e, "lock_limit", &format!("{path}.lock_limit")).unwrap_or(base.lock_limit),
+            on_delta_failure: self
+                .choice(&e, "on_delta_failure", &format!("{path}.on_delta_failure"), "way after a failed patch", &ways, ways_help)
+                .or(base.on_delta_failure),
         }
     }
 

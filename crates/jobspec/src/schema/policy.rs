@@ -40,6 +40,7 @@ pub(crate) const UPDATE: Schema = Schema {
         ("healthy_deadline", Field),
         ("auto_revert", Field),
         ("lock_limit", Field),
+        ("on_delta_failure", Field),
         ("max_parallel", Ignored(NO_FLEET_ROLLOUT)),
         ("canary", Ignored(NO_FLEET_ROLLOUT)),
         ("stagger", Ignored(NO_FLEET_ROLLOUT)),

@@ -12,6 +12,7 @@ job "web" {
       health_check     = "manual"
       healthy_deadline = "1m"
       lock_limit       = "999999h"
+      on_delta_failure = "panic"
       canary           = 1
     }
     service {

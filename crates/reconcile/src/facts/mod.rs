@@ -113,6 +113,8 @@ pub struct Observed<'a> {
     pub checks: BTreeMap<CheckId, CheckState>,
     /// Allocations, as their instances are labelled, whose update lock (`update.lock` in the shared folder) is held.
     pub locked: BTreeSet<AllocId>,
+    /// The apply window is closed, until this time of the boot if that is known: what runs is not switched to another version.
+    pub apply_closed: Option<Closed>,
     /// How long no answer came from the server, over restarts and reboots; none before the first enrolment.
     pub silent: Option<Millis>,
     /// Orders of an operator on the node, not yet carried out; told again until they are in [`crate::Memory::orders`].
@@ -121,6 +123,13 @@ pub struct Observed<'a> {
     pub disk_free: u64,
     /// Paths of the devices, among those that the held specifications name, that are there.
     pub devices: BTreeSet<String>,
+}
+
+/// A window that is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed {
+    /// Until then, in milliseconds of the boot; none while the time of day is not known.
+    pub until: Option<u64>,
 }
 
 /// One check of one task or group.

@@ -1,7 +1,7 @@
 //! Starts what is down and may start, in the order of life.
 
 use skerry_wire::Millis;
-use skerry_wire::job::{Driver, Task};
+use skerry_wire::job::{Driver, Group, Job, Task};
 use skerry_wire::poll::AllocStatus;
 
 use super::{Asked, Part, Role, ended, task};
@@ -149,7 +149,7 @@ impl Work<'_> {
             self.remove(instance, "its environment is another one by now");
             return Err(Down::new(format!("task `{name}` is made anew with its new environment")));
         }
-        if let Some(down) = self.lacks_image(wanted, job, asked) {
+        if let Some(down) = self.lacks_image(wanted, (job, group), asked) {
             return Err(down);
         }
         task.made_env = Some(env);
@@ -160,10 +160,10 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn lacks_image(&self, wanted: &Task, job: &skerry_wire::job::Job, asked: &mut Asked) -> Option<Down> {
+    fn lacks_image(&self, wanted: &Task, (job, group): (&Job, &Group), asked: &mut Asked) -> Option<Down> {
         let Driver::Docker(config) = &wanted.driver else { return None };
         let image = config.image_id.filter(|i| !self.cx.observed.images.contains(i))?;
-        asked.needed.push(NeededImage::of(image, &config.image, job));
+        asked.needed.push(NeededImage::of(image, &config.image, job, group));
         Some(Down::new(format!("instance and image {} of task `{}` are gone; fetches the image again", config.image, wanted.name)))
     }
 

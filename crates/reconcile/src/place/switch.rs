@@ -19,7 +19,7 @@ impl<'a> Work<'a> {
             return None;
         }
         if !next.reverts
-            && let Some(status) = self.locked(memory, want, group.update.lock_limit.0)
+            && let Some(status) = self.outside_window(memory, want).or_else(|| self.locked(memory, want, group.update.lock_limit.0))
         {
             return Some(status);
         }
@@ -38,6 +38,20 @@ impl<'a> Work<'a> {
         memory.current = Some(version);
         memory.lock = LockMemory::default();
         None
+    }
+
+    /// Why the apply window puts the switch off, if it does. What starts where nothing runs disturbs nothing.
+    fn outside_window(&mut self, memory: &mut SlotMemory, want: Option<&Want<'a>>) -> Option<Status> {
+        let closed = self.cx.observed.apply_closed.filter(|_| memory.current.is_some())?;
+        if memory.lock.overridden || want.is_some_and(|w| w.alloc.override_lock) {
+            memory.note_state(self.cx.now, "switches outside the apply window by order".to_owned());
+            return None;
+        }
+        let Some(until) = closed.until else {
+            return Some(Status::new(AllocStatus::Pending, "waits for the time of day: while it is not known, the apply window is closed"));
+        };
+        self.wake(until);
+        Some(Status::new(AllocStatus::Pending, "waits for the apply window").until(until))
     }
 
     /// Why an update lock puts the switch off, if one does.

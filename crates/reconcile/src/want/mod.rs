@@ -163,13 +163,18 @@ fn collect_images(
         let Some(image) = config.image_id else { continue };
         wanted.insert(image);
         if !observed.images.contains(&image) {
-            need(needed, NeededImage::of(image, &config.image, job));
+            need(needed, NeededImage::of(image, &config.image, job, group));
         }
     }
 }
 
-/// Notes one image, with the highest priority that it is needed with.
-pub(crate) fn need(needed: &mut BTreeMap<ImageId, NeededImage>, new: NeededImage) {
+/// Notes one image, with the highest priority that it is needed with, and the most careful way after a failed patch.
+pub(crate) fn need(needed: &mut BTreeMap<ImageId, NeededImage>, mut new: NeededImage) {
+    if let Some(known) = needed.get_mut(&new.image) {
+        let ways = [known.on_delta_failure, new.on_delta_failure];
+        known.on_delta_failure = ways.into_iter().flatten().min();
+        new.on_delta_failure = known.on_delta_failure;
+    }
     match needed.entry(new.image) {
         Entry::Vacant(entry) => {
             entry.insert(new);
@@ -186,4 +191,34 @@ pub(crate) fn fixed_ports(manifest: Option<&Manifest>, desired: &Desired<'_>) ->
     let allocs = manifest.into_iter().flat_map(|m| &m.allocs);
     let groups = allocs.filter_map(|a| desired.specifications.get(&a.specification)?.job.group(&a.group));
     groups.flat_map(|g| g.network.ports.iter().filter_map(|p| p.fixed)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skerry_wire::job::OnDeltaFailure::{self, Full, Hold};
+
+    #[test]
+    fn an_image_of_several_jobs_is_as_urgent_as_the_most_urgent_and_as_careful_as_the_most_careful() {
+        let image = ImageId(Digest::new([1; 32]));
+        let new = |priority, way: Option<OnDeltaFailure>| NeededImage {
+            image,
+            reference: "till:1".to_owned(),
+            priority,
+            job: format!("job{priority}"),
+            on_delta_failure: way,
+        };
+        for (all, priority, way) in [
+            (vec![new(50, None)], 50, None),
+            (vec![new(50, None), new(60, Some(Full))], 60, Some(Full)),
+            (vec![new(50, Some(Hold)), new(60, Some(Full))], 60, Some(Hold)),
+            (vec![new(60, Some(Full)), new(50, Some(Hold))], 60, Some(Hold)),
+            (vec![new(60, Some(Full)), new(50, None)], 60, Some(Full)),
+        ] {
+            let mut needed = BTreeMap::new();
+            all.into_iter().for_each(|n| need(&mut needed, n));
+            let found = &needed[&image];
+            assert_eq!((found.priority, found.on_delta_failure, found.job.as_str()), (priority, way, format!("job{priority}").as_str()));
+        }
+    }
 }

@@ -354,6 +354,7 @@ impl World {
             locked: self.locked.clone(),
             silent: None,
             orders: self.orders.clone(),
+            apply_closed: None,
             disk_free: 1 << 40,
             devices: BTreeSet::new(),
         };

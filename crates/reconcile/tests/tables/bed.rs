@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use skerry_reconcile::{
-    Action, ActionKind, AllocView, CheckState, Decision, Desired, Failure, Instance, InstancePlan, Memory, Node, Now, Observed, Order,
-    Policy, Slot, State, Step, reconcile,
+    Action, ActionKind, AllocView, CheckState, Closed, Decision, Desired, Failure, Instance, InstancePlan, Memory, Node, Now, Observed,
+    Order, Policy, Slot, State, Step, reconcile,
 };
 use skerry_wire::job::{DockerConfig, Driver, Group, Hook, Job, JobType, Lifecycle, ProcessConfig, Resources, Task};
 use skerry_wire::manifest::{Manifest, ManifestAlloc, Mark, Tombstone, Values};
@@ -45,6 +45,7 @@ pub(crate) struct Bed {
     pub(crate) locked: BTreeSet<AllocId>,
     pub(crate) silent: Option<Millis>,
     pub(crate) orders: Vec<Order>,
+    pub(crate) apply_closed: Option<Closed>,
     pub(crate) disk_free: u64,
     pub(crate) devices: BTreeSet<String>,
     pub(crate) interrupted: bool,
@@ -92,6 +93,7 @@ impl Bed {
             locked: BTreeSet::new(),
             silent: None,
             orders: vec![],
+            apply_closed: None,
             disk_free: 1 << 40,
             devices: BTreeSet::new(),
             interrupted: false,
@@ -154,6 +156,7 @@ impl Bed {
             locked: self.locked.clone(),
             silent: self.silent,
             orders: self.orders.clone(),
+            apply_closed: self.apply_closed,
             disk_free: self.disk_free,
             devices: self.devices.clone(),
         };

@@ -1,6 +1,6 @@
 //! From one version to the next, and back.
 
-use skerry_reconcile::{Order, OrderKind};
+use skerry_reconcile::{Closed, Order, OrderKind};
 use skerry_wire::job::{JobType, Update};
 use skerry_wire::poll::{AllocStatus, Event};
 use skerry_wire::{AllocId, Digest, ImageId, Millis};
@@ -156,6 +156,55 @@ fn an_update_lock_puts_the_switch_off() {
     bed.submit(version("2"));
     bed.rest();
     assert_eq!(current(&bed), 2);
+}
+
+#[test]
+fn a_closed_apply_window_puts_the_switch_off_and_nothing_else() {
+    let closed = |until| Some(Closed { until });
+    // What starts where nothing runs disturbs nothing.
+    let mut bed = Bed::new();
+    bed.apply_closed = closed(None);
+    bed.submit(version("1"));
+    bed.rest();
+    assert_eq!(current(&bed), 1);
+    let held = |until: Option<u64>, says: &str| {
+        let mut bed = healthy();
+        bed.apply_closed = closed(until);
+        let alloc = bed.submit(version("2"));
+        bed.pass(60_000);
+        let told = bed.told(alloc);
+        assert_eq!((current(&bed), told.until), (1, until));
+        assert!(told.reason.contains(says), "{}", told.reason);
+        assert_eq!(bed.running(), ["main"]);
+        (bed, alloc)
+    };
+    // It opens.
+    let (mut bed, _) = held(Some(400_000), "waits for the apply window");
+    bed.apply_closed = None;
+    bed.rest();
+    assert_eq!(current(&bed), 2);
+    // The operator overrides it.
+    let (mut bed, alloc) = held(None, "time of day");
+    bed.orders.push(Order { id: 1, alloc, kind: OrderKind::OverrideLock });
+    bed.rest();
+    assert_eq!(current(&bed), 2);
+    // A stop does not wait for it, nor does the way back to the last good version.
+    let (mut bed, _) = held(None, "time of day");
+    bed.bury();
+    bed.rest();
+    assert!(bed.running().is_empty());
+    let mut bed = healthy();
+    bed.submit(version("2"));
+    bed.rest();
+    assert_eq!(current(&bed), 2);
+    bed.apply_closed = closed(None);
+    while current(&bed) == 2 && bed.ms < 900_000 {
+        if !bed.running().is_empty() {
+            bed.end("main", 1);
+        }
+        bed.pass(5_000);
+    }
+    assert_eq!(current(&bed), 1);
 }
 
 #[test]

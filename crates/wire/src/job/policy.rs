@@ -107,6 +107,9 @@ pub struct Update {
     pub auto_revert: bool,
     /// An application's update lock puts a switch off for at most this long; zero for no limit.
     pub lock_limit: Millis,
+    /// What the node does when a patch to an image of the group fails there; none: what the node's own configuration says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_delta_failure: Option<OnDeltaFailure>,
 }
 
 impl Default for Update {
@@ -118,8 +121,21 @@ impl Default for Update {
             healthy_deadline: Millis::from_secs(5 * 60),
             auto_revert: true,
             lock_limit: Millis::from_secs(24 * 3600),
+            on_delta_failure: None,
         }
     }
+}
+
+/// What a node does about an image when a patch did not lead to it. The order is from careful to costly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDeltaFailure {
+    /// Nothing more is fetched for it until a newer manifest comes.
+    Hold,
+    /// Patches are fetched, a full bundle is not.
+    Retry,
+    /// A full bundle may be fetched; the failure was told to the server before.
+    Full,
 }
 
 /// What health is judged by.

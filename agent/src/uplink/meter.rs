@@ -1,0 +1,124 @@
+//! Counts what goes over the wire: every byte of every connection to the server, both ways, TLS included. What TCP and IP add, and what
+//! they send again, is not seen here.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use http::Uri;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use tower_service::Service;
+
+/// Bytes sent and received since the agent began. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Meter(Arc<AtomicU64>);
+
+impl Meter {
+    /// Bytes so far.
+    pub(crate) fn total(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn count(&self, bytes: usize) {
+        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// Opens connections that are counted.
+#[derive(Debug, Clone)]
+pub(super) struct Metered {
+    tcp: HttpConnector,
+    meter: Meter,
+}
+
+impl Metered {
+    pub(super) fn new(tcp: HttpConnector, meter: Meter) -> Self {
+        Self { tcp, meter }
+    }
+}
+
+type Tcp = <HttpConnector as Service<Uri>>::Response;
+type ConnectError = <HttpConnector as Service<Uri>>::Error;
+
+impl Service<Uri> for Metered {
+    type Response = Counted;
+    type Error = ConnectError;
+    type Future = Pin<Box<dyn Future<Output = Result<Counted, ConnectError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
+        self.tcp.poll_ready(cx)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let (connecting, meter) = (self.tcp.call(uri), self.meter.clone());
+        Box::pin(async move { Ok(Counted { tcp: connecting.await?, meter }) })
+    }
+}
+
+/// A connection that is counted.
+#[derive(Debug)]
+pub(super) struct Counted {
+    tcp: Tcp,
+    meter: Meter,
+}
+
+impl Counted {
+    fn sent(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &result {
+            self.meter.count(*bytes);
+        }
+        result
+    }
+}
+
+impl Connection for Counted {
+    fn connected(&self) -> Connected {
+        self.tcp.connected()
+    }
+}
+
+impl Read for Counted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut to: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let room = to.remaining();
+        // A part of the caller's buffer, to see how much of it was filled.
+        let mut piece = [0; PIECE];
+        let mut filled = hyper::rt::ReadBuf::new(&mut piece[..PIECE.min(room)]);
+        let result = Pin::new(&mut self.tcp).poll_read(cx, filled.unfilled());
+        if let Poll::Ready(Ok(())) = &result {
+            self.meter.count(filled.filled().len());
+            to.put_slice(filled.filled());
+        }
+        result
+    }
+}
+
+/// Bytes read at once.
+const PIECE: usize = 8 * 1024;
+
+impl Write for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.tcp).poll_write(cx, bytes);
+        self.sent(result)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, all: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.tcp).poll_write_vectored(cx, all);
+        self.sent(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}
