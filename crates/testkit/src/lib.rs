@@ -12,6 +12,7 @@
 pub mod app;
 pub mod bed;
 pub mod command;
+pub mod dns;
 pub mod dockerd;
 pub mod http;
 pub mod image;
@@ -22,10 +23,13 @@ pub mod powercut;
 pub mod probe;
 pub mod process;
 pub mod relay;
+pub mod wire;
 
 pub use bed::Bed;
+pub use dns::{Names, Resolver};
 pub use dockerd::Dockerd;
 pub use netns::Netns;
 pub use probe::Probe;
 pub use process::Process;
 pub use relay::Relay;
+pub use wire::{Way, Wire};
