@@ -54,6 +54,8 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
     let ca = std::fs::read(&config.ca).with_context(|| format!("cannot read `ca` {}", config.ca.display()))?;
     let window = usize::try_from(config.receive_window).context("receive_window")?;
     let client = Client::new(&config.server, &ca, window, ledger.watch_time())?;
+    client.remember_address(&data.join("server.address"));
+    let reach = client.reach().clone();
     let engine = DockerEngine::connect(&config.docker)?;
     let listener = control::listen(&data)?;
     // Tasks run as any user, so the folders in it are open to all; this one is what closes them. Programs that are not root's, and outlived
@@ -151,6 +153,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
         _ = interrupt.recv() => tracing::info!("told to end; containers and processes go on"),
         () = allocator.run() => anyhow::bail!("the ledger's thread ended"),
         () = uplink::run(uplink) => {}
+        () = uplink::network::follow(reach) => {}
         () = images.run() => {}
         () = watch_engine(engine.clone(), data, outlets) => {}
         () = hints::follow(engine, ledger, hints_to) => {}

@@ -34,12 +34,13 @@ use crate::trust::RootStore;
 use crate::uplink::Offers;
 use crate::uplink::backoff::{after_failures, random};
 use crate::uplink::client::Client;
+use crate::uplink::reach::counts;
 use work::{Stage, Verdict, WorkError};
 
 /// The longest wait between two tries of one image.
 const RETRY: Duration = Duration::from_secs(5 * 60);
 /// The longest wait between two tries when only the link failed.
-const RETRY_LINK: Duration = Duration::from_secs(30);
+const RETRY_LINK: Duration = Duration::from_secs(15);
 /// Reasons remembered as told, of one image.
 const TOLD: usize = 16;
 /// Look again without any reason.
@@ -80,6 +81,8 @@ struct Trouble {
     failures: u32,
     /// Not before this.
     until: Option<Instant>,
+    /// Only the link failed.
+    link: bool,
     /// Reasons that the server was told.
     told: BTreeSet<String>,
 }
@@ -89,8 +92,9 @@ impl<E: Engine> Images<E> {
     pub(crate) async fn run(mut self) {
         let mut troubles = BTreeMap::new();
         let mut failures = 0;
+        let mut opened = self.client.reach().opened();
         loop {
-            match self.turn(&mut troubles).await {
+            match self.turn(&mut troubles, &mut opened).await {
                 Ok(()) => failures = 0,
                 Err(error) => {
                     failures += 1;
@@ -102,7 +106,7 @@ impl<E: Engine> Images<E> {
     }
 
     /// Chooses an image and works on it until it is done, it fails, or the choice changes; with none to work on, waits.
-    async fn turn(&mut self, troubles: &mut BTreeMap<ImageId, Trouble>) -> Result<(), LedgerError> {
+    async fn turn(&mut self, troubles: &mut BTreeMap<ImageId, Trouble>, opened: &mut watch::Receiver<u64>) -> Result<(), LedgerError> {
         self.needed.mark_unchanged();
         self.offers.mark_unchanged();
         let needed = self.needed.borrow().clone();
@@ -121,11 +125,20 @@ impl<E: Engine> Images<E> {
             tokio::select! {
                 _ = self.needed.changed() => {}
                 _ = self.offers.changed() => {}
+                // The link may be back: what only it held up is tried at once.
+                () = counts(opened) => {
+                    for trouble in troubles.values_mut().filter(|t| t.link) {
+                        (trouble.until, trouble.failures) = (None, 1);
+                    }
+                }
                 () = sleep_until(until) => {}
             }
             return Ok(());
         };
-        self.work_on(row, &needed, troubles).await
+        let worked = self.work_on(row, &needed, troubles).await;
+        // What the try itself learned of the link is no reason for the next one.
+        opened.mark_unchanged();
+        worked
     }
 
     async fn work_on(&mut self, row: BundleRow, needed: &Needed, troubles: &mut BTreeMap<ImageId, Trouble>) -> Result<(), LedgerError> {
@@ -172,6 +185,10 @@ impl<E: Engine> Images<E> {
                     // The server shows it as on its way again: what stops it is news again.
                     trouble.told.clear();
                 }
+                if stage.grew() {
+                    // A link that comes and goes brings something each time: waits begin anew.
+                    trouble.failures = 0;
+                }
                 self.failed(image, error, trouble).await
             }
         }
@@ -181,7 +198,8 @@ impl<E: Engine> Images<E> {
     async fn failed(&self, image: ImageId, error: WorkError, trouble: &mut Trouble) -> Result<(), LedgerError> {
         trouble.failures = trouble.failures.saturating_add(1);
         let verdict = error.verdict();
-        let longest = if verdict == Verdict::Link { RETRY_LINK } else { RETRY };
+        trouble.link = verdict == Verdict::Link;
+        let longest = if trouble.link { RETRY_LINK } else { RETRY };
         let wait = after_failures(trouble.failures, longest, random());
         trouble.until = Some(Instant::now() + wait);
         let reason = error.to_string();

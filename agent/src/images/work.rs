@@ -1,7 +1,7 @@
 //! One image from its offer into the engine. Every step may be repeated; what is done already is found done.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use skerry_bundle::{TargetLayer, VerifiedToc};
@@ -103,16 +103,23 @@ pub(super) struct Stage {
     again: bool,
     reconstructing: AtomicBool,
     transit: AtomicBool,
+    /// Bytes of the bundle came.
+    grew: Arc<AtomicBool>,
 }
 
 impl Stage {
     pub(super) fn new(again: bool) -> Self {
-        Self { again, reconstructing: AtomicBool::new(false), transit: AtomicBool::new(false) }
+        Self { again, reconstructing: AtomicBool::new(false), transit: AtomicBool::new(false), grew: Arc::default() }
     }
 
     /// Nothing is lost when it is dropped now.
     pub(super) fn is_fetching(&self) -> bool {
         !self.reconstructing.load(Ordering::Relaxed)
+    }
+
+    /// Did bytes of the bundle come?
+    pub(super) fn grew(&self) -> bool {
+        self.grew.load(Ordering::Relaxed)
     }
 
     /// Was the server told that the image is on its way?
@@ -156,7 +163,12 @@ async fn get<E: Engine>(
         path: path.clone(),
     };
     let progress = images.progress.clone();
-    let told = move |have: u64| show(&progress, image, Some(format!("{have} of {size} bytes of its bundle are here")));
+    let (grew, first) = (Arc::clone(&stage.grew), AtomicU64::new(u64::MAX));
+    let told = move |have: u64| {
+        // What was here when it was opened is told first.
+        grew.fetch_or(have > first.fetch_min(have, Ordering::Relaxed), Ordering::Relaxed);
+        show(&progress, image, Some(format!("{have} of {size} bytes of its bundle are here")));
+    };
     let mut fetch = Fetch::open(&images.client, order, Arc::new(told)).await?;
     // A try that only finds the same obstacle again is no progress: the server goes on showing why the image is not here.
     if !stage.again {

@@ -7,6 +7,9 @@ pub(crate) mod backoff;
 pub(crate) mod client;
 mod enrol;
 mod exchange;
+pub(crate) mod network;
+pub(crate) mod reach;
+mod resolve;
 mod run;
 mod tls;
 
