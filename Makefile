@@ -8,7 +8,7 @@ WORKLOADS ?= $(CURDIR)/.work/workloads
 BENCH := $(or $(CARGO_TARGET_DIR),target)/release
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test demo workloads lint bench bench-delta bench-rank check-aarch64 test-slow footprint clean
+.PHONY: help setup build test demo workloads lint bench bench-delta bench-rank check-aarch64 test-slow conditions footprint clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,11 @@ check-aarch64: bench-workloads ## bundles applied by code for aarch64, under qem
 
 test-slow: setup ## members over 2 GiB and layers over 4 GiB, some minutes
 	cargo test --locked --release -p skerry-delta --features slow --test large
+
+conditions: build ## network conditions of the field, with their table: SKERRY_CUT_S=600 SKERRY_OFFLINE_S=3600 for longer ones
+	@mkdir -p .work && rm -f .work/conditions.md
+	SKERRY_TABLE=$(CURDIR)/.work/conditions.md cargo test --locked -p skerry-tests --test e2e_network -- --test-threads 1 --nocapture
+	@cat .work/conditions.md
 
 footprint: build ## memory, size and idle traffic of the agent against SPECIFICATION.md
 	cargo test --locked -p skerry-tests --test footprint -- --nocapture

@@ -60,6 +60,8 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
     let window = usize::try_from(config.receive_window).context("receive_window")?;
     let meter = Meter::default();
     let client = Client::new(&config.server, &ca, window, ledger.watch_time(), meter.clone())?;
+    client.remember_address(&data.join("server.address"));
+    let reach = client.reach().clone();
     let day = config.transfer.rules.budget.as_ref().map_or(1, skerry_transfer::Budget::day);
     let spending = Spending::new(ledger.clone(), clock.clone(), meter, day);
     let terms = Terms {
@@ -179,6 +181,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
         _ = interrupt.recv() => tracing::info!("told to end; containers and processes go on"),
         () = allocator.run() => anyhow::bail!("the ledger's thread ended"),
         () = uplink::run(uplink) => {}
+        () = uplink::network::follow(reach) => {}
         () = images.run() => {}
         () = watch_engine(engine.clone(), data, outlets) => {}
         () = hints::follow(engine, ledger, hints_to) => {}

@@ -3,5 +3,6 @@
 //! The tests are in the files beside this folder; each says in its first lines what it needs.
 
 pub mod alone;
+pub mod course;
 pub mod promise;
 pub mod stage;

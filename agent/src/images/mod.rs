@@ -41,6 +41,7 @@ use crate::trust::RootStore;
 use crate::uplink::Offers;
 use crate::uplink::backoff::{after_failures, random};
 use crate::uplink::client::Client;
+use crate::uplink::reach::counts;
 use admission::{Terms, Waits};
 use collect::Collector;
 use mend::Looked;
@@ -50,7 +51,7 @@ use work::{Stage, Verdict, WorkError};
 /// The longest wait between two tries of one image.
 const RETRY: Duration = Duration::from_secs(5 * 60);
 /// The longest wait between two tries when only the link failed.
-const RETRY_LINK: Duration = Duration::from_secs(30);
+const RETRY_LINK: Duration = Duration::from_secs(15);
 /// Reasons remembered as told, of one image.
 const TOLD: usize = 16;
 /// Look again without any reason.
@@ -107,6 +108,8 @@ struct Trouble {
     failures: u32,
     /// Not before this.
     until: Option<Instant>,
+    /// Only the link failed.
+    link: bool,
     /// Reasons that the server was told.
     told: BTreeSet<String>,
     /// Bytes that must become free on the engine's disk, until that was seen to.
@@ -117,8 +120,9 @@ impl<E: Engine> Images<E> {
     /// Runs for ever.
     pub(crate) async fn run(mut self) {
         let (mut carried, mut failures) = (Carried::default(), 0);
+        let mut opened = self.client.reach().opened();
         loop {
-            match self.turn(&mut carried).await {
+            match self.turn(&mut carried, &mut opened).await {
                 Ok(()) => failures = 0,
                 Err(error) => {
                     failures += 1;
@@ -130,7 +134,7 @@ impl<E: Engine> Images<E> {
     }
 
     /// Chooses an image and works on it until it is done, it fails, or the choice changes; with none to work on, waits.
-    async fn turn(&mut self, carried: &mut Carried) -> Result<(), LedgerError> {
+    async fn turn(&mut self, carried: &mut Carried, opened: &mut watch::Receiver<u64>) -> Result<(), LedgerError> {
         let Carried { troubles, waits, collector, bases_of, looked } = carried;
         self.needed.mark_unchanged();
         self.offers.mark_unchanged();
@@ -184,12 +188,21 @@ impl<E: Engine> Images<E> {
             tokio::select! {
                 _ = self.needed.changed() => {}
                 _ = self.offers.changed() => {}
+                // The link may be back: what only it held up is tried at once.
+                () = counts(opened) => {
+                    for trouble in troubles.values_mut().filter(|t| t.link) {
+                        (trouble.until, trouble.failures) = (None, 1);
+                    }
+                }
                 () = sleep_until(until) => {}
             }
             return Ok(());
         };
         let closes = closes.and_then(|at| self.instant(at));
-        self.work_on(row, &needed, troubles, (stage, closes)).await?;
+        let worked = self.work_on(row, &needed, troubles, (stage, closes)).await;
+        // What the try itself learned of the link is no reason for the next one.
+        opened.mark_unchanged();
+        worked?;
         self.terms.spending.keep(true).await?;
         if let Some(bytes) = troubles.values_mut().find_map(|t| t.lacks.take()) {
             self.make_room(&rows, collector, bytes);
@@ -255,6 +268,10 @@ impl<E: Engine> Images<E> {
                     trouble.told.clear();
                 }
                 let full = self.patch_failed(&row, stage.asks(), &error, trouble).await?;
+                if stage.grew() {
+                    // A link that comes and goes brings something each time: waits begin anew.
+                    trouble.failures = 0;
+                }
                 self.failed(image, error, full, trouble).await
             }
         }
@@ -264,7 +281,8 @@ impl<E: Engine> Images<E> {
     async fn failed(&self, image: ImageId, error: WorkError, full: bool, trouble: &mut Trouble) -> Result<(), LedgerError> {
         trouble.failures = trouble.failures.saturating_add(1);
         let verdict = if full { Verdict::Replace } else { error.verdict() };
-        let longest = if verdict == Verdict::Link { RETRY_LINK } else { RETRY };
+        trouble.link = verdict == Verdict::Link;
+        let longest = if trouble.link { RETRY_LINK } else { RETRY };
         let wait = after_failures(trouble.failures, longest, random()) + error.retry_after();
         trouble.until = Some(Instant::now() + wait);
         if let WorkError::Space(lack) = &error {

@@ -1,6 +1,6 @@
 //! One image from its offer into the engine. Every step may be repeated; what is done already is found done.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -120,11 +120,14 @@ pub(super) struct Stage {
     most: u64,
     reconstructing: AtomicBool,
     transit: AtomicBool,
+    /// Bytes of the bundle came.
+    grew: Arc<AtomicBool>,
 }
 
 impl Stage {
     pub(super) fn new(again: bool, asks: Asks, most: u64) -> Self {
-        Self { again, asks, most, reconstructing: AtomicBool::new(false), transit: AtomicBool::new(false) }
+        let [reconstructing, transit] = [AtomicBool::new(false), AtomicBool::new(false)];
+        Self { again, asks, most, reconstructing, transit, grew: Arc::default() }
     }
 
     /// What the jobs say of the image.
@@ -135,6 +138,11 @@ impl Stage {
     /// Nothing is lost when it is dropped now.
     pub(super) fn is_fetching(&self) -> bool {
         !self.reconstructing.load(Ordering::Relaxed)
+    }
+
+    /// Did bytes of the bundle come?
+    pub(super) fn grew(&self) -> bool {
+        self.grew.load(Ordering::Relaxed)
     }
 
     /// Was the server told that the image is on its way?
@@ -188,8 +196,11 @@ async fn get<E: Engine>(
     };
     let progress = images.progress.clone();
     let all = Arc::clone(&images.terms.have);
+    let (grew, first) = (Arc::clone(&stage.grew), AtomicU64::new(u64::MAX));
     let told = move |have: u64| {
         all.lock().unwrap_or_else(PoisonError::into_inner).insert(image, have);
+        // What was here when it was opened is told first.
+        grew.fetch_or(have > first.fetch_min(have, Ordering::Relaxed), Ordering::Relaxed);
         show(&progress, image, Some(format!("{have} of {size} bytes of its bundle are here")));
     };
     let mut fetch = Fetch::open(&images.client, order, Arc::new(told)).await?;

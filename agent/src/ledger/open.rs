@@ -26,13 +26,14 @@ pub(super) fn open_or_rebuild(path: &Path) -> Result<(Connection, bool), LedgerE
 }
 
 fn is_garbled(error: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase, ReadOnly};
     match error {
         // What a column holds is not what it must hold: bytes were changed inside a page.
         rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..) => true,
         // "no such table", or "malformed schema": garbled where the schema is kept.
         rusqlite::Error::SqlInputError { .. } => true,
-        other => matches!(other.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase | rusqlite::ErrorCode::Unknown)),
+        // "read-only": a number in its head asks for a newer SQLite. Where the disk itself is read-only, setting aside fails and says so.
+        other => matches!(other.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase | ReadOnly | rusqlite::ErrorCode::Unknown)),
     }
 }
 
@@ -77,7 +78,12 @@ fn migrate(path: &Path, connection: &mut Connection) -> Result<(), LedgerError> 
     let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(at)?;
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
     let Some(done) = usize::try_from(found).ok().filter(|done| *done <= MIGRATIONS.len()) else {
-        return Err(LedgerError::TooNew { path: path.to_owned(), found, known });
+        if schema(connection).map_err(at)? != newest_schema().map_err(at)? {
+            return Err(LedgerError::TooNew { path: path.to_owned(), found, known });
+        }
+        // A newer agent would have made other tables: only the number is garbled.
+        tracing::error!("ledger {}: its version said {found} and is set right to {known}", path.display());
+        return connection.pragma_update(None, "user_version", known).map_err(at);
     };
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(at)?;
     for step in &MIGRATIONS[done..] {
@@ -87,6 +93,19 @@ fn migrate(path: &Path, connection: &mut Connection) -> Result<(), LedgerError> 
         transaction.pragma_update(None, "user_version", known).map_err(at)?;
     }
     transaction.commit().map_err(at)
+}
+
+/// Every table and index, as SQLite keeps them.
+fn schema(connection: &Connection) -> rusqlite::Result<Vec<(String, Option<String>)>> {
+    let mut rows = connection.prepare("SELECT name, sql FROM sqlite_schema ORDER BY name")?;
+    rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+}
+
+/// The same of a ledger that this agent makes.
+fn newest_schema() -> rusqlite::Result<Vec<(String, Option<String>)>> {
+    let connection = Connection::open_in_memory()?;
+    MIGRATIONS.iter().try_for_each(|step| connection.execute_batch(step))?;
+    schema(&connection)
 }
 
 /// Renames the ledger and its journal; only the newest garbled one is kept, for they take space.

@@ -141,6 +141,29 @@ async fn a_ledger_garbled_anywhere_is_mended_or_made_anew() {
     }
 }
 
+/// The head of the file says how to read it, and of which version it is: one wrong byte there must not keep the agent from starting.
+#[tokio::test]
+async fn any_byte_of_the_ledgers_head_may_be_garbled() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    ledger.accept(accepted(4, &["till"])).await.unwrap();
+    ledger.commit(b"memory".to_vec(), vec![]).await.unwrap();
+    let desired = ledger.desired();
+    close(ledger, dir.path()).await;
+    let whole = std::fs::read(dir.path().join("ledger.sqlite")).unwrap();
+    for (at, mask) in (0..100).flat_map(|at| [1, 0xff].map(|mask| (at, mask))) {
+        let other = tempfile::tempdir().unwrap();
+        copy_folder(dir.path(), other.path());
+        let mut garbled = whole.clone();
+        garbled[at] ^= mask;
+        std::fs::write(other.path().join("ledger.sqlite"), &garbled).unwrap();
+        let again = open(other.path());
+        assert_eq!(again.desired(), desired, "at {at}");
+        assert_eq!(again.memory().as_deref(), Some(&b"memory"[..]), "at {at}");
+        close(again, other.path()).await;
+    }
+}
+
 #[tokio::test]
 async fn marks_never_go_back() {
     let dir = tempfile::tempdir().unwrap();

@@ -6,8 +6,14 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 /// The least wait after an error.
 pub(crate) const MIN: Duration = Duration::from_secs(1);
-/// The longest wait after errors of the link; shorter when the poll interval is.
-pub(crate) const MAX: Duration = Duration::from_secs(60);
+/// The longest wait after errors of the link, for nodes that ask seldom, and for those that ask every minute.
+const MAX: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
+
+/// The longest wait after errors of the link: a third of the poll interval, so that a link that is back serves soon where asking is
+/// cheap, and what tries cost where it is dear stays small.
+pub(crate) fn longest(poll_interval: Duration) -> Duration {
+    (poll_interval / 3).clamp(MAX.1, MAX.0).min(poll_interval)
+}
 
 /// Exponential back-off with full jitter: after `failures` failures in a row, anything up to `MIN * 2^failures`, but at least `MIN` and
 /// at most `max`. Many nodes that lost the same server do not come back in step.
@@ -41,6 +47,13 @@ mod tests {
             assert_eq!(after_failures(failures, max, u32::MAX), Duration::from_secs(ceiling), "{failures}");
         }
         assert_eq!(after_failures(9, Duration::ZERO, u32::MAX), MIN);
+    }
+
+    #[test]
+    fn the_longest_wait_follows_the_poll_interval() {
+        for (interval, longest_s) in [(3, 3), (20, 20), (60, 20), (120, 40), (900, 60), (86_400, 60)] {
+            assert_eq!(longest(Duration::from_secs(interval)), Duration::from_secs(longest_s), "{interval}");
+        }
     }
 
     #[test]

@@ -1,5 +1,10 @@
 //! HTTP to the one server: few headers, one kept connection, and an end to every wait.
+//!
+//! Waits end in seconds, for a link that is back is noticed only by trying anew; a try that ended costs a handshake, and no byte of a
+//! bundle. Where the kernel says that the address of the connections is gone, they end at once.
 
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -8,7 +13,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{HttpConnector, HttpInfo};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use skerry_trust::TimeBound;
 use skerry_wire::api::ApiError;
@@ -16,18 +21,23 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::meter::{Meter, Metered};
+use super::reach::{Reach, counts};
+use super::resolve::Resolver;
 use super::tls::{self, TlsError};
 
-/// Until a TCP connection stands.
-const CONNECT: Duration = Duration::from_secs(20);
-/// From the request to the head of the answer, connecting and TLS included: several round trips of 600 ms with losses.
-const HEAD: Duration = Duration::from_secs(60);
-/// Without a byte of a body.
-const STALL: Duration = Duration::from_secs(30);
+/// Until a TCP connection stands. The kernel asks at 0, 1, 3 and 7 seconds; then a new try is sooner than its next one.
+const CONNECT: Duration = Duration::from_secs(10);
+/// From the request to the head of the answer, connecting and TLS included: several round trips of 600 ms with losses. A body that is
+/// sent gets more, see [`head_limit`].
+const HEAD: Duration = Duration::from_secs(30);
+/// Bytes per second of the slowest link that a request's body must pass.
+const SLOWEST: u64 = 250;
+/// Without a byte of a body: four times that a segment is lost in a row on a round trip of 600 ms.
+const STALL: Duration = Duration::from_secs(15);
 /// A whole exchange, however steadily it trickles; a bundle's body has no such end.
 const WHOLE: Duration = Duration::from_secs(15 * 60);
 /// Data sent and not confirmed by the other end's kernel: the connection is dead.
-const UNCONFIRMED: Duration = Duration::from_secs(45);
+const UNCONFIRMED: Duration = Duration::from_secs(20);
 /// A connection without use is closed before a NAT on the way forgets it. Above the usual poll interval of a minute.
 const IDLE: Duration = Duration::from_secs(100);
 /// The most of a body that is read before it is handed on, and of a head.
@@ -36,6 +46,9 @@ const READ_BUFFER: usize = 32 * 1024;
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 /// The longest error body that is read.
 const ERROR_BODY: usize = 16 * 1024;
+
+/// Why connections end at once.
+const LOST: &str = "the address that this node had is gone";
 
 /// Why a call to the server gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -114,12 +127,21 @@ pub(crate) enum ClientError {
     Tls(#[from] TlsError),
 }
 
+type Connector = HttpsConnector<Metered>;
+type Http = hyper_util::client::legacy::Client<Connector, Full<Bytes>>;
+
 /// The client of the one server. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
-    http: hyper_util::client::legacy::Client<HttpsConnector<Metered>, Full<Bytes>>,
+    /// Replaced when its connections are of no use any more.
+    http: Arc<Mutex<Http>>,
+    connector: Connector,
+    resolver: Resolver,
+    reach: Reach,
     /// `https://HOST:PORT`, without a slash at its end.
     server: String,
+    /// The server's name or address.
+    host: String,
 }
 
 impl Client {
@@ -140,7 +162,8 @@ impl Client {
         if authority.as_str().contains('@') || !matches!(uri.path(), "" | "/") || uri.query().is_some() {
             return Err(refuse("it has more than a host and a port"));
         }
-        let mut tcp = HttpConnector::new();
+        let resolver = Resolver::default();
+        let mut tcp = HttpConnector::new_with_resolver(resolver.clone());
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(CONNECT));
@@ -149,13 +172,19 @@ impl Client {
         tcp.set_keepalive(None);
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls::config(ca_pem, time)?).https_only().enable_http1();
         let connector = connector.wrap_connector(Metered::new(tcp, meter));
-        let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(1)
-            .http1_max_buf_size(READ_BUFFER)
-            .build(connector);
-        Ok(Self { http, server: format!("https://{authority}") })
+        let http = Arc::new(Mutex::new(over(connector.clone())));
+        let (server, host) = (format!("https://{authority}"), authority.host().to_owned());
+        Ok(Self { http, connector, resolver, reach: Reach::new(), server, host })
+    }
+
+    /// Keeps the address that led to the server in a file, and takes up what is there.
+    pub(crate) fn remember_address(&self, file: &Path) {
+        self.resolver.remember(&self.host, file);
+    }
+
+    /// What is known of the way to the server.
+    pub(crate) fn reach(&self) -> &Reach {
+        &self.reach
     }
 
     /// The server's URL.
@@ -165,13 +194,15 @@ impl Client {
 
     /// Posts a body and gives the body of the answer, of at most `limit` bytes.
     pub(crate) async fn post(&self, path: &str, body: Vec<u8>, limit: usize) -> Result<Vec<u8>, CallError> {
+        let length = body.len();
         let request = self.request(Method::POST, path, body)?;
+        let head = head_limit(length);
         let whole = async {
-            let response = self.send(request).await?;
+            let response = self.send(request, head).await?;
             let response = self.successful(response, &[StatusCode::OK]).await?;
             self.collect(response.into_body(), limit).await
         };
-        timeout(WHOLE, whole).await.map_err(|_| self.timed_out("answering a request", WHOLE))?
+        timeout(WHOLE, whole).await.unwrap_or_else(|_| Err(self.timed_out("answering a request", WHOLE)))
     }
 
     /// Gets the bytes `from..to` of a file, to its end when `to` is none. The answer may begin elsewhere ([`Download::from`]).
@@ -182,11 +213,11 @@ impl Client {
             let range = HeaderValue::try_from(format!("bytes={from}-{last}")).expect("digits are a header value");
             request.headers_mut().insert(RANGE, range);
         }
-        let response = self.send(request).await?;
+        let response = self.send(request, HEAD).await?;
         let response = self.successful(response, &[StatusCode::OK, StatusCode::PARTIAL_CONTENT]).await?;
         // A server, or a proxy on the way, may pass over the range and send the whole file, or another range.
         let from = if response.status() == StatusCode::PARTIAL_CONTENT { range_start(&response).unwrap_or(from) } else { 0 };
-        Ok(Download { body: response.into_body(), from, server: self.server.clone() })
+        Ok(self.download(response.into_body(), from))
     }
 
     fn request(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Request<Full<Bytes>>, CallError> {
@@ -197,9 +228,36 @@ impl Client {
             .map_err(|e| self.link(&e.to_string()))
     }
 
-    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, CallError> {
-        let answer = timeout(HEAD, self.http.request(request)).await.map_err(|_| self.timed_out("waiting for an answer", HEAD))?;
-        answer.map_err(|error| self.link(&reasons(&error)))
+    async fn send(&self, request: Request<Full<Bytes>>, limit: Duration) -> Result<Response<Incoming>, CallError> {
+        let mut lost = self.reach.lost();
+        let http = self.http.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let answer = async {
+            // Cancel-safe: a request that is dropped takes its connection with it.
+            tokio::select! {
+                biased;
+                answer = timeout(limit, http.request(request)) => match answer {
+                    Ok(answer) => answer.map_err(|error| self.link(&reasons(&error))),
+                    Err(_) => Err(self.timed_out("waiting for an answer", limit)),
+                },
+                () = counts(&mut lost) => Err(self.link(LOST)),
+            }
+        };
+        let answer = answer.await;
+        match &answer {
+            Ok(response) => {
+                let info = response.extensions().get::<HttpInfo>();
+                if let Some(info) = info {
+                    self.resolver.proved(info.remote_addr().ip());
+                }
+                self.reach.answered(info.map(|i| i.local_addr().ip()));
+            }
+            Err(_) => {
+                self.reach.failed();
+                // A kept connection may be as dead as the one that failed, and nobody would say so.
+                *self.http.lock().unwrap_or_else(PoisonError::into_inner) = over(self.connector.clone());
+            }
+        }
+        answer
     }
 
     /// Passes the answer on when its status is one of these, else reads what the server says.
@@ -219,7 +277,7 @@ impl Client {
     }
 
     async fn collect(&self, body: Incoming, limit: usize) -> Result<Vec<u8>, CallError> {
-        let mut download = Download { body, from: 0, server: self.server.clone() };
+        let mut download = self.download(body, 0);
         let mut all = BytesMut::new();
         while let Some(bytes) = download.next().await? {
             if all.len() + bytes.len() > limit {
@@ -228,6 +286,10 @@ impl Client {
             all.extend_from_slice(&bytes);
         }
         Ok(all.into())
+    }
+
+    fn download(&self, body: Incoming, from: u64) -> Download {
+        Download { body, from, lost: self.reach.lost(), reach: self.reach.clone(), server: self.server.clone() }
     }
 
     fn link(&self, reason: &str) -> CallError {
@@ -245,6 +307,22 @@ fn retry_after(response: &Response<Incoming>) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER))
 }
 
+/// A client that keeps at most one connection.
+fn over(connector: Connector) -> Http {
+    hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(1)
+        .http1_max_buf_size(READ_BUFFER)
+        .build(connector)
+}
+
+/// How long a request with so many bytes waits for the head of its answer: after months offline there is much to say, and a slow link
+/// must get it through, or it would be begun anew for ever.
+fn head_limit(body: usize) -> Duration {
+    HEAD + Duration::from_secs(u64::try_from(body).unwrap_or(u64::MAX) / SLOWEST)
+}
+
 /// The first offset in `content-range: bytes A-B/SIZE`.
 fn range_start(response: &Response<Incoming>) -> Option<u64> {
     let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
@@ -256,6 +334,8 @@ fn range_start(response: &Response<Incoming>) -> Option<u64> {
 pub(crate) struct Download {
     body: Incoming,
     from: u64,
+    lost: watch::Receiver<u64>,
+    reach: Reach,
     server: String,
 }
 
@@ -268,13 +348,27 @@ impl Download {
     /// The next bytes; none at the end of the body, which may come too early. Dropping the future loses nothing: what it had not
     /// given out stays in the body.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, CallError> {
+        let next = self.next_frame().await;
+        if next.is_err() {
+            self.reach.failed();
+        }
+        next
+    }
+
+    async fn next_frame(&mut self) -> Result<Option<Bytes>, CallError> {
         let deadline = Instant::now() + STALL;
         loop {
-            let frame = tokio::time::timeout_at(deadline, self.body.frame());
-            let frame = frame.await.map_err(|_| CallError::TimedOut { server: self.server.clone(), what: "receiving", after: STALL })?;
+            let link = |reason: String| CallError::Link { server: self.server.clone(), reason };
+            // Cancel-safe: a frame stays in the body until it is given out, and a watch keeps its change.
+            let frame = tokio::select! {
+                biased;
+                frame = tokio::time::timeout_at(deadline, self.body.frame()) => frame,
+                () = counts(&mut self.lost) => return Err(link(LOST.to_owned())),
+            };
+            let frame = frame.map_err(|_| CallError::TimedOut { server: self.server.clone(), what: "receiving", after: STALL })?;
             match frame {
                 None => return Ok(None),
-                Some(Err(error)) => return Err(CallError::Link { server: self.server.clone(), reason: reasons(&error) }),
+                Some(Err(error)) => return Err(link(reasons(&error))),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(bytes) if !bytes.is_empty() => return Ok(Some(bytes)),
                     // Trailers, or nothing: neither is progress.
@@ -308,6 +402,12 @@ fn reasons(error: &(dyn std::error::Error + 'static)) -> String {
 mod tests {
     use super::*;
     use skerry_wire::Timestamp;
+
+    #[test]
+    fn a_long_body_gets_the_time_of_a_slow_link() {
+        assert_eq!(head_limit(0), HEAD);
+        assert_eq!(head_limit(60_000), HEAD + Duration::from_secs(240));
+    }
 
     #[test]
     fn only_plain_https_urls() {

@@ -13,6 +13,8 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use tower_service::Service;
 
+use super::resolve::Resolver;
+
 /// Bytes sent and received since the agent began. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Meter(Arc<AtomicU64>);
@@ -31,18 +33,18 @@ impl Meter {
 /// Opens connections that are counted.
 #[derive(Debug, Clone)]
 pub(super) struct Metered {
-    tcp: HttpConnector,
+    tcp: HttpConnector<Resolver>,
     meter: Meter,
 }
 
 impl Metered {
-    pub(super) fn new(tcp: HttpConnector, meter: Meter) -> Self {
+    pub(super) fn new(tcp: HttpConnector<Resolver>, meter: Meter) -> Self {
         Self { tcp, meter }
     }
 }
 
-type Tcp = <HttpConnector as Service<Uri>>::Response;
-type ConnectError = <HttpConnector as Service<Uri>>::Error;
+type Tcp = <HttpConnector<Resolver> as Service<Uri>>::Response;
+type ConnectError = <HttpConnector<Resolver> as Service<Uri>>::Error;
 
 impl Service<Uri> for Metered {
     type Response = Counted;

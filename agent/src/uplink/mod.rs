@@ -8,6 +8,9 @@ pub(crate) mod client;
 mod enrol;
 mod exchange;
 pub(crate) mod meter;
+pub(crate) mod network;
+pub(crate) mod reach;
+mod resolve;
 mod run;
 mod tls;
 

@@ -11,12 +11,15 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::backoff::{self, after_failures, jittered, random};
 use super::client::CallError;
 use super::exchange::{ExchangeError, Next, Session};
+use super::reach::counts;
 use super::{Uplink, enrol};
 use crate::clock::boottime_ms;
 use crate::run::Hint;
 
 /// What comes in quick succession goes into one poll.
 const COALESCE: Duration = Duration::from_millis(200);
+/// After a change of the network, until addresses and routes have come, too.
+const SETTLE: Duration = Duration::from_millis(300);
 /// Between tries of something that only a person can mend: a token that is used up.
 const SLOW: Duration = Duration::from_secs(60);
 /// The server's word for a node that it has no record of.
@@ -31,11 +34,13 @@ pub(crate) async fn run(mut uplink: Uplink) {
     let mut state = State::default();
     loop {
         match turn(&mut uplink, &mut state).await {
-            Ok(()) => state.failures = 0,
+            Ok(()) => (state.failures, state.slowed) = (0, 0),
             Err(error) => {
+                let mut opened = uplink.client.reach().opened();
                 uplink.silence.missed(boottime_ms());
                 state.failures = state.failures.saturating_add(1);
-                let wait = wait_after(&error, state.failures, uplink.poll_interval);
+                state.slowed = state.slowed.saturating_add(1);
+                let wait = wait_after(&error, state.slowed, uplink.poll_interval);
                 let text = error.to_string();
                 // A server may be away for months: the log gets each reason once, `status` shows the count.
                 if uplink.wires.contact.borrow().error.as_ref() != Some(&text) {
@@ -45,7 +50,14 @@ pub(crate) async fn run(mut uplink: Uplink) {
                     c.error = Some(text);
                     c.failures = state.failures;
                 });
-                sleep(wait).await;
+                // Cancel-safe: a watch keeps its change, and the sleep is made anew.
+                tokio::select! {
+                    () = sleep(wait) => {}
+                    () = counts(&mut opened) => {
+                        sleep(SETTLE).await;
+                        state.slowed = 0;
+                    }
+                }
             }
         }
     }
@@ -55,6 +67,8 @@ pub(crate) async fn run(mut uplink: Uplink) {
 struct State {
     /// Failures in a row.
     failures: u32,
+    /// Failures in a row since the way to the server may have opened again: waits grow with them.
+    slowed: u32,
     /// What goes on from poll to poll; made with the first.
     session: Option<Session>,
     /// The server does not know the node any more.
@@ -67,10 +81,9 @@ fn wait_after(error: &ExchangeError, failures: u32, poll_interval: Duration) -> 
         ExchangeError::NoToken => jittered(SLOW, random()),
         ExchangeError::Call(CallError::Refused { status: 400..=403, error, .. }) if error.code != UNKNOWN_NODE => jittered(SLOW, random()),
         ExchangeError::Call(call) if call.retry_after().is_some() => {
-            let wait = after_failures(failures, poll_interval.min(backoff::MAX), random());
-            call.retry_after().unwrap_or_default() + wait
+            call.retry_after().unwrap_or_default() + after_failures(failures, backoff::longest(poll_interval), random())
         }
-        _ => after_failures(failures, poll_interval.min(backoff::MAX), random()),
+        _ => after_failures(failures, backoff::longest(poll_interval), random()),
     }
 }
 

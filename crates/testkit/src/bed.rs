@@ -19,15 +19,19 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::command::{self, output, run, until};
+use crate::dns::Names;
 use crate::dockerd::{self, Dockerd};
 use crate::netns::{self, Interface, Netns};
 use crate::process::{Process, tail};
 use crate::relay::Relay;
+use crate::wire::{Way, Wire};
 use crate::{app, need, second};
 
 const SERVER_ADDRESS: &str = "10.77.0.1";
 const NODE_ADDRESS: &str = "10.77.0.2";
 const SERVER_PORT: u16 = 4646;
+/// What nodes call the server after [`Bed::name_server`].
+const SERVER_NAME: &str = "server.skerry.test";
 const RELAY_PORT: u16 = 4650;
 /// The agent's longest wait between two polls.
 const POLL: &str = "3s";
@@ -43,6 +47,8 @@ pub struct Bed {
     agent: Option<Process>,
     server: Option<Process>,
     relay: Option<Relay>,
+    names: Option<Names>,
+    wire: Option<Wire>,
     /// The node's engine.
     pub engine: Dockerd,
     /// The node's end of the link.
@@ -56,6 +62,8 @@ pub struct Bed {
     folder: TempDir,
     /// Reboots of the node so far.
     reboots: u32,
+    /// Files of the machine that the agent sees another in place of: (what it sees, where).
+    mounts: Vec<(PathBuf, &'static str)>,
     _lock: File,
 }
 
@@ -66,7 +74,15 @@ impl Bed {
     /// # Errors
     /// When the machine lacks something, see [`need::bed`].
     pub fn start() -> Result<Self> {
-        Self::start_with(Dockerd::start)
+        Self::start_with(Dockerd::start, None)
+    }
+
+    /// The same with a link whose ways, to the node and back, can be slowed and cut each for itself: [`Bed::wire`].
+    ///
+    /// # Errors
+    /// As [`Bed::start`].
+    pub fn start_wired(ways: [Way; 2]) -> Result<Self> {
+        Self::start_with(Dockerd::start, Some(ways))
     }
 
     /// The same with an engine on this storage driver.
@@ -74,10 +90,10 @@ impl Bed {
     /// # Errors
     /// As [`Bed::start`].
     pub fn start_on(driver: &'static str) -> Result<Self> {
-        Self::start_with(|home, namespace| Dockerd::start_on(driver, home, namespace))
+        Self::start_with(|home, namespace| Dockerd::start_on(driver, home, namespace), None)
     }
 
-    fn start_with(engine: impl FnOnce(&Path, Option<&Netns>) -> Result<Dockerd>) -> Result<Self> {
+    fn start_with(engine: impl FnOnce(&Path, Option<&Netns>) -> Result<Dockerd>, ways: Option<[Way; 2]>) -> Result<Self> {
         // The folder itself is locked: a lock file would stay behind.
         let lock = File::open(std::env::temp_dir())?;
         flock(&lock, FlockOperation::LockExclusive).context("cannot lock the bed")?;
@@ -85,9 +101,20 @@ impl Bed {
         let folder = tempfile::Builder::new().prefix(&format!("skerry-{}-", std::process::id())).tempdir()?;
         let (shore, node) = (Netns::create("shore")?, Netns::create("node")?);
         let ends = [SERVER_ADDRESS, NODE_ADDRESS].map(|a| format!("{a}/24"));
-        let (server_link, link) = Netns::join((&shore, &ends[0]), (&node, &ends[1]))?;
+        let (shore_end, node_end) = ((&shore, ends[0].as_str()), (&node, ends[1].as_str()));
+        let (wire, server_link, link) = match ways {
+            Some(ways) => {
+                let (wire, server_link, link) = Netns::wire(shore_end, node_end, ways)?;
+                (Some(wire), server_link, link)
+            }
+            None => {
+                let (server_link, link) = Netns::join(shore_end, node_end)?;
+                (None, server_link, link)
+            }
+        };
         let engine = engine(&folder.path().join("engine"), Some(&node))?;
-        Ok(Self { agent: None, server: None, relay: None, engine, link, server_link, node, shore, folder, reboots: 0, _lock: lock })
+        let (agent, server, relay, names, reboots, mounts) = (None, None, None, None, 0, Vec::new());
+        Ok(Self { agent, server, relay, names, wire, engine, link, server_link, node, shore, folder, reboots, mounts, _lock: lock })
     }
 
     /// A folder for files of the test, gone with the bed.
@@ -131,9 +158,19 @@ impl Bed {
     pub fn start_server(&mut self) -> Result<()> {
         let mut command = self.shore.command(need::binary("skerry-server")?);
         command.arg("dev").arg("--data").arg(self.server_data()).args(["--listen", &self.server_address()]);
+        if self.names.is_some() {
+            command.args(["--advertise", &format!("https://{SERVER_NAME}:{SERVER_PORT}")]);
+        }
         let mut server = Process::spawn("skerry-server", &mut command, &self.folder.path().join("server.log"))?;
         server.wait_for_line("ready", START)?;
         self.server = Some(server);
+        if self.names.is_some() {
+            // The operator is on the shore and needs no names.
+            let path = self.server_data().join("cli.toml");
+            let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let named = format!("{SERVER_NAME}:{SERVER_PORT}");
+            fs::write(&path, text.replace(&named, &self.server_address()))?;
+        }
         self.poll_often()
     }
 
@@ -162,6 +199,35 @@ impl Bed {
         server.wait_for_line("ready", START)?;
         self.server = Some(server);
         self.set_poll(None)
+    }
+
+    /// From the next start of the server on, nodes know it by a name, which is resolved by what this gives. To be called first.
+    ///
+    /// # Errors
+    /// When the resolver cannot listen.
+    pub fn name_server(&mut self) -> Result<()> {
+        let names = Names::start(&self.shore, format!("{SERVER_ADDRESS}:53").parse()?, SERVER_ADDRESS.parse()?)?;
+        let path = self.folder.path().join("resolv.conf");
+        fs::write(&path, format!("nameserver {SERVER_ADDRESS}\n")).with_context(|| format!("cannot write {}", path.display()))?;
+        self.mounts.push((path, "/etc/resolv.conf"));
+        self.names = Some(names);
+        Ok(())
+    }
+
+    /// The resolver of [`Bed::name_server`].
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn names(&self) -> Result<&Names> {
+        self.names.as_ref().context("name_server was not called")
+    }
+
+    /// The link of [`Bed::start_wired`].
+    ///
+    /// # Errors
+    /// When the bed has another link.
+    pub fn wire(&self) -> Result<&Wire> {
+        self.wire.as_ref().context("the bed was not started with start_wired")
     }
 
     /// Has the agent ask every few seconds: a test has not the time of a fleet.
@@ -212,16 +278,15 @@ impl Bed {
     /// When the agent is not built.
     pub fn agent_command(&self, data: &Path) -> Result<Command> {
         let agent = need::binary("skerry-agent")?;
-        let mut command = if self.reboots == 0 {
+        let mut command = if self.mounts.is_empty() {
             // With hangups ignored, as by hand in the background: what the agent starts must not inherit that.
             let mut command = self.node.command("nohup");
             command.arg(agent);
             command
         } else {
-            // A boot of its own: the kernel's is the machine's.
-            let id = self.folder.path().join("boot_id");
+            let mounts: String = self.mounts.iter().map(|(from, to)| format!("mount --bind '{}' {to} && ", from.display())).collect();
             let mut command = self.node.command("unshare");
-            command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\""]).arg(id).arg(agent);
+            command.args(["--mount", "sh", "-c", &format!("{mounts}exec \"$0\" \"$@\"")]).arg(agent);
             command
         };
         command.arg("run").arg("--config").arg(self.server_data().join("agent.toml"));
@@ -272,7 +337,11 @@ impl Bed {
         self.engine.start_again()?;
         self.reboots += 1;
         let id = format!("00000000-0000-4000-8000-{:012}\n", self.reboots);
-        fs::write(self.folder.path().join("boot_id"), id).context("cannot write the boot id")?;
+        // A boot of its own: the kernel's is the machine's.
+        let path = self.folder.path().join("boot_id");
+        fs::write(&path, id).context("cannot write the boot id")?;
+        self.mounts.retain(|(from, _)| *from != path);
+        self.mounts.push((path, "/proc/sys/kernel/random/boot_id"));
         self.start_agent()
     }
 
@@ -457,6 +526,18 @@ impl Bed {
         let (listen, target) = (format!("{SERVER_ADDRESS}:{RELAY_PORT}"), self.server_address());
         self.relay = Some(Relay::start(Some(&self.shore), listen.parse()?, target.parse()?)?);
         self.server_link.redirect(SERVER_PORT, RELAY_PORT)
+    }
+
+    /// From now on the server's machine refuses the node: connections are reset and none is made. `false` ends it.
+    ///
+    /// # Errors
+    /// When `nft` fails.
+    pub fn refuse_node(&self, refuse: bool) -> Result<()> {
+        if !refuse {
+            return self.server_link.admit();
+        }
+        // Behind the redirection of `count_payload`.
+        self.server_link.refuse(if self.relay.is_some() { RELAY_PORT } else { SERVER_PORT })
     }
 
     /// The relay of [`Bed::count_payload`].

@@ -55,6 +55,14 @@ impl Dockerd {
         Ok(engine)
     }
 
+    /// Replaces its `daemon.json`, for its next start.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn configure(&self, text: &str) -> Result<()> {
+        fs::write(self.home.join("daemon.json"), text).context("cannot write daemon.json")
+    }
+
     /// Starts it again after [`Dockerd::stop`] or [`Dockerd::kill9`]; its images and containers are those of before.
     ///
     /// # Errors

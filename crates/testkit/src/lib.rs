@@ -12,6 +12,7 @@
 pub mod app;
 pub mod bed;
 pub mod command;
+pub mod dns;
 pub mod dockerd;
 pub mod http;
 pub mod image;
@@ -23,11 +24,14 @@ pub mod probe;
 pub mod process;
 pub mod relay;
 pub mod second;
+pub mod wire;
 
 pub use bed::Bed;
+pub use dns::{Names, Resolver};
 pub use dockerd::Dockerd;
 pub use netns::Netns;
 pub use probe::Probe;
 pub use process::Process;
 pub use relay::Relay;
 pub use second::SecondNode;
+pub use wire::{Way, Wire};

@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::command::run;
+use crate::wire::{Way, Wire};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -96,10 +97,29 @@ impl Netns {
         let peer = ["peer", "name", &right.name, "netns", &right.namespace];
         ip(&[&["link", "add", &left.name, "netns", &left.namespace, "type", "veth"], &peer[..]].concat())?;
         for (interface, address) in [(&left, a.1), (&right, b.1)] {
-            ip(&["-n", &interface.namespace, "addr", "add", address, "dev", &interface.name])?;
+            interface.add_address(address)?;
             interface.up()?;
         }
         Ok((left, right))
+    }
+
+    /// Joins two namespaces as [`Netns::join`] does, by a [`Wire`] that can be slowed and cut for each way; the first way is from `a` to `b`.
+    ///
+    /// # Errors
+    /// When `ip` fails, or there is no TAP.
+    pub fn wire(a: (&Self, &str), b: (&Self, &str), ways: [Way; 2]) -> Result<(Wire, Interface, Interface)> {
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let end = |side: char, namespace: &Self| Interface {
+            namespace: namespace.name.clone(),
+            name: format!("w{}{side}{id}", std::process::id()),
+        };
+        let (left, right) = (end('a', a.0), end('b', b.0));
+        let wire = Wire::start((&a.0.path(), &left.name), (&b.0.path(), &right.name), ways)?;
+        for (interface, address) in [(&left, a.1), (&right, b.1)] {
+            interface.add_address(address)?;
+            interface.up()?;
+        }
+        Ok((wire, left, right))
     }
 }
 
@@ -139,6 +159,30 @@ impl Interface {
         ip(&["-n", &self.namespace, "link", "set", &self.name, "down"]).map(drop)
     }
 
+    /// Gives it one more address (`10.1.2.3/24`).
+    ///
+    /// # Errors
+    /// When `ip` fails.
+    pub fn add_address(&self, address: &str) -> Result<()> {
+        ip(&["-n", &self.namespace, "addr", "add", address, "dev", &self.name]).map(drop)
+    }
+
+    /// Takes an address from it.
+    ///
+    /// # Errors
+    /// When `ip` fails, for example because it does not have that address.
+    pub fn remove_address(&self, address: &str) -> Result<()> {
+        ip(&["-n", &self.namespace, "addr", "del", address, "dev", &self.name]).map(drop)
+    }
+
+    /// Gives it an address that it may have already.
+    ///
+    /// # Errors
+    /// When `ip` fails.
+    pub fn ensure_address(&self, address: &str) -> Result<()> {
+        ip(&["-n", &self.namespace, "addr", "replace", address, "dev", &self.name]).map(drop)
+    }
+
     /// Drops every packet both ways, silently, as a lost radio link does: no end is told.
     ///
     /// # Errors
@@ -160,6 +204,27 @@ impl Interface {
     /// When `nft` fails, for example because the link was not cut.
     pub fn heal(&self) -> Result<()> {
         self.nft("delete table inet skerry_cut")
+    }
+
+    /// From now on answers every packet of TCP that comes in for `port` with a reset: connections end, and none is made.
+    ///
+    /// # Errors
+    /// When `nft` fails.
+    pub fn refuse(&self, port: u16) -> Result<()> {
+        let name = &self.name;
+        self.nft(&format!(
+            "table inet skerry_refuse {{
+                chain input {{ type filter hook input priority -300; iifname \"{name}\" tcp dport {port} reject with tcp reset; }}
+            }}"
+        ))
+    }
+
+    /// Ends [`Interface::refuse`].
+    ///
+    /// # Errors
+    /// When `nft` fails, for example because nothing was refused.
+    pub fn admit(&self) -> Result<()> {
+        self.nft("delete table inet skerry_refuse")
     }
 
     /// Sends what comes in for TCP port `from` to port `to` of the same namespace.

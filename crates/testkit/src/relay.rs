@@ -131,7 +131,7 @@ fn pump(mut from: TcpStream, mut to: TcpStream, counter: &AtomicU64) {
 }
 
 /// Runs `work` on a thread in a namespace: sockets stay in the namespace that they were made in.
-fn in_namespace<T: Send + 'static>(place: Option<&Path>, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) fn in_namespace<T: Send + 'static>(place: Option<&Path>, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let Some(place) = place.map(Path::to_owned) else { return work() };
     let thread = thread::spawn(move || {
         enter(&place)?;

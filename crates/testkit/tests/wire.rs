@@ -2,7 +2,6 @@
 //!
 //! Needs root.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
@@ -11,21 +10,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use skerry_testkit::command::{run, until};
-use skerry_testkit::{Netns, Process, http, need};
+use skerry_testkit::{Netns, Way, Wire, http, need};
 
 #[test]
 fn delay_is_felt_and_a_link_that_is_down_carries_nothing() -> Result<()> {
     if !need::bed()? {
         return Ok(());
     }
-    let folder = tempfile::tempdir()?;
-    let parameters = folder.path().join("parameters");
-    fs::write(&parameters, "up 60 0 0 0 60 0 0 0\n")?;
     let (near, far) = (Netns::create("near")?, Netns::create("far")?);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_wire"));
-    command.args([near.name(), "t0", far.name(), "t1"]).arg(&parameters);
-    let mut wire = Process::spawn("wire", &mut command, &folder.path().join("wire.log"))?;
-    wire.wait_for_line("up 60", Duration::from_secs(10))?;
+    let slow = Way::new(0.0, 60.0, 0.0);
+    let wire = Wire::start((&near.path(), "t0"), (&far.path(), "t1"), [slow; 2])?;
     for (namespace, interface, address) in [(&near, "t0", "10.78.0.1/24"), (&far, "t1", "10.78.0.2/24")] {
         run(Command::new("ip").args(["-n", namespace.name(), "addr", "add", address, "dev", interface]))?;
         run(Command::new("ip").args(["-n", namespace.name(), "link", "set", interface, "up"]))?;
@@ -46,8 +40,7 @@ fn delay_is_felt_and_a_link_that_is_down_carries_nothing() -> Result<()> {
     ensure!(http::get(address, "/", Duration::from_secs(10))? == "hello");
     // Connecting and asking are a round trip of 120 ms each.
     ensure!(start.elapsed() >= Duration::from_millis(230), "answered in {:?}", start.elapsed());
-    fs::write(&parameters, "down\n")?;
-    wire.wait_for_line("down", Duration::from_secs(10))?;
+    wire.set([Way::DOWN; 2]);
     ensure!(http::get(address, "/", Duration::from_millis(500)).is_err(), "a link that is down carried an answer");
     Ok(())
 }

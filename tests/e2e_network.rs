@@ -1,0 +1,87 @@
+//! Conditions of the field's networks, each in the middle of an update: what the node does while it lasts, how soon it is
+//! current after it, bytes over the wire; and never a stopped allocation.
+//!
+//! Needs root, Docker and the built programs. `make conditions` prints the table. Longer than every day: `SKERRY_CUT_S`,
+//! `SKERRY_OFFLINE_S` (seconds).
+
+use std::time::Duration;
+
+use anyhow::Result;
+use skerry_testkit::Way;
+use skerry_tests::course::{CUT, Course, Plan, USUAL, seconds};
+
+/// A third of the usual bundle.
+const PART: u64 = 800_000;
+/// A link that is back is used again within this time: a try of every few seconds, a handshake, and the longest pause of TCP between two.
+const SOON: Duration = Duration::from_secs(20);
+
+#[test]
+fn long_cut() -> Result<()> {
+    let Some(mut course) = Course::begin(Plan::USUAL)? else { return Ok(()) };
+    course.wait_down(PART)?;
+    course.bed.wire()?.set(CUT);
+    course.last(seconds("SKERRY_CUT_S", 40))?;
+    let healed = course.heal()?;
+    course.finish("long cut", healed, 1, SOON).map(drop)
+}
+
+/// Links that come and go before a back-off of tries could end: with and without the interface.
+#[test]
+fn flapping() -> Result<()> {
+    let Some(mut course) = Course::begin(Plan::USUAL)? else { return Ok(()) };
+    course.wait_down(PART / 2)?;
+    const FLAPS: u64 = 8;
+    for flap in 0..FLAPS {
+        if flap % 2 == 0 {
+            course.bed.link.down()?;
+        } else {
+            course.bed.wire()?.set(CUT);
+        }
+        course.last(Duration::from_secs(3))?;
+        course.bed.link.up()?;
+        course.bed.wire()?.set(USUAL);
+        std::thread::sleep(Duration::from_millis(1500));
+    }
+    let healed = course.heal()?;
+    course.finish("flapping, 1.5 s up, 3 s down", healed, FLAPS, Duration::from_secs(12)).map(drop)
+}
+
+/// Off for long, restarted meanwhile, and the world has moved on: the newest version comes, not the one that was under way.
+#[test]
+fn long_offline_node() -> Result<()> {
+    let Some(mut course) = Course::begin(Plan::USUAL)? else { return Ok(()) };
+    course.wait_down(PART)?;
+    course.bed.link.down()?;
+    let offline = seconds("SKERRY_OFFLINE_S", 30);
+    course.last(offline / 2)?;
+    course.bed.agent()?.kill9()?;
+    course.bed.start_agent()?;
+    course.order_another(Plan::USUAL.bulk)?;
+    std::thread::sleep(Duration::from_secs(1));
+    course.last(offline / 2)?;
+    course.bed.link.up()?;
+    let healed = course.heal()?;
+    // What had come of the version that nobody wants any more was fetched for nothing: it counts as cuts.
+    course.finish("long offline, a newer version meanwhile", healed, PART.div_ceil(64 * 1024) + 2, SOON).map(drop)
+}
+
+/// What the node sends arrives; what the server sends does not.
+#[test]
+fn node_reaches_server_but_not_the_other_way() -> Result<()> {
+    one_way("node reaches server, not the other way", [Way::DOWN, USUAL[1]])
+}
+
+/// What the server sends arrives; what the node sends does not.
+#[test]
+fn server_cannot_be_reached_but_sends() -> Result<()> {
+    one_way("server cannot be reached but sends", [USUAL[0], Way::DOWN])
+}
+
+fn one_way(name: &str, ways: [Way; 2]) -> Result<()> {
+    let Some(mut course) = Course::begin(Plan::USUAL)? else { return Ok(()) };
+    course.wait_down(PART)?;
+    course.bed.wire()?.set(ways);
+    course.last(Duration::from_secs(25))?;
+    let healed = course.heal()?;
+    course.finish(name, healed, 1, SOON).map(drop)
+}
