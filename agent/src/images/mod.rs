@@ -119,6 +119,7 @@ impl<E: Engine> Images<E> {
             let until = next.unwrap_or(now + LOOK).min(now + LOOK);
             // Cancel-safe: a watch keeps its change.
             tokio::select! {
+                biased;
                 _ = self.needed.changed() => {}
                 _ = self.offers.changed() => {}
                 () = sleep_until(until) => {}

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_RANGE, RANGE};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -107,6 +107,9 @@ pub(crate) struct Client {
     http: hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     /// `https://HOST:PORT`, without a slash at its end.
     server: String,
+    /// A link that is played, in place of the network.
+    #[cfg(feature = "simulation")]
+    link: Option<std::sync::Arc<dyn crate::simulate::Link>>,
 }
 
 impl Client {
@@ -136,7 +139,18 @@ impl Client {
             .pool_max_idle_per_host(1)
             .http1_max_buf_size(READ_BUFFER)
             .build(connector);
-        Ok(Self { http, server: format!("https://{authority}") })
+        Ok(Self {
+            http,
+            server: format!("https://{authority}"),
+            #[cfg(feature = "simulation")]
+            link: None,
+        })
+    }
+
+    /// The same over a link that is played.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn over(self, link: std::sync::Arc<dyn crate::simulate::Link>) -> Self {
+        Self { link: Some(link), ..self }
     }
 
     /// The server's URL.
@@ -146,6 +160,11 @@ impl Client {
 
     /// Posts a body and gives the body of the answer, of at most `limit` bytes.
     pub(crate) async fn post(&self, path: &str, body: Vec<u8>, limit: usize) -> Result<Vec<u8>, CallError> {
+        #[cfg(feature = "simulation")]
+        if let Some(link) = &self.link {
+            let answer = timeout(HEAD, link.post(path, body)).await.map_err(|_| self.timed_out("waiting for an answer", HEAD))?;
+            return answer.map_err(|error| self.played(error));
+        }
         let request = self.request(Method::POST, path, body)?;
         let whole = async {
             let response = self.send(request).await?;
@@ -157,6 +176,12 @@ impl Client {
 
     /// Gets the bytes `from..to` of a file, to its end when `to` is none. The answer may begin elsewhere ([`Download::from`]).
     pub(crate) async fn get_range(&self, path: &str, from: u64, to: Option<u64>) -> Result<Download, CallError> {
+        #[cfg(feature = "simulation")]
+        if let Some(link) = &self.link {
+            let answer = timeout(HEAD, link.get(path, from, to)).await.map_err(|_| self.timed_out("waiting for an answer", HEAD))?;
+            let (body, from) = answer.map_err(|error| self.played(error))?;
+            return Ok(Download { body: Body::Played(body), from, server: self.server.clone() });
+        }
         let mut request = self.request(Method::GET, path, Vec::new())?;
         if from > 0 || to.is_some() {
             let last = to.map_or(String::new(), |to| to.saturating_sub(1).to_string());
@@ -167,7 +192,7 @@ impl Client {
         let response = self.successful(response, &[StatusCode::OK, StatusCode::PARTIAL_CONTENT]).await?;
         // A server, or a proxy on the way, may pass over the range and send the whole file, or another range.
         let from = if response.status() == StatusCode::PARTIAL_CONTENT { range_start(&response).unwrap_or(from) } else { 0 };
-        Ok(Download { body: response.into_body(), from, server: self.server.clone() })
+        Ok(Download { body: Body::Http(response.into_body()), from, server: self.server.clone() })
     }
 
     fn request(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Request<Full<Bytes>>, CallError> {
@@ -199,7 +224,7 @@ impl Client {
     }
 
     async fn collect(&self, body: Incoming, limit: usize) -> Result<Vec<u8>, CallError> {
-        let mut download = Download { body, from: 0, server: self.server.clone() };
+        let mut download = Download { body: Body::Http(body), from: 0, server: self.server.clone() };
         let mut all = BytesMut::new();
         while let Some(bytes) = download.next().await? {
             if all.len() + bytes.len() > limit {
@@ -214,6 +239,17 @@ impl Client {
         CallError::Link { server: self.server.clone(), reason: reason.to_owned() }
     }
 
+    #[cfg(feature = "simulation")]
+    fn played(&self, error: crate::simulate::LinkError) -> CallError {
+        match error {
+            crate::simulate::LinkError::Broken(reason) => self.link(&reason),
+            crate::simulate::LinkError::Refused(status, code) => {
+                let error = ApiError { code: code.to_owned(), message: code.to_owned(), hint: None };
+                CallError::Refused { server: self.server.clone(), status, error }
+            }
+        }
+    }
+
     fn timed_out(&self, what: &'static str, after: Duration) -> CallError {
         CallError::TimedOut { server: self.server.clone(), what, after }
     }
@@ -225,10 +261,28 @@ fn range_start(response: &Response<Incoming>) -> Option<u64> {
     range.trim().strip_prefix("bytes")?.trim_start().split_once('-')?.0.parse().ok()
 }
 
+/// Where a body comes from.
+#[derive(Debug)]
+enum Body {
+    Http(Incoming),
+    #[cfg(feature = "simulation")]
+    Played(Box<dyn crate::simulate::Body>),
+}
+
+impl Body {
+    async fn frame(&mut self) -> Option<Result<Frame<Bytes>, String>> {
+        match self {
+            Self::Http(body) => Some(body.frame().await?.map_err(|error| reasons(&error))),
+            #[cfg(feature = "simulation")]
+            Self::Played(body) => Some(body.next().await?.map(Frame::data)),
+        }
+    }
+}
+
 /// The body of a file under way.
 #[derive(Debug)]
 pub(crate) struct Download {
-    body: Incoming,
+    body: Body,
     from: u64,
     server: String,
 }
@@ -248,7 +302,7 @@ impl Download {
             let frame = frame.await.map_err(|_| CallError::TimedOut { server: self.server.clone(), what: "receiving", after: STALL })?;
             match frame {
                 None => return Ok(None),
-                Some(Err(error)) => return Err(CallError::Link { server: self.server.clone(), reason: reasons(&error) }),
+                Some(Err(reason)) => return Err(CallError::Link { server: self.server.clone(), reason }),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(bytes) if !bytes.is_empty() => return Ok(Some(bytes)),
                     // Trailers, or nothing: neither is progress.
