@@ -228,6 +228,8 @@ async fn write(
 async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, FetchError> {
     #[cfg(feature = "simulation")]
     if crate::simulate::machine().is_some() {
+        // Threads of before that hold the file come first.
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         return Ok(work());
     }
     let (answer, answered) = oneshot::channel();
@@ -240,11 +242,11 @@ async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
 async fn off_thread_async<T, F>(work: impl FnOnce() -> F + Send + 'static) -> Result<T, FetchError>
 where
     T: Send + 'static,
-    F: Future<Output = T> + Send,
+    F: Future<Output = T> + Send + 'static,
 {
     #[cfg(feature = "simulation")]
     if crate::simulate::machine().is_some() {
-        return Ok(work().await);
+        return tokio::spawn(work()).await.map_err(|_| FetchError::Writer);
     }
     let runtime = tokio::runtime::Handle::current();
     off_thread(move || runtime.block_on(work())).await

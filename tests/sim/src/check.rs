@@ -3,7 +3,6 @@
 use skerry_engine::ContainerStatus;
 use skerry_reconcile::{Labels, Slot};
 use skerry_wire::Digest;
-use skerry_wire::manifest::Manifest;
 
 use crate::host::{Host, State};
 use crate::{jobs, library};
@@ -36,7 +35,9 @@ impl Host {
             names.extend(slot.leaving.iter().filter(|(_, l)| l.born == labels.alloc).map(|(id, _)| *id));
             names.extend(slot.current.iter().filter(|c| c.born == labels.alloc).map(|c| c.alloc));
         }
-        let of_slot = |t: &&skerry_wire::manifest::Tombstone| names.contains(&t.id);
+        // A tombstone also stops what is older than what it names in the same place; the memory says so.
+        let buried = memory.slots.get(slot).is_some_and(|m| m.leaving.values().any(|l| l.born == labels.alloc && l.tombstone));
+        let of_slot = |t: &&skerry_wire::manifest::Tombstone| names.contains(&t.id) || buried && Slot::from(*t) == *slot;
         if let Some(stone) = manifest.iter().flat_map(|m| &m.tombstones).find(of_slot) {
             let moved = pages.drained && (slot.job == jobs::name(2) || slot.job == jobs::name(3));
             if pages.stopped.contains(&slot.job) || moved {
@@ -45,31 +46,31 @@ impl Host {
             return Err(format!("stopped by a tombstone that nobody ordered: {}", stone.reason));
         }
         drop(pages);
-        self.may_replace(state, manifest.as_ref(), slot, labels.specification, now).map(|()| false)
+        // What was decided last is in the memory; a manifest that came since does not undo it.
+        let switched = memory.slots.get(slot).and_then(|m| m.current.as_ref()).filter(|c| c.born != labels.alloc).map(|c| c.specification);
+        let wanted = manifest.iter().flat_map(|m| &m.allocs).find(|a| Slot::from(*a) == *slot).map(|a| a.specification);
+        self.may_replace(state, slot, (labels.specification, switched.or(wanted)), now).map(|()| false)
     }
 
-    /// May something else take the place of this?
-    fn may_replace(&self, state: &State, manifest: Option<&Manifest>, slot: &Slot, old: Digest, now: u64) -> Result<(), String> {
+    /// May the second specification take the place of the first?
+    fn may_replace(&self, state: &State, slot: &Slot, (old, new): (Digest, Option<Digest>), now: u64) -> Result<(), String> {
         let since = |at: u64| now.saturating_sub(at);
         let young = state.switched.get(slot).is_none_or(|s| since(s.at) < JUDGED);
         let pages = self.book.pages();
-        let sick = pages
-            .specifications
-            .get(&old)
-            .is_some_and(|job| job.id == jobs::name(2) && job.images().any(|c| c.image_id == Some(library::image(library::SICK))));
-        if sick || young && since(state.disturbed) < JUDGED {
+        let sick = |digest: &Digest| {
+            let job = pages.specifications.get(digest).filter(|job| job.id == jobs::name(2));
+            job.is_some_and(|job| job.images().any(|c| c.image_id == Some(library::image(library::SICK))))
+        };
+        if sick(&old) || young && since(state.disturbed) < JUDGED {
             return Ok(());
         }
-        let wanted = manifest.iter().flat_map(|m| &m.allocs).find(|a| Slot::from(*a) == *slot);
-        let Some(wanted) = wanted.filter(|a| a.specification != old) else { return Err("nothing newer is wanted".to_owned()) };
-        let Some(job) = pages.specifications.get(&wanted.specification) else {
-            return Err(format!("specification {} is nobody's", wanted.specification.short()));
-        };
+        let Some(new) = new.filter(|new| *new != old) else { return Err("nothing newer is wanted".to_owned()) };
+        let Some(job) = pages.specifications.get(&new) else { return Err(format!("specification {} is nobody's", new.short())) };
         for image in job.images().filter_map(|c| c.image_id) {
             let there = state.images.get(&image).is_some_and(|held| held.synced && held.whole);
             let believed = state.vanished.get(&image).is_some_and(|at| since(*at) < BELIEVED);
             if !there && !believed {
-                return Err(format!("version {} is not ready: {} is not there", wanted.version, library::name(&image)));
+                return Err(format!("what comes is not ready: {} is not there", library::name(&image)));
             }
         }
         Ok(())
@@ -95,12 +96,14 @@ impl Host {
         if before.specification == labels.specification || slot.run().is_some() {
             return Ok(());
         }
-        let manifest = view.manifest();
-        let wanted = manifest.iter().flat_map(|m| &m.allocs).find(|a| Slot::from(*a) == *slot);
-        let stopped = self.book.pages().stopped.contains(&slot.job);
-        self.may_replace(state, manifest.as_ref(), slot, before.specification, now)
-            .or_else(|why| if stopped && wanted.is_some() { Ok(()) } else { Err(why) })
-            .map_err(|why| ("P1", format!("{slot}: version {} takes the place of another one: {why}", labels.version)))
+        let memory = view.memory();
+        let current = memory.slots.get(slot).and_then(|m| m.current.as_ref());
+        let verdict = if current.is_some_and(|c| c.born == labels.alloc) {
+            self.may_replace(state, slot, (before.specification, Some(labels.specification)), now)
+        } else {
+            Err("the agent does not remember that it switched to it".to_owned())
+        };
+        verdict.map_err(|why| ("P1", format!("{slot}: version {} takes the place of another one: {why}", labels.version)))
     }
 
     /// P1: what was switched to runs, once the machine was left in peace for so long.

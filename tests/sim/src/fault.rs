@@ -30,7 +30,7 @@ impl Event {
     pub(crate) const ALL: [(Self, usize); 20] = [
         (Self::Submit, 30),
         (Self::StopJob, 4),
-        (Self::Calm, 8),
+        (Self::Calm, 4),
         (Self::Crash, 6),
         (Self::ImageLost, 3),
         (Self::EngineRestart, 4),

@@ -143,6 +143,12 @@ pub(crate) fn bundle(target: ImageId, bases: &[ImageId]) -> Arc<Bundle> {
     Arc::clone(made)
 }
 
+/// The image that a bundle makes.
+pub(crate) fn target(digest: &Digest) -> Option<ImageId> {
+    let all = BUNDLES.lock().unwrap_or_else(PoisonError::into_inner);
+    all.iter().find(|(_, bundle)| bundle.digest == *digest).map(|((target, _), _)| *target)
+}
+
 /// A bundle that was made, by its digest.
 pub(crate) fn by_digest(digest: &Digest) -> Option<Arc<Bundle>> {
     BUNDLES.lock().unwrap_or_else(PoisonError::into_inner).values().find(|b| b.digest == *digest).cloned()

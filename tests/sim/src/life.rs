@@ -22,7 +22,7 @@ use crate::server::Server;
 use crate::{jobs, tamper};
 
 /// Steps of a life.
-const STEPS: usize = 60;
+const STEPS: usize = 45;
 /// After so long in peace everything must run.
 const PEACE: u64 = 8 * 60_000;
 /// Slices of a minute in which a fleet that nothing disturbs any more must come to rest.
@@ -52,7 +52,7 @@ pub struct Outcome {
     pub digest: u64,
     /// Faults that there were.
     pub faults: BTreeSet<String>,
-    /// Manifests that nodes were given.
+    /// Manifests that were signed, over all nodes.
     pub manifests: u64,
     /// Its length, in milliseconds of its own time.
     pub lasted: u64,
@@ -125,6 +125,9 @@ impl Life {
             let event = Event::draw(|n| self.chance.below(n));
             // At least so many manifests a life.
             let event = if step % 3 == 0 { Event::Submit } else { event };
+            if step % 3 == 0 {
+                self.server().start()?;
+            }
             self.happen(event)?;
             let span = match self.chance.below(10) {
                 0..4 => 4_000 + self.chance.below(40_000),
@@ -140,7 +143,12 @@ impl Life {
         if self.book.pages().broken.is_empty() {
             self.rest()?;
         }
-        let manifests = self.server().manifests;
+        let mut manifests = 0;
+        self.server().start()?;
+        for at in 0..self.nodes.len() {
+            let newest = self.id(at).map(|id| self.server().manifest(id)).transpose()?.flatten();
+            manifests += newest.map_or(0, |m| m.mark.counter);
+        }
         Ok((self.faults, manifests, self.now))
     }
 
@@ -251,6 +259,8 @@ impl Life {
                     return Ok(());
                 }
                 state.vanished.insert(which, now);
+                // What made it has to come again.
+                state.fetched.clear();
                 state.disturbed = now;
                 drop(state);
                 self.tell(&format!("{name}: {} vanishes", crate::library::name(&which)));

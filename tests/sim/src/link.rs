@@ -14,7 +14,7 @@ use crate::server::{Server, reports_of};
 /// Bytes that come at once.
 const FRAME: usize = 16 * 1024;
 /// What one break of a body may cost: the chunk that was under way, and what was on its way to the disk.
-const BREAK: u64 = limits::CHUNK as u64;
+pub(crate) const BREAK: u64 = limits::CHUNK as u64;
 
 /// The link of one machine.
 #[derive(Clone)]
@@ -96,6 +96,7 @@ impl Link for Wires {
                 let fetched = state.fetched.entry(digest).or_default();
                 fetched.allowed = fetched.allowed.max(bundle.bytes.len() as u64);
             }
+            this.host.tell(&format!("fetches bytes {from} to {to} of bundle {}", digest.short()));
             let body: Box<dyn Body> = Box::new(Stream { host: Arc::clone(&this.host), digest, bundle, at: from, to, cut: false });
             Ok((body, from))
         })
@@ -140,8 +141,11 @@ impl Body for Stream {
             alive(&host).await;
             let over = {
                 let mut state = host.state();
+                // What a full disk does not take has to come again.
+                let refused = if state.full { bytes.len() as u64 } else { 0 };
                 let fetched = state.fetched.entry(digest).or_default();
                 fetched.bytes += bytes.len() as u64;
+                fetched.allowed += refused;
                 fetched.bytes > fetched.allowed
             };
             if over {

@@ -67,6 +67,7 @@ impl Node {
     /// The power comes, or comes back.
     fn boot(&mut self) -> Result<()> {
         self.boots += 1;
+        self.refusal = None;
         let mut id = [self.number; 16];
         id[..8].copy_from_slice(&self.boots.to_be_bytes());
         *self.host.watched() = Some(Watched::start(&self.data)?);
@@ -124,6 +125,10 @@ impl Node {
     }
 
     fn forget_agent(&mut self) {
+        for fetched in self.host.state().fetched.values_mut() {
+            // A chunk that was under way, and what was fetched of it before its hash showed that it is garbled.
+            fetched.allowed += 2 * crate::link::BREAK;
+        }
         *self.host.view() = None;
         // What a program still does while it is dropped is lost by now.
         self.agent = None;
@@ -189,7 +194,7 @@ impl Node {
             engine: Docker(Arc::clone(&self.host)),
             info: engine::info(),
             link: Arc::new(Wires { host: Arc::clone(&self.host), server: Arc::clone(&self.server) }),
-            poll_interval: Duration::from_secs(120),
+            poll_interval: Duration::from_secs(300),
         };
         let opened = simulate::play(self.machine(), || runtime.block_on(async { simulate::open(parts) }));
         match opened {
@@ -226,6 +231,17 @@ impl Node {
             self.host.broken("P5", &format!("the node's mark went back from {before} to {mark}"));
         }
         self.check_reports(&view);
+        self.forget_unneeded(&view);
+    }
+
+    /// What is fetched of an image that nothing names any more is let go of; should it be named again, it comes again.
+    fn forget_unneeded(&self, view: &simulate::View) {
+        let manifest = view.manifest();
+        let pages = self.host.book.pages();
+        let jobs = manifest.iter().flat_map(|m| &m.allocs).filter_map(|a| pages.specifications.get(&a.specification));
+        let named: std::collections::BTreeSet<_> = jobs.flat_map(|job| job.images().filter_map(|c| c.image_id)).collect();
+        let mut state = self.host.state();
+        state.fetched.retain(|digest, _| crate::library::target(digest).is_some_and(|image| named.contains(&image)));
     }
 
     /// P8: what was in the outbox has reached the server, or is there still, or was counted as dropped.

@@ -33,7 +33,7 @@ use crate::library;
 /// The public half of the enrolment token, and its secret.
 const TOKEN: ([u8; 16], [u8; 32]) = ([7; 16], [8; 32]);
 /// Seconds between polls when nothing is on its way, and when something is.
-const IDLE: u32 = 60;
+const IDLE: u32 = 240;
 const BUSY: u32 = 10;
 
 /// A running server, or one that is down.
@@ -45,8 +45,6 @@ pub(crate) struct Server {
     contacts: Contacts,
     nonces: u64,
     backups: usize,
-    /// Manifests that were signed.
-    pub(crate) manifests: u64,
 }
 
 /// The token as a node's configuration has it.
@@ -67,7 +65,6 @@ impl Server {
             contacts: Contacts::default(),
             nonces: 0,
             backups: 0,
-            manifests: 0,
         };
         server.start()?;
         let hash = *library::sha256(&TOKEN.1).as_bytes();
@@ -258,7 +255,6 @@ impl Server {
         {
             wanted.extend(new.specifications);
             reply.manifest = Some(Blob(new.envelope));
-            self.manifests += 1;
         }
         wanted.sort_unstable();
         wanted.dedup();
