@@ -9,6 +9,8 @@ use crate::{jobs, library};
 
 /// How long after trouble a group may be judged by its own policy: the health deadline, waits between tries, and some.
 const JUDGED: u64 = 10 * 60_000;
+/// The longest that a switch takes.
+const SWITCH: u64 = 60_000;
 /// How long the agent may believe in an image that vanished: until its next look, and some.
 const BELIEVED: u64 = 2 * 60_000;
 
@@ -110,19 +112,23 @@ impl Host {
     pub(crate) fn check_runs(&self, peace: u64) {
         let now = self.now();
         let missing: Vec<String> = {
-            let state = self.state();
+            let mut state = self.state();
             if state.away || now.saturating_sub(state.disturbed) < peace {
+                state.missing.clear();
                 return;
             }
             let pages = self.book.pages();
             let for_ever = |d: &Digest| pages.specifications.get(d).is_some_and(|job| !job.kind.runs_to_end());
             let lacking = |(slot, s): &(&Slot, &crate::host::Switched)| {
-                slot.run().is_none()
-                    && for_ever(&s.specification)
-                    && now.saturating_sub(s.at) >= peace
-                    && state.running(slot).next().is_none()
+                slot.run().is_none() && for_ever(&s.specification) && state.running(slot).next().is_none()
             };
-            state.switched.iter().filter(lacking).map(|(slot, _)| slot.to_string()).collect()
+            let lacking: Vec<Slot> = state.switched.iter().filter(lacking).map(|(slot, _)| slot.clone()).collect();
+            // It may be in the middle of a switch.
+            state.missing.retain(|slot, _| lacking.contains(slot));
+            for slot in lacking {
+                state.missing.entry(slot).or_insert(now);
+            }
+            state.missing.iter().filter(|(_, since)| now.saturating_sub(**since) >= SWITCH).map(|(slot, _)| slot.to_string()).collect()
         };
         for slot in missing {
             self.broken("P1", &format!("{slot} does not run, though nothing was wrong for {} s", peace / 1000));

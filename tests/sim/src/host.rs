@@ -90,6 +90,8 @@ pub(crate) struct State {
     pub(crate) containers: BTreeMap<String, Container>,
     pub(crate) serial: u64,
     pub(crate) switched: BTreeMap<Slot, Switched>,
+    /// Places in which nothing runs that should, and since when.
+    pub(crate) missing: BTreeMap<Slot, u64>,
     pub(crate) wire: Wire,
     pub(crate) free: u64,
     pub(crate) full: bool,
@@ -132,6 +134,7 @@ impl Host {
             containers: BTreeMap::new(),
             serial: 0,
             switched: BTreeMap::new(),
+            missing: BTreeMap::new(),
             wire: Wire::default(),
             free: 8 << 30,
             full: false,

@@ -57,15 +57,8 @@ impl Server {
         let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build()?;
         let director = Arc::new(director());
         std::fs::create_dir_all(folder.join("live"))?;
-        let mut server = Self {
-            runtime,
-            folder: folder.to_owned(),
-            store: None,
-            director,
-            contacts: Contacts::default(),
-            nonces: 0,
-            backups: 0,
-        };
+        let mut server =
+            Self { runtime, folder: folder.to_owned(), store: None, director, contacts: Contacts::default(), nonces: 0, backups: 0 };
         server.start()?;
         let hash = *library::sha256(&TOKEN.1).as_bytes();
         let token = NewToken { id: TokenId::new(TOKEN.0), secret_hash: hash, pool: "default".into(), uses: 100, expires_at: None };
