@@ -139,10 +139,13 @@ impl Body for Stream {
             alive(&host).await;
             tokio::time::sleep(Duration::from_millis(5 + wire.slow)).await;
             alive(&host).await;
+            let host_now = host.now();
             let over = {
                 let mut state = host.state();
                 // What a full disk does not take has to come again.
-                let refused = if state.full { bytes.len() as u64 } else { 0 };
+                // What begins at an image that vanished comes anew, until the server has heard of it.
+                let gone = state.vanished.values().any(|at| host_now.saturating_sub(*at) < 15 * 60_000);
+                let refused = if state.full || gone { bytes.len() as u64 } else { 0 };
                 let fetched = state.fetched.entry(digest).or_default();
                 fetched.bytes += bytes.len() as u64;
                 fetched.allowed += refused;
