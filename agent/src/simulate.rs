@@ -71,12 +71,15 @@ pub trait Machine: Debug + Send + Sync {
 /// An answer under way.
 pub type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
+/// A body, and the offset at which it begins.
+pub type Found = (Box<dyn Body>, u64);
+
 /// The way to the server.
 pub trait Link: Debug + Send + Sync {
     /// Posts a body and gives the answer's.
     fn post(&self, path: &str, body: Vec<u8>) -> Answer<Result<Vec<u8>, LinkError>>;
     /// Gets bytes `from..to` of a file: the body and the offset at which it begins.
-    fn get(&self, path: &str, from: u64, to: Option<u64>) -> Answer<Result<(Box<dyn Body>, u64), LinkError>>;
+    fn get(&self, path: &str, from: u64, to: Option<u64>) -> Answer<Result<Found, LinkError>>;
 }
 
 /// A body under way.

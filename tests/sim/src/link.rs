@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use skerry_agent::simulate::{Answer, Body, Link, LinkError};
+use skerry_agent::simulate::{Answer, Body, Found, Link, LinkError};
 use skerry_wire::{Digest, Timestamp, limits};
 
 use crate::host::{BEGAN, Host};
@@ -80,7 +80,7 @@ impl Link for Wires {
         })
     }
 
-    fn get(&self, path: &str, from: u64, to: Option<u64>) -> Answer<Result<(Box<dyn Body>, u64), LinkError>> {
+    fn get(&self, path: &str, from: u64, to: Option<u64>) -> Answer<Result<Found, LinkError>> {
         let this = self.clone();
         let digest: Option<Digest> = path.split('/').next_back().and_then(|p| p.split('?').next()).and_then(|hex| hex.parse().ok());
         Box::pin(async move {
