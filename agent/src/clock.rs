@@ -31,6 +31,12 @@ impl Clock {
         Ok(Self { boot, began: Arc::default() })
     }
 
+    /// Of a machine that is played.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn of_boot(boot: BootId) -> Self {
+        Self { boot, began: Arc::default() }
+    }
+
     /// The boot.
     pub(crate) fn boot(&self) -> BootId {
         self.boot
@@ -53,6 +59,10 @@ impl Clock {
 
 /// The system's time of day, when its time service vouches for it.
 fn system_time(mark: &Path, bound: Timestamp) -> Option<Timestamp> {
+    #[cfg(feature = "simulation")]
+    if let Some(machine) = crate::simulate::machine() {
+        return machine.system_time().filter(|time| *time >= bound);
+    }
     if !mark.exists() {
         return None;
     }
@@ -63,6 +73,10 @@ fn system_time(mark: &Path, bound: Timestamp) -> Option<Timestamp> {
 
 /// Milliseconds since the kernel started, suspend included.
 pub(crate) fn boottime_ms() -> u64 {
+    #[cfg(feature = "simulation")]
+    if let Some(machine) = crate::simulate::machine() {
+        return machine.boottime_ms();
+    }
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let (secs, nanos) = (u64::try_from(time.tv_sec).unwrap_or(0), u64::try_from(time.tv_nsec).unwrap_or(0));
     secs.saturating_mul(1000).saturating_add(nanos / 1_000_000)

@@ -76,6 +76,10 @@ pub(crate) fn with_engine(mut facts: Fingerprint, info: &skerry_engine::Info, ab
 
 /// Bytes that an ordinary user may still write on the disk of a folder.
 pub(crate) fn disk_free(folder: &Path) -> u64 {
+    #[cfg(feature = "simulation")]
+    if let Some(machine) = crate::simulate::machine() {
+        return machine.disk_free();
+    }
     rustix::fs::statvfs(folder).map_or(0, |s| s.f_bavail.saturating_mul(s.f_frsize))
 }
 

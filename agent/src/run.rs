@@ -19,6 +19,7 @@ use skerry_wire::node::{Fingerprint, Inventory};
 use skerry_wire::{AllocId, ImageId, cbor};
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::blocking;
 use crate::checks::Checks;
 use crate::clock::Clock;
 use crate::ledger::Ledger;
@@ -246,7 +247,7 @@ impl<E: Engine + Clone + 'static> Allocator<E> {
             let before = carried.folders.take().map(|(_, folders)| folders).unwrap_or_default();
             let ended = move |id: &AllocId| !kept.contains(id) && (known || before.contains(id));
             // There may be many files in them: polls and fetches go on meanwhile.
-            if tokio::task::spawn_blocking(move || remove_folders(&folder, ended)).await.is_ok() {
+            if blocking::run(move || remove_folders(&folder, ended)).await.is_ok() {
                 carried.folders = Some((known, decision.folders.clone()));
             }
         }

@@ -35,7 +35,7 @@ use crate::uplink::{self, Contact, Uplink, Wires};
 use crate::{dispositions, files, fingerprint, hints};
 
 /// No clock of a node is right before this: 2026-01-01, in milliseconds.
-const BUILT: Timestamp = Timestamp(1_767_225_600_000);
+pub(crate) const BUILT: Timestamp = Timestamp(1_767_225_600_000);
 /// Hints that may wait; one is as good as many.
 const HINTS: usize = 8;
 

@@ -115,6 +115,7 @@ impl Checks {
             let full = running.len() >= SIDE_BY_SIDE;
             // Cancel-safe: the stream keeps its runs, `changed` its word, and the timer is made anew.
             tokio::select! {
+                biased;
                 Some((id, found)) = running.next() => {
                     if self.note(&id, found, boottime_ms()) {
                         news.notify_one();

@@ -193,7 +193,7 @@ impl<'a> Fetch<'a> {
         };
         let (frames, queue) = mpsc::channel::<(u64, Bytes)>(QUEUE);
         let (progress, pace) = (Arc::clone(&self.progress), self.order.pace.clone());
-        let writer = off_thread(move || write(part, queue, &*progress));
+        let writer = off_thread_async(move || async move { write(part, queue, &*progress).await });
         let received = async move {
             let mut at = download.from();
             // Past the run that was asked for lies what is here already.
@@ -222,8 +222,12 @@ impl<'a> Fetch<'a> {
 
 /// The disk's side of a request: writes frames as they come and syncs whenever there is a moment, so that on a slow link what came is on
 /// the disk before more comes, and on a fast one many frames share a sync.
-fn write(mut part: Part, mut queue: mpsc::Receiver<(u64, Bytes)>, progress: &(dyn Fn(u64) + Send + Sync)) -> (Part, Result<(), PartError>) {
-    let mut next = queue.blocking_recv();
+async fn write(
+    mut part: Part,
+    mut queue: mpsc::Receiver<(u64, Bytes)>,
+    progress: &(dyn Fn(u64) + Send + Sync),
+) -> (Part, Result<(), PartError>) {
+    let mut next = queue.recv().await;
     while let Some((at, bytes)) = next {
         if let Err(error) = part.push(at, &bytes) {
             return (part, Err(error));
@@ -235,7 +239,7 @@ fn write(mut part: Part, mut queue: mpsc::Receiver<(u64, Bytes)>, progress: &(dy
                 if let Err(error) = part.sync_chunks() {
                     return (part, Err(error));
                 }
-                queue.blocking_recv()
+                queue.recv().await
             }
         };
     }
@@ -245,10 +249,30 @@ fn write(mut part: Part, mut queue: mpsc::Receiver<(u64, Bytes)>, progress: &(dy
 
 /// Runs blocking work on a thread of its own: a long fetch must not take one of the runtime's few.
 async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, FetchError> {
+    #[cfg(feature = "simulation")]
+    if crate::simulate::machine().is_some() {
+        // Threads of before that hold the file come first.
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        return Ok(work());
+    }
     let (answer, answered) = oneshot::channel();
     let thread = std::thread::Builder::new().name("bundle".to_owned()).spawn(move || drop(answer.send(work())));
     thread.map_err(|source| FileError { path: Path::new("bundle").to_owned(), source })?;
     answered.await.map_err(|_| FetchError::Writer)
+}
+
+/// The same for work that waits now and then for what comes from the runtime.
+async fn off_thread_async<T, F>(work: impl FnOnce() -> F + Send + 'static) -> Result<T, FetchError>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    #[cfg(feature = "simulation")]
+    if crate::simulate::machine().is_some() {
+        return tokio::spawn(work()).await.map_err(|_| FetchError::Writer);
+    }
+    let runtime = tokio::runtime::Handle::current();
+    off_thread(move || runtime.block_on(work())).await
 }
 
 #[cfg(test)]

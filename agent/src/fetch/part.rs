@@ -14,7 +14,7 @@ use skerry_bundle::{TocError, VerifiedToc, head};
 use skerry_trust::KeyRing;
 use skerry_wire::limits;
 
-use crate::files::FileError;
+use crate::files::{self, FileError};
 
 /// What the first request asks for: the table of a small bundle, or the whole of a tiny one.
 pub(crate) const FIRST: u64 = limits::CHUNK as u64;
@@ -73,8 +73,13 @@ struct Missing {
 impl Part {
     /// Opens the file, makes it when there is none, and finds out what is in it. Blocks while it hashes.
     pub(crate) fn open(path: &Path, size: u64, keys: KeyRing) -> Result<Self, PartError> {
+        let new = !path.exists();
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
         let file = file.map_err(FileError::at(path))?;
+        if new {
+            // What is synced of the file is of no use without its name.
+            files::sync_folder_of(path)?;
+        }
         // The writer of a fetch that was dropped may still be at it.
         rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).map_err(|e| FileError::at(path)(e.into()))?;
         let (path_of, state) = (path.to_owned(), State::Head(Vec::new()));

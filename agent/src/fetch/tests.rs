@@ -254,6 +254,22 @@ async fn a_table_garbled_by_a_power_cut_is_fetched_again_and_is_no_fault_of_the_
 }
 
 #[tokio::test]
+async fn a_power_cut_costs_one_chunk_and_not_the_name_of_the_file() {
+    let (key, dir) = (samples::key(), tempfile::tempdir().unwrap());
+    let file = bundle(&key, 400_000);
+    let server = serve(file.clone(), vec![Answer::Well, Answer::Cut(200_000)]).await;
+    let order = order(dir.path().join("b.part"), &file, &key);
+    let recording = skerry_testkit::powercut::Recording::start(dir.path()).unwrap();
+    attempt(&server, &order).await.unwrap_err();
+    let (trace, sent) = (recording.finish(), server.sent.load(Ordering::Relaxed));
+    for seed in 0..20 {
+        let left = trace.after_cut(trace.steps.len(), &mut skerry_testkit::powercut::Chance::new(seed));
+        let bytes = left.files.get(Path::new("b.part")).map_or(0, Vec::len) as u64;
+        assert!(bytes + CHUNK >= sent, "seed {seed}: {bytes} of {sent} bytes are left");
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_passes_over_the_range_is_understood() {
     let (key, dir) = (samples::key(), tempfile::tempdir().unwrap());
     let file = bundle(&key, 300_000);

@@ -182,6 +182,10 @@ enum CollectError {
 
 /// The engine's disk.
 fn disk(root: &std::path::Path) -> std::io::Result<Disk> {
+    #[cfg(feature = "simulation")]
+    if let Some(machine) = crate::simulate::machine() {
+        return Ok(Disk { used: machine.disk_used(), free: machine.disk_free() });
+    }
     let stat = rustix::fs::statvfs(root)?;
     let used = stat.f_blocks.saturating_sub(stat.f_bfree).saturating_mul(stat.f_frsize);
     Ok(Disk { used, free: stat.f_bavail.saturating_mul(stat.f_frsize) })

@@ -186,6 +186,7 @@ impl<E: Engine> Images<E> {
             let until = next.unwrap_or(now + LOOK).min(now + LOOK);
             // Cancel-safe: a watch keeps its change.
             tokio::select! {
+                biased;
                 _ = self.needed.changed() => {}
                 _ = self.offers.changed() => {}
                 // The link may be back: what only it held up is tried at once.

@@ -18,6 +18,10 @@ pub(super) struct Disk {
 
 /// The file system that a folder is on.
 pub(super) fn disk_of(path: &Path) -> io::Result<Disk> {
+    #[cfg(feature = "simulation")]
+    if let Some(machine) = crate::simulate::machine() {
+        return Ok(Disk { device: 1, free: machine.disk_free() });
+    }
     let stat = rustix::fs::statvfs(path)?;
     Ok(Disk { device: std::fs::metadata(path)?.dev(), free: stat.f_bavail.saturating_mul(stat.f_frsize) })
 }

@@ -10,6 +10,7 @@ use skerry_engine::Engine;
 use skerry_wire::{Digest, ImageId};
 
 use super::Images;
+use crate::blocking;
 use crate::fetch;
 use crate::ledger::BundleRow;
 
@@ -102,7 +103,7 @@ impl<E: Engine> Images<E> {
                 continue;
             }
             let file = path.clone();
-            if !tokio::task::spawn_blocking(move || fetch::is_whole(&file, &keys)).await.unwrap_or(false) {
+            if !blocking::run(move || fetch::is_whole(&file, &keys)).await.unwrap_or(false) {
                 // What is wrong in it may not be fetchable any more: the server offers one anew.
                 tracing::warn!("kept bundle {} is damaged and goes", path.display());
                 let _ = crate::files::remove(&path);

@@ -19,6 +19,7 @@ use super::child::Request;
 use super::parent::{self, MakeError};
 use super::space::{Lack, disk_of, export_of, lacking};
 use super::{Images, show};
+use crate::blocking;
 use crate::engine_facts::EngineFacts;
 use crate::fetch::{Fetch, FetchError, Order};
 use crate::files::{self, FileError};
@@ -356,7 +357,7 @@ async fn finish<E: Engine>(images: &Images<E>, row: &BundleRow, facts: &EngineFa
     let image = row.image;
     let root = facts.info.data_root.clone();
     if root.exists() {
-        tokio::task::spawn_blocking(move || skerry_engine::sync(&root))
+        blocking::run(move || blocking::sync_engine(&root))
             .await
             .map_err(|e| FileError::at(&facts.info.data_root)(std::io::Error::other(e)))??;
     }

@@ -110,6 +110,22 @@ impl Processes {
         })))
     }
 
+    /// Of a machine that is played: none ever runs.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn played(folder: &Path, ended: Arc<Notify>) -> Self {
+        let launcher = (PathBuf::from("/nonexistent"), vec![]);
+        let (boot, cgroups) = (String::new(), Cgroups::None("played".to_owned()));
+        Self(Arc::new(Inner {
+            folder: folder.to_owned(),
+            boot,
+            cgroups,
+            launcher,
+            ended,
+            changed: Arc::default(),
+            state: Mutex::default(),
+        }))
+    }
+
     /// What can be done with control groups here.
     pub(crate) fn cgroups(&self) -> &Cgroups {
         &self.0.cgroups

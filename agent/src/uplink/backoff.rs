@@ -30,6 +30,10 @@ pub(crate) fn jittered(span: Duration, random: u32) -> Duration {
 
 /// Random bytes from the system; zeros if it has none, which costs spread, not safety.
 pub(crate) fn random() -> u32 {
+    #[cfg(feature = "simulation")]
+    if let Some(machine) = crate::simulate::machine() {
+        return machine.random();
+    }
     let mut bytes = [0; 4];
     let _ = SystemRandom::new().fill(&mut bytes);
     u32::from_le_bytes(bytes)

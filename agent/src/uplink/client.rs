@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_RANGE, RANGE, RETRY_AFTER};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::{HttpConnector, HttpInfo};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -24,6 +24,8 @@ use super::meter::{Meter, Metered};
 use super::reach::{Reach, counts};
 use super::resolve::Resolver;
 use super::tls::{self, TlsError};
+#[cfg(feature = "simulation")]
+use crate::simulate::LinkError;
 
 /// Until a TCP connection stands. The kernel asks at 0, 1, 3 and 7 seconds; then a new try is sooner than its next one.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -142,6 +144,9 @@ pub(crate) struct Client {
     server: String,
     /// The server's name or address.
     host: String,
+    /// A link that is played, in place of the network.
+    #[cfg(feature = "simulation")]
+    link: Option<Arc<dyn crate::simulate::Link>>,
 }
 
 impl Client {
@@ -174,7 +179,22 @@ impl Client {
         let connector = connector.wrap_connector(Metered::new(tcp, meter));
         let http = Arc::new(Mutex::new(over(connector.clone())));
         let (server, host) = (format!("https://{authority}"), authority.host().to_owned());
-        Ok(Self { http, connector, resolver, reach: Reach::new(), server, host })
+        Ok(Self {
+            http,
+            connector,
+            resolver,
+            reach: Reach::new(),
+            server,
+            host,
+            #[cfg(feature = "simulation")]
+            link: None,
+        })
+    }
+
+    /// The same over a link that is played.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn with_link(self, link: Arc<dyn crate::simulate::Link>) -> Self {
+        Self { link: Some(link), ..self }
     }
 
     /// Keeps the address that led to the server in a file, and takes up what is there.
@@ -195,6 +215,10 @@ impl Client {
     /// Posts a body and gives the body of the answer, of at most `limit` bytes.
     pub(crate) async fn post(&self, path: &str, body: Vec<u8>, limit: usize) -> Result<Vec<u8>, CallError> {
         let length = body.len();
+        #[cfg(feature = "simulation")]
+        if let Some(link) = &self.link {
+            return self.played(head_limit(length), link.post(path, body)).await;
+        }
         let request = self.request(Method::POST, path, body)?;
         let head = head_limit(length);
         let whole = async {
@@ -207,6 +231,11 @@ impl Client {
 
     /// Gets the bytes `from..to` of a file, to its end when `to` is none. The answer may begin elsewhere ([`Download::from`]).
     pub(crate) async fn get_range(&self, path: &str, from: u64, to: Option<u64>) -> Result<Download, CallError> {
+        #[cfg(feature = "simulation")]
+        if let Some(link) = &self.link {
+            let (body, from) = self.played(HEAD, link.get(path, from, to)).await?;
+            return Ok(self.download(Body::Played(body), from));
+        }
         let mut request = self.request(Method::GET, path, Vec::new())?;
         if from > 0 || to.is_some() {
             let last = to.map_or(String::new(), |to| to.saturating_sub(1).to_string());
@@ -217,7 +246,7 @@ impl Client {
         let response = self.successful(response, &[StatusCode::OK, StatusCode::PARTIAL_CONTENT]).await?;
         // A server, or a proxy on the way, may pass over the range and send the whole file, or another range.
         let from = if response.status() == StatusCode::PARTIAL_CONTENT { range_start(&response).unwrap_or(from) } else { 0 };
-        Ok(self.download(response.into_body(), from))
+        Ok(self.download(Body::Http(response.into_body()), from))
     }
 
     fn request(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Request<Full<Bytes>>, CallError> {
@@ -277,7 +306,7 @@ impl Client {
     }
 
     async fn collect(&self, body: Incoming, limit: usize) -> Result<Vec<u8>, CallError> {
-        let mut download = self.download(body, 0);
+        let mut download = self.download(Body::Http(body), 0);
         let mut all = BytesMut::new();
         while let Some(bytes) = download.next().await? {
             if all.len() + bytes.len() > limit {
@@ -288,12 +317,31 @@ impl Client {
         Ok(all.into())
     }
 
-    fn download(&self, body: Incoming, from: u64) -> Download {
+    fn download(&self, body: Body, from: u64) -> Download {
         Download { body, from, lost: self.reach.lost(), reach: self.reach.clone(), server: self.server.clone() }
     }
 
     fn link(&self, reason: &str) -> CallError {
         CallError::Link { server: self.server.clone(), reason: reason.to_owned() }
+    }
+
+    /// What a played link answers, or that it did not in time.
+    #[cfg(feature = "simulation")]
+    async fn played<T>(&self, limit: Duration, answer: impl Future<Output = Result<T, LinkError>>) -> Result<T, CallError> {
+        let answer = match timeout(limit, answer).await {
+            Err(_) => Err(self.timed_out("waiting for an answer", limit)),
+            Ok(Err(LinkError::Broken(reason))) => Err(self.link(&reason)),
+            Ok(Err(LinkError::Refused(status, code))) => {
+                let error = ApiError { code: code.to_owned(), message: code.to_owned(), hint: None };
+                Err(CallError::Refused { server: self.server.clone(), status, error, retry_after: None })
+            }
+            Ok(Ok(answer)) => Ok(answer),
+        };
+        match &answer {
+            Ok(_) | Err(CallError::Refused { .. }) => self.reach.answered(None),
+            Err(_) => self.reach.failed(),
+        }
+        answer
     }
 
     fn timed_out(&self, what: &'static str, after: Duration) -> CallError {
@@ -329,10 +377,28 @@ fn range_start(response: &Response<Incoming>) -> Option<u64> {
     range.trim().strip_prefix("bytes")?.trim_start().split_once('-')?.0.parse().ok()
 }
 
+/// Where a body comes from.
+#[derive(Debug)]
+enum Body {
+    Http(Incoming),
+    #[cfg(feature = "simulation")]
+    Played(Box<dyn crate::simulate::Body>),
+}
+
+impl Body {
+    async fn frame(&mut self) -> Option<Result<Frame<Bytes>, String>> {
+        match self {
+            Self::Http(body) => Some(body.frame().await?.map_err(|error| reasons(&error))),
+            #[cfg(feature = "simulation")]
+            Self::Played(body) => Some(body.next().await?.map(Frame::data)),
+        }
+    }
+}
+
 /// The body of a file under way.
 #[derive(Debug)]
 pub(crate) struct Download {
-    body: Incoming,
+    body: Body,
     from: u64,
     lost: watch::Receiver<u64>,
     reach: Reach,
@@ -368,7 +434,7 @@ impl Download {
             let frame = frame.map_err(|_| CallError::TimedOut { server: self.server.clone(), what: "receiving", after: STALL })?;
             match frame {
                 None => return Ok(None),
-                Some(Err(error)) => return Err(link(reasons(&error))),
+                Some(Err(reason)) => return Err(link(reason)),
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(bytes) if !bytes.is_empty() => return Ok(Some(bytes)),
                     // Trailers, or nothing: neither is progress.

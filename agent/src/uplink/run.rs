@@ -52,6 +52,7 @@ pub(crate) async fn run(mut uplink: Uplink) {
                 });
                 // Cancel-safe: a watch keeps its change, and the sleep is made anew.
                 tokio::select! {
+                    biased;
                     () = sleep(wait) => {}
                     () = counts(&mut opened) => {
                         sleep(SETTLE).await;
@@ -129,6 +130,7 @@ async fn wait(uplink: &mut Uplink, next: Next, urgent: u64) {
     if !next.at_once {
         // Each arm is cancel-safe: `changed` and `notified` keep what they have not given out, and the timer is absolute.
         tokio::select! {
+            biased;
             () = sleep_until(due) => return,
             () = wires.wake.notified() => {}
             () = met(&mut outbox, |o| o.urgent > urgent) => {}

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use skerry_testkit::powercut::{Chance, Recording, Step};
+use skerry_testkit::powercut::{Chance, Recording, Step, Watched};
 
 #[test]
 fn what_was_synced_stays_and_what_was_not_may_go() {
@@ -53,4 +53,39 @@ fn what_was_synced_stays_and_what_was_not_may_go() {
     let lengths: BTreeSet<usize> =
         (0..100).filter_map(|seed| trace.after_cut(nothing, &mut Chance::new(seed)).files.get(Path::new("new")).map(Vec::len)).collect();
     assert!(lengths.contains(&0) && lengths.contains(&2000), "{lengths:?}");
+}
+
+#[test]
+fn the_power_goes_while_the_program_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a");
+    let watched = Watched::start(folder.path()).unwrap();
+    fs::write(&path, b"unsynced").unwrap();
+    // Killed: what it did stays in the folder, what it does is lost.
+    watched.kill();
+    fs::write(&path, b"from the grave").unwrap();
+    fs::remove_file(&path).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"unsynced");
+    watched.revive();
+    // Full: no byte more, but bytes that have their place.
+    watched.set_full(true);
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(b"UN", 0).unwrap();
+    let error = file.write_all_at(b"more", 100).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    watched.set_full(false);
+    file.sync_all().unwrap();
+    File::open(folder.path()).unwrap().sync_all().unwrap();
+    // The power goes with the second change; the third is never made.
+    watched.cut_after(2, Chance::new(1));
+    file.write_all_at(b"12", 0).unwrap();
+    assert!(!watched.is_cut());
+    file.write_all_at(b"34", 2).unwrap();
+    assert!(watched.is_cut());
+    file.write_all_at(b"56", 4).unwrap();
+    let left = watched.end().unwrap();
+    let bytes = &left.files[Path::new("a")];
+    assert!(matches!(&bytes[..4], b"UNsy" | b"12sy" | b"1234" | b"UN34") && &bytes[4..] == b"nced", "{bytes:?}");
+    left.replace(folder.path()).unwrap();
+    assert_eq!(&fs::read(&path).unwrap(), bytes);
 }

@@ -84,6 +84,7 @@ impl Naming {
 }
 
 /// A disk at work.
+#[derive(Clone)]
 pub(super) struct Model {
     files: BTreeMap<FileId, Content>,
     names: Names,
@@ -232,6 +233,18 @@ pub struct Disk {
 }
 
 impl Disk {
+    /// Empties a folder and makes it so.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn replace(&self, folder: &Path) -> io::Result<()> {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
+        }
+        self.write_to(folder)
+    }
+
     /// Makes the folder so, in an empty one. A file whose folder did not survive did not either.
     ///
     /// # Errors

@@ -14,10 +14,43 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use libc::{iovec, mode_t, off_t, size_t, ssize_t};
 
+use super::live::{self, Verdict};
 use super::trace::{Seen, note};
 
 /// Recordings under way. While there are none, a hook is one comparison.
 pub(super) static ACTIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// Watched folders among them, whose programs may be dead and whose disks may be full.
+pub(super) static LIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// What becomes of a change of an open file.
+fn verdict(file: c_int) -> Verdict {
+    if LIVE.load(Ordering::SeqCst) == 0 { Verdict::Made } else { path_of(file).map_or(Verdict::Made, |path| live::verdict(&path)) }
+}
+
+/// Is the change of this name lost? A full disk takes names.
+fn is_lost(path: Option<&Path>) -> bool {
+    LIVE.load(Ordering::SeqCst) > 0 && path.is_some_and(|path| live::verdict(path) == Verdict::Lost)
+}
+
+/// What a write of `len` bytes answers without being made; none when it is to be made.
+fn instead(file: c_int, at: Option<off_t>, len: size_t) -> Option<ssize_t> {
+    match verdict(file) {
+        Verdict::Made => None,
+        Verdict::Lost => Some(len as ssize_t),
+        Verdict::Full => {
+            // What lies within the file has its place already.
+            let end = at.unwrap_or_else(|| place(file)) + len as off_t;
+            let mut stat = std::mem::MaybeUninit::<libc::stat64>::uninit();
+            let known = unsafe { libc::fstat64(file, stat.as_mut_ptr()) } == 0;
+            if known && end <= unsafe { stat.assume_init() }.st_size {
+                return None;
+            }
+            unsafe { *libc::__errno_location() = libc::ENOSPC };
+            Some(-1)
+        }
+    }
+}
 
 /// Names the hooks, so that the linker takes them along.
 pub(super) fn keep() {
@@ -68,6 +101,7 @@ fn path_of(file: c_int) -> Option<PathBuf> {
 unsafe fn open_at(folder: c_int, name: *const c_char, flags: c_int, mode: c_uint) -> c_int {
     let path = if active() && flags & (libc::O_CREAT | libc::O_TRUNC) != 0 { unsafe { path_at(folder, name) } } else { None };
     let there = path.as_deref().is_some_and(Path::exists);
+    let flags = if is_lost(path.as_deref()) { flags & !(libc::O_CREAT | libc::O_TRUNC | libc::O_EXCL) } else { flags };
     let file = unsafe { libc::syscall(libc::SYS_openat, folder, name, flags, mode) } as c_int;
     if let Some(path) = path
         && file >= 0
@@ -117,6 +151,9 @@ fn place(file: c_int) -> off_t {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn write(file: c_int, bytes: *const c_void, len: size_t) -> ssize_t {
+    if let Some(answer) = instead(file, None, len) {
+        return answer;
+    }
     let done = unsafe { libc::syscall(libc::SYS_write, file, bytes, len) } as ssize_t;
     if active() && done > 0 {
         // After the write the place is known also for files that are appended to; what is no file has none.
@@ -128,6 +165,11 @@ unsafe extern "C" fn write(file: c_int, bytes: *const c_void, len: size_t) -> ss
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn writev(file: c_int, parts: *const iovec, count: c_int) -> ssize_t {
+    // SAFETY: the caller's own parts, as many as it says.
+    let len = (0..usize::try_from(count).unwrap_or(0)).map(|n| unsafe { &*parts.add(n) }.iov_len).sum();
+    if let Some(answer) = instead(file, None, len) {
+        return answer;
+    }
     let done = unsafe { libc::syscall(libc::SYS_writev, file, parts, count) } as ssize_t;
     if active() && done > 0 {
         let mut at = place(file) - done as off_t;
@@ -146,6 +188,9 @@ unsafe extern "C" fn writev(file: c_int, parts: *const iovec, count: c_int) -> s
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn pwrite64(file: c_int, bytes: *const c_void, len: size_t, at: off_t) -> ssize_t {
+    if let Some(answer) = instead(file, Some(at), len) {
+        return answer;
+    }
     let done = unsafe { libc::syscall(libc::SYS_pwrite64, file, bytes, len, at) } as ssize_t;
     if active() && done > 0 {
         unsafe { written(file, at, bytes, done) };
@@ -160,6 +205,9 @@ unsafe extern "C" fn pwrite(file: c_int, bytes: *const c_void, len: size_t, at: 
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ftruncate64(file: c_int, len: off_t) -> c_int {
+    if verdict(file) == Verdict::Lost {
+        return 0;
+    }
     let done = unsafe { libc::syscall(libc::SYS_ftruncate, file, len) } as c_int;
     if active()
         && done == 0
@@ -198,6 +246,9 @@ unsafe extern "C" fn fdatasync(file: c_int) -> c_int {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn rename(from: *const c_char, to: *const c_char) -> c_int {
     let paths = if active() { unsafe { path_at(libc::AT_FDCWD, from).zip(path_at(libc::AT_FDCWD, to)) } } else { None };
+    if is_lost(paths.as_ref().map(|(from, _)| from.as_path())) {
+        return 0;
+    }
     let done = unsafe { libc::syscall(libc::SYS_renameat2, libc::AT_FDCWD, from, libc::AT_FDCWD, to, 0) } as c_int;
     if let Some((from, to)) = paths
         && done == 0
@@ -209,6 +260,9 @@ unsafe extern "C" fn rename(from: *const c_char, to: *const c_char) -> c_int {
 
 unsafe fn unlink_at(folder: c_int, name: *const c_char, flags: c_int) -> c_int {
     let path = if active() { unsafe { path_at(folder, name) } } else { None };
+    if is_lost(path.as_deref()) {
+        return 0;
+    }
     let done = unsafe { libc::syscall(libc::SYS_unlinkat, folder, name, flags) } as c_int;
     if let Some(path) = path
         && done == 0
@@ -236,6 +290,9 @@ unsafe extern "C" fn rmdir(name: *const c_char) -> c_int {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn mkdir(name: *const c_char, mode: mode_t) -> c_int {
     let path = if active() { unsafe { path_at(libc::AT_FDCWD, name) } } else { None };
+    if is_lost(path.as_deref()) {
+        return 0;
+    }
     let done = unsafe { libc::syscall(libc::SYS_mkdirat, libc::AT_FDCWD, name, mode) } as c_int;
     if let Some(path) = path
         && done == 0

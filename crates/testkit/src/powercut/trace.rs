@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use super::disk::{Chance, Disk, Model};
 use super::hooks;
+use super::live::Live;
 
 /// Tells files apart, whatever their names become.
 pub(super) type FileId = usize;
@@ -67,22 +68,24 @@ impl Trace {
 /// Writes down what happens below a folder until it is finished or dropped. Several may run at once, for folders apart.
 #[derive(Debug)]
 pub struct Recording {
-    id: u64,
+    pub(super) id: u64,
 }
 
 /// A recording under way.
-struct Running {
-    id: u64,
-    root: PathBuf,
+pub(super) struct Running {
+    pub(super) id: u64,
+    pub(super) root: PathBuf,
     names: BTreeMap<PathBuf, FileId>,
     files: usize,
     trace: Trace,
+    /// Of a folder that is watched: then no trace is kept.
+    pub(super) live: Option<Live>,
 }
 
 static RUNNING: Mutex<Vec<Running>> = Mutex::new(Vec::new());
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
-fn running() -> MutexGuard<'static, Vec<Running>> {
+pub(super) fn running() -> MutexGuard<'static, Vec<Running>> {
     RUNNING.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
@@ -92,6 +95,10 @@ impl Recording {
     /// # Errors
     /// When the folder cannot be read.
     pub fn start(root: &Path) -> io::Result<Self> {
+        Self::begin(root, false)
+    }
+
+    pub(super) fn begin(root: &Path, live: bool) -> io::Result<Self> {
         hooks::keep();
         let root = fs::canonicalize(root)?;
         let (mut start, mut folders) = (BTreeMap::new(), Vec::new());
@@ -99,8 +106,12 @@ impl Recording {
         let names = start.iter().map(|(name, (id, _))| (name.clone(), *id)).collect();
         let files = start.len();
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let live = live.then(|| Live::new(Model::new(&start, &folders)));
+        if live.is_some() {
+            hooks::LIVE.fetch_add(1, Ordering::SeqCst);
+        }
         let trace = Trace { start, folders, steps: Vec::new() };
-        running().push(Running { id, root, names, files, trace });
+        running().push(Running { id, root, names, files, trace, live });
         hooks::ACTIVE.fetch_add(1, Ordering::SeqCst);
         Ok(Self { id })
     }
@@ -121,7 +132,11 @@ impl Recording {
         let mut all = running();
         let at = all.iter().position(|r| r.id == self.id)?;
         hooks::ACTIVE.fetch_sub(1, Ordering::SeqCst);
-        Some(all.swap_remove(at).trace)
+        let ended = all.swap_remove(at);
+        if ended.live.is_some() {
+            hooks::LIVE.fetch_sub(1, Ordering::SeqCst);
+        }
+        Some(ended.trace)
     }
 }
 
@@ -184,21 +199,21 @@ impl Running {
                 if *created && !self.names.contains_key(&name) {
                     self.file(&name);
                 }
-                if *truncated && let Some(id) = self.names.get(&name) {
-                    self.trace.steps.push(Step::Truncate(*id, 0));
+                if *truncated && let Some(id) = self.names.get(&name).copied() {
+                    self.step(Step::Truncate(id, 0));
                 }
             }
             Seen::Written { at, bytes, .. } => {
                 let id = self.file(&name);
-                self.trace.steps.push(Step::Write(id, *at, bytes.to_vec()));
+                self.step(Step::Write(id, *at, bytes.to_vec()));
             }
             Seen::Truncated { len, .. } => {
                 let id = self.file(&name);
-                self.trace.steps.push(Step::Truncate(id, *len));
+                self.step(Step::Truncate(id, *len));
             }
-            Seen::Synced { path } => match self.names.get(&name) {
-                Some(id) => self.trace.steps.push(Step::Sync(*id)),
-                None if path.is_dir() => self.trace.steps.push(Step::SyncFolder(name)),
+            Seen::Synced { path } => match self.names.get(&name).copied() {
+                Some(id) => self.step(Step::Sync(id)),
+                None if path.is_dir() => self.step(Step::SyncFolder(name)),
                 None => {}
             },
             Seen::Renamed { to, .. } => {
@@ -206,14 +221,21 @@ impl Running {
                 let to = to.to_owned();
                 if let Some(id) = self.names.remove(&name) {
                     self.names.insert(to.clone(), id);
-                    self.trace.steps.push(Step::Rename(name, to));
+                    self.step(Step::Rename(name, to));
                 }
             }
             Seen::Removed { .. } => {
                 self.names.remove(&name);
-                self.trace.steps.push(Step::Remove(name));
+                self.step(Step::Remove(name));
             }
-            Seen::MadeFolder { .. } => self.trace.steps.push(Step::MakeFolder(name)),
+            Seen::MadeFolder { .. } => self.step(Step::MakeFolder(name)),
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        match &mut self.live {
+            Some(live) => live.step(&step),
+            None => self.trace.steps.push(step),
         }
     }
 
@@ -225,7 +247,7 @@ impl Running {
         let id = self.files;
         self.files += 1;
         self.names.insert(name.to_owned(), id);
-        self.trace.steps.push(Step::Create(name.to_owned(), id));
+        self.step(Step::Create(name.to_owned(), id));
         id
     }
 }

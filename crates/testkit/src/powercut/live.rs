@@ -1,0 +1,125 @@
+//! A folder whose power may go while the program runs.
+
+use std::io;
+use std::path::Path;
+
+use super::disk::{Chance, Disk, Model};
+use super::trace::{Recording, Running, Step, running};
+
+/// A folder of one machine, with the model of its disk kept beside it. Several may be watched at once, for folders apart.
+#[derive(Debug)]
+pub struct Watched(Recording);
+
+/// The model of a watched folder's disk.
+pub(super) struct Live {
+    model: Model,
+    steps: u64,
+    cut: Option<(u64, Chance)>,
+    left: Option<Disk>,
+    dead: bool,
+    full: bool,
+}
+
+/// What becomes of a change that a program wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is made.
+    Made,
+    /// The program is dead: it is not made, and nobody is told.
+    Lost,
+    /// There is no room for more bytes.
+    Full,
+}
+
+impl Live {
+    pub(super) fn new(model: Model) -> Self {
+        Self { model, steps: 0, cut: None, left: None, dead: false, full: false }
+    }
+
+    pub(super) fn step(&mut self, step: &Step) {
+        if self.dead {
+            return;
+        }
+        self.model.step(step);
+        self.steps += 1;
+        if let Some((at, chance)) = &mut self.cut
+            && self.steps >= *at
+        {
+            self.left = Some(self.model.clone().cut(chance));
+            self.dead = true;
+        }
+    }
+}
+
+/// What becomes of a change of this file.
+pub(super) fn verdict(path: &Path) -> Verdict {
+    let all = running();
+    let live = all.iter().filter(|r| path.starts_with(&r.root)).find_map(|r| r.live.as_ref());
+    match live {
+        // SQLite maps this one into memory: what it was promised must be there. It holds nothing that lasts.
+        Some(live) if live.dead && path.as_os_str().as_encoded_bytes().ends_with(b"-shm") => Verdict::Made,
+        Some(live) if live.dead => Verdict::Lost,
+        Some(live) if live.full => Verdict::Full,
+        _ => Verdict::Made,
+    }
+}
+
+impl Watched {
+    /// Starts with the folder as it is: all of it is on the disk.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn start(root: &Path) -> io::Result<Self> {
+        Recording::begin(root, true).map(Self)
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Live) -> T) -> Option<T> {
+        let mut all = running();
+        let this: &mut Running = all.iter_mut().find(|r| r.id == self.0.id)?;
+        this.live.as_mut().map(act)
+    }
+
+    /// The power goes after this many more changes, at once when none.
+    pub fn cut_after(&self, changes: u64, chance: Chance) {
+        self.with(|live| {
+            if changes == 0 && !live.dead {
+                live.left = Some(live.model.clone().cut(&mut chance.clone()));
+                live.dead = true;
+            }
+            live.cut = Some((live.steps + changes, chance));
+        });
+    }
+
+    /// Has the power gone?
+    pub fn is_cut(&self) -> bool {
+        self.with(|live| live.left.is_some()).unwrap_or(false)
+    }
+
+    /// The program is dead: what it still does does not reach the folder. What it did stays, unsynced as it may be.
+    pub fn kill(&self) {
+        self.with(|live| live.dead = true);
+    }
+
+    /// The next program may start.
+    pub fn revive(&self) {
+        self.with(|live| {
+            live.dead = false;
+            live.cut = None;
+        });
+    }
+
+    /// From now on there is room for no more bytes, or there is again.
+    pub fn set_full(&self, full: bool) {
+        self.with(|live| live.full = full);
+    }
+
+    /// Changes so far.
+    pub fn changes(&self) -> u64 {
+        self.with(|live| live.steps).unwrap_or(0)
+    }
+
+    /// Ends it. Gives what the power cut left, if there was one.
+    pub fn end(self) -> Option<Disk> {
+        self.with(|live| live.left.take()).flatten()
+    }
+}

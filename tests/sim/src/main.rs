@@ -1,0 +1,93 @@
+//! `skerry-sim [--seeds N] [--first N] [--seed K]`: plays many lives, or one with its story.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+struct Args {
+    seeds: u64,
+    first: u64,
+    seed: Option<u64>,
+}
+
+fn args() -> Result<Args> {
+    let mut args = Args { seeds: 300, first: 0, seed: None };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut number = || words.next().and_then(|n| n.parse().ok()).with_context(|| format!("{word} wants a number"));
+        match word.as_str() {
+            "--seeds" => args.seeds = number()?,
+            "--first" => args.first = number()?,
+            "--seed" => args.seed = Some(number()?),
+            other => bail!("`{other}` is not known: --seeds N, --first N, --seed K"),
+        }
+    }
+    Ok(args)
+}
+
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+fn main() -> Result<ExitCode> {
+    let args = args()?;
+    if let Some(seed) = args.seed {
+        // What agents and server say goes to stderr, without the time of day: it would not be the same twice.
+        tracing_subscriber::fmt().with_writer(std::io::stderr).without_time().with_target(false).init();
+        let outcome = skerry_sim::play(seed, skerry_sim::Rules { tell: true, ..Default::default() })?;
+        say(&outcome.story.unwrap_or_default());
+        outcome.broken.iter().for_each(|b| say(b));
+        say(&format!("seed {seed}: {} s of life, {} manifests, digest {:016x}", outcome.lasted / 1000, outcome.manifests, outcome.digest));
+        return Ok(if outcome.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    // Panics of an agent's tasks are its own; they are told as broken promises.
+    let began = Instant::now();
+    let next = AtomicU64::new(args.first);
+    let count: Mutex<BTreeMap<String, u64>> = Mutex::default();
+    let (lives, failed, fewest) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(u64::MAX));
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| -> Result<()> {
+        let work = || -> Result<()> {
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= args.first + args.seeds {
+                    return Ok(());
+                }
+                let outcome = skerry_sim::play(seed, skerry_sim::Rules::default())?;
+                lives.fetch_add(1, Ordering::Relaxed);
+                if let Some(first) = outcome.broken.first() {
+                    failed.fetch_add(1, Ordering::Relaxed);
+                    say(&format!("seed {seed}: {first}"));
+                } else {
+                    fewest.fetch_min(outcome.manifests, Ordering::Relaxed);
+                }
+                let mut count = count.lock().expect("nobody panics with it");
+                outcome.faults.into_iter().for_each(|fault| *count.entry(fault).or_default() += 1);
+            }
+        };
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().try_for_each(|t| t.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?)
+    })?;
+    let (lives, failed) = (lives.into_inner(), failed.into_inner());
+    let seconds = began.elapsed().as_secs_f64();
+    say(&format!(
+        "{lives} lives in {seconds:.1} s on {threads} threads; {failed} broke a promise; manifests in one life: {} or more",
+        fewest.into_inner()
+    ));
+    let count = count.into_inner().expect("nobody panicked with it");
+    let mut rare = false;
+    for fault in skerry_sim::faults() {
+        let seen = count.get(&fault).copied().unwrap_or(0);
+        rare |= lives >= 100 && seen * 100 < lives;
+        say(&format!("  {fault:<16} in {:>5.1} % of the lives", 100.0 * seen as f64 / lives.max(1) as f64));
+    }
+    if failed > 0 {
+        say("replay one with: make sim SEED=K");
+    }
+    Ok(if failed == 0 && !rare { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
