@@ -24,7 +24,7 @@ fn a_table_has_no_more_of_anything_than_it_may() {
     most.5 = [1, 0, 0, 0].repeat(SECTIONS);
     assert_eq!(decode(&most).unwrap().sections.len(), SECTIONS);
 
-    let many = 1 << 20;
+    let many = 1 << 19;
     let changes: [(&str, Change); 5] = [
         ("features", |fields, many| fields.0 = vec![1; many]),
         ("bases", |fields, many| fields.2 = vec![ByteBuf::new(); many]),
