@@ -1,4 +1,7 @@
 //! `skerry-sim [--seeds N] [--first N] [--seed K]`: plays many lives, or one with its story.
+//!
+//! In: how many lives, or which. Out: each broken promise with its seed, and how often there was each fault; or the story of the one life.
+//! It fails when a promise was broken.
 
 use std::collections::BTreeMap;
 use std::io::Write;
