@@ -35,6 +35,8 @@ const SERVER_NAME: &str = "server.skerry.test";
 const RELAY_PORT: u16 = 4650;
 /// The agent's longest wait between two polls.
 const POLL: &str = "3s";
+/// No image goes for want of room.
+const KEEP_ALL: &str = "[images]\ncollect_above = 100\n";
 /// A server or an agent is ready within this time after its start.
 const START: Duration = Duration::from_secs(30);
 /// A server or an agent ends within this time after SIGTERM.
@@ -230,9 +232,12 @@ impl Bed {
         self.wire.as_ref().context("the bed was not started with start_wired")
     }
 
-    /// Has the agent ask every few seconds: a test has not the time of a fleet.
+    /// Has the agent ask every few seconds, a test has not the time of a fleet, and let no image go, however full this machine's disk is.
     fn poll_often(&self) -> Result<()> {
-        self.set_poll(Some(POLL))
+        self.set_poll(Some(POLL))?;
+        let path = self.server_data().join("agent.toml");
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        if text.contains("[images]") { Ok(()) } else { self.configure_agent(KEEP_ALL) }
     }
 
     fn set_poll(&self, poll: Option<&str>) -> Result<()> {
@@ -317,6 +322,7 @@ impl Bed {
     pub fn configure_agent(&self, lines: &str) -> Result<()> {
         let path = self.server_data().join("agent.toml");
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = if lines.contains("[images]") { text.replace(KEEP_ALL, "") } else { text };
         fs::write(&path, format!("{text}\n{lines}")).with_context(|| format!("cannot write {}", path.display()))
     }
 
