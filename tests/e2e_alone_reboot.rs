@@ -104,7 +104,7 @@ fn an_unhealthy_update_reverts_offline_and_stays_so_until_ordered() -> Result<()
 
 #[test]
 fn ten_allocations_weigh_little() -> Result<()> {
-    let Some(mut bed) = alone::enrolled()? else { return Ok(()) };
+    let Some(mut bed) = alone::enrolled_undisturbed()? else { return Ok(()) };
     let one = WebApp::small("web", "1").write(bed.folder())?;
     bed.publish(&one.path, &one.reference)?;
     for n in 0..5 {

@@ -26,7 +26,7 @@ fn the_agent_keeps_its_figures() -> Result<()> {
     let binary = need::binary("skerry-agent")?;
     hold("agent-binary", std::fs::metadata(&binary)?.len())?;
 
-    let Some(mut bed) = stage::enrolled()? else { return Ok(()) };
+    let Some(mut bed) = stage::enrolled_alone()? else { return Ok(()) };
     let pid = bed.agent()?.pid();
     let peak = ChildrenPeak::watch(pid);
     let one = WebApp::bulky("web", "1").write(bed.folder())?;

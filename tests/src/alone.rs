@@ -19,10 +19,22 @@ pub const SOON: Duration = Duration::from_secs(60);
 /// # Errors
 /// When something does not start.
 pub fn enrolled() -> Result<Option<Bed>> {
+    enrolled_in(Bed::start)
+}
+
+/// The same with no other bed on this machine, for what measures memory.
+///
+/// # Errors
+/// When something does not start.
+pub fn enrolled_undisturbed() -> Result<Option<Bed>> {
+    enrolled_in(Bed::start_alone)
+}
+
+fn enrolled_in(bed: impl FnOnce() -> Result<Bed>) -> Result<Option<Bed>> {
     if !skerry_testkit::need::bed()? {
         return Ok(None);
     }
-    let mut bed = Bed::start()?;
+    let mut bed = bed()?;
     bed.start_server()?;
     bed.configure_agent("[policy]\nexec = true\nraw_exec = true\ndevices = [\"/dev\"]\n")?;
     bed.start_agent()?;

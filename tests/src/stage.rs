@@ -20,6 +20,14 @@ pub fn enrolled() -> Result<Option<Bed>> {
     enrolled_in(Bed::start)
 }
 
+/// The same with no other bed on this machine, for what measures memory.
+///
+/// # Errors
+/// When something does not start.
+pub fn enrolled_alone() -> Result<Option<Bed>> {
+    enrolled_in(Bed::start_alone)
+}
+
 /// The same with an engine on this storage driver.
 ///
 /// # Errors

@@ -7,25 +7,25 @@
 //!   skerry-server dev                          skerry-agent, dockerd, containers
 //! ```
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rustix::fs::{FlockOperation, flock};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::command::{self, output, run, until};
 use crate::dns::Names;
-use crate::dockerd::{self, Dockerd};
-use crate::netns::{self, Interface, Netns};
+use crate::dockerd::Dockerd;
+use crate::netns::{Interface, Netns};
+use crate::place::Place;
 use crate::process::{Process, tail};
 use crate::relay::Relay;
 use crate::wire::{Way, Wire};
-use crate::{app, need, second};
+use crate::{app, need};
 
 const SERVER_ADDRESS: &str = "10.77.0.1";
 const NODE_ADDRESS: &str = "10.77.0.2";
@@ -45,7 +45,7 @@ const STOP: Duration = Duration::from_secs(15);
 /// The test bed; everything in it is gone when it is dropped.
 #[derive(Debug)]
 pub struct Bed {
-    // Dropped in this order: processes, engine, links, files, lock.
+    // Dropped in this order: processes, engine, links, files, place.
     agent: Option<Process>,
     server: Option<Process>,
     relay: Option<Relay>,
@@ -66,17 +66,24 @@ pub struct Bed {
     reboots: u32,
     /// Files of the machine that the agent sees another in place of: (what it sees, where).
     mounts: Vec<(PathBuf, &'static str)>,
-    _lock: File,
+    _place: Place,
 }
 
 impl Bed {
-    /// Makes namespaces, link and engine; starts neither server nor agent. Beds of all processes stand in line: an engine each is
-    /// enough for a small machine.
+    /// Makes namespaces, link and engine; starts neither server nor agent. Waits for a place: a few beds stand at once.
     ///
     /// # Errors
     /// When the machine lacks something, see [`need::bed`].
     pub fn start() -> Result<Self> {
-        Self::start_with(Dockerd::start, None)
+        Self::start_with(Place::among_others()?, Dockerd::start, None)
+    }
+
+    /// The same with no other bed on this machine, for what measures memory: agents of one file share its pages.
+    ///
+    /// # Errors
+    /// As [`Bed::start`].
+    pub fn start_alone() -> Result<Self> {
+        Self::start_with(Place::alone()?, Dockerd::start, None)
     }
 
     /// The same with a link whose ways, to the node and back, can be slowed and cut each for itself: [`Bed::wire`].
@@ -84,7 +91,7 @@ impl Bed {
     /// # Errors
     /// As [`Bed::start`].
     pub fn start_wired(ways: [Way; 2]) -> Result<Self> {
-        Self::start_with(Dockerd::start, Some(ways))
+        Self::start_with(Place::among_others()?, Dockerd::start, Some(ways))
     }
 
     /// The same with an engine on this storage driver.
@@ -92,14 +99,14 @@ impl Bed {
     /// # Errors
     /// As [`Bed::start`].
     pub fn start_on(driver: &'static str) -> Result<Self> {
-        Self::start_with(|home, namespace| Dockerd::start_on(driver, home, namespace), None)
+        Self::start_with(Place::among_others()?, |home, namespace| Dockerd::start_on(driver, home, namespace), None)
     }
 
-    fn start_with(engine: impl FnOnce(&Path, Option<&Netns>) -> Result<Dockerd>, ways: Option<[Way; 2]>) -> Result<Self> {
-        // The folder itself is locked: a lock file would stay behind.
-        let lock = File::open(std::env::temp_dir())?;
-        flock(&lock, FlockOperation::LockExclusive).context("cannot lock the bed")?;
-        sweep()?;
+    fn start_with(
+        place: Place,
+        engine: impl FnOnce(&Path, Option<&Netns>) -> Result<Dockerd>,
+        ways: Option<[Way; 2]>,
+    ) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix(&format!("skerry-{}-", std::process::id())).tempdir()?;
         let (shore, node) = (Netns::create("shore")?, Netns::create("node")?);
         let ends = [SERVER_ADDRESS, NODE_ADDRESS].map(|a| format!("{a}/24"));
@@ -116,7 +123,7 @@ impl Bed {
         };
         let engine = engine(&folder.path().join("engine"), Some(&node))?;
         let (agent, server, relay, names, reboots, mounts) = (None, None, None, None, 0, Vec::new());
-        Ok(Self { agent, server, relay, names, wire, engine, link, server_link, node, shore, folder, reboots, mounts, _lock: lock })
+        Ok(Self { agent, server, relay, names, wire, engine, link, server_link, node, shore, folder, reboots, mounts, _place: place })
     }
 
     /// A folder for files of the test, gone with the bed.
@@ -571,23 +578,4 @@ impl Bed {
         let what = format!("{bytes} bytes on the node's link");
         command::until(&what, limit, || Ok((self.link.bytes()?.received >= start + bytes).then_some(()))).with_context(|| self.logs())
     }
-}
-
-/// Removes what test runs left behind that were themselves killed: namespaces, engines, folders.
-fn sweep() -> Result<()> {
-    netns::sweep()?;
-    let temporary = std::env::temp_dir();
-    for entry in fs::read_dir(&temporary).with_context(|| format!("cannot list {}", temporary.display()))? {
-        let (path, name) = entry.map(|e| (e.path(), e.file_name().to_string_lossy().into_owned()))?;
-        let Some(owner) = name.strip_prefix("skerry-").and_then(|r| r.split('-').next()).and_then(|p| p.parse::<u32>().ok()) else {
-            continue;
-        };
-        if !Path::new("/proc").join(owner.to_string()).exists() {
-            for engine in ["engine", second::ENGINE] {
-                dockerd::remove_remains(&path.join(engine));
-            }
-            fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
-        }
-    }
-    Ok(())
 }

@@ -5,7 +5,7 @@
 //! link that can be cut and slowed.
 //!
 //! What it promises: every value cleans up after itself when it is dropped, and kills only processes that it started, by their id.
-//! What a test run that was itself killed left behind is removed by the next one ([`netns::sweep`]).
+//! What a test run that was itself killed left behind is removed by the next one (the place of its bed, see [`place`]).
 //!
 //! For tests only: nothing that ships depends on it.
 
@@ -19,6 +19,7 @@ pub mod image;
 pub mod memory;
 pub mod need;
 pub mod netns;
+pub mod place;
 pub mod powercut;
 pub mod probe;
 pub mod process;
