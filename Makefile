@@ -8,7 +8,7 @@ WORKLOADS ?= $(CURDIR)/.work/workloads
 BENCH := $(or $(CARGO_TARGET_DIR),target)/release
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test demo workloads lint bench bench-delta bench-rank check-aarch64 test-slow conditions footprint sim sim-breaks clean
+.PHONY: help setup build test demo workloads lint bench bench-delta bench-rank check-aarch64 test-slow conditions footprint load sim sim-breaks clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ conditions: build ## network conditions of the field, with their table: SKERRY_C
 
 footprint: build ## memory, size and idle traffic of the agent against SPECIFICATION.md
 	cargo test --locked -p skerry-tests --test footprint -- --nocapture
+
+load: build ## the server with 10,000 nodes that ask once a minute, against SPECIFICATION.md
+	cargo test --locked -p skerry-tests --test load -- --nocapture
 
 sim: ## whole lives of a fleet in virtual time: SEEDS=10000, or SEED=K for one life with its story
 	@cargo run --locked --quiet --release -p skerry-sim -- $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),300) --first $(or $(FIRST),0))

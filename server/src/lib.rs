@@ -1,7 +1,7 @@
 //! The server: one process that keeps jobs, manifests and deployment sets in SQLite and images and bundles in a folder, and answers
 //! operators and nodes over HTTPS.
 //!
-//! - [`config`], [`dev`], [`run`]: how it starts and stops. [`admin`]: what is done on its machine.
+//! - [`config`], [`dev`], [`run`], [`descriptors`]: how it starts and stops. [`admin`]: what is done on its machine.
 //! - [`http`]: addresses, roles, limits, errors. [`images`]: layers and releases come in.
 //! - [`agent_api`]: what agents speak. [`fleet`]: jobs, plans and what operators look at. [`builds`]: bundles are made. [`indexes`]: layers are indexed.
 //! - [`store`]: the database, the only place with SQL. [`objects`]: the folder.
@@ -17,6 +17,7 @@ pub mod app;
 pub mod builds;
 pub mod clock;
 pub mod config;
+pub mod descriptors;
 pub mod dev;
 pub mod director;
 pub mod fleet;

@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 use skerry_server::config::Config;
 use skerry_server::run::{DataLock, Server};
 use skerry_server::store::Role;
-use skerry_server::{admin, dev};
+use skerry_server::{admin, descriptors, dev};
 use skerry_trust::PublicKey;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -183,6 +183,7 @@ fn run(ready: Ready) -> Result<(), Failed> {
     let filter = EnvFilter::try_new(format!("tokio_cron_scheduler=warn,{}", ready.config.log))
         .map_err(|e| (EXIT_USAGE, anyhow::anyhow!("log: `{}`: {e}\nhelp: write a level such as \"info\"", ready.config.log)))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    descriptors::raise(ready.config.limits.connections);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| (1, e.into()))?;
     runtime.block_on(serve(ready)).map_err(|e| (1, e))
 }

@@ -213,6 +213,17 @@ pub(super) fn replan(connection: &Connection, director: &Director, now: Timestam
     Ok(Replanned { before, plan })
 }
 
+/// The same after something was heard of a node; nothing is read of the fleet while nothing runs in it and nothing is to run. Thousands of
+/// nodes that enrol one after another, before their first job, would each have all others read.
+pub(super) fn replan_for_a_node(connection: &Connection, director: &Director, now: Timestamp) -> Result<(), StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM jobs WHERE stopped_at IS NULL) OR EXISTS (SELECT 1 FROM allocs WHERE desired = 'run')
+        OR EXISTS (SELECT 1 FROM tombstones WHERE done_at IS NULL)";
+    if connection.prepare_cached(sql)?.query_row([], |row| row.get(0))? {
+        replan(connection, director, now)?;
+    }
+    Ok(())
+}
+
 fn write_allocs(connection: &Connection, fleet: &Fleet, plan: &Plan, now: Timestamp) -> Result<(), StoreError> {
     let mut stop = connection.prepare_cached("UPDATE allocs SET desired = 'stop', updated_at = ?2 WHERE id = ?1")?;
     let mut bury = connection.prepare_cached(

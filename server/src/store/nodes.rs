@@ -171,7 +171,7 @@ fn enrol(c: &Connection, node: &Enrolment, director: &Director, now: Timestamp) 
         now.0,
         node.boot.as_bytes(),
     ))?;
-    fleet::replan(c, director, now)?;
+    fleet::replan_for_a_node(c, director, now)?;
     Ok(id)
 }
 
@@ -254,7 +254,7 @@ fn record_poll(c: &Connection, id: NodeId, told: &Told, director: &Director, now
         c.prepare_cached("UPDATE nodes SET acknowledged = ?2 WHERE id = ?1")?.execute((id.as_bytes(), acknowledged))?;
     }
     if moved {
-        fleet::replan(c, director, now)?;
+        fleet::replan_for_a_node(c, director, now)?;
     }
     let latest = fleet::latest_mark(c, id)?;
     let ours = director.root().root().version;
