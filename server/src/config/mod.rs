@@ -171,7 +171,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 20_000,
-            handshake: Span::secs(10),
+            handshake: Span::secs(60),
             keep_alive: Span::secs(150),
             stalled: Span::secs(60),
             request: Span::secs(30),

@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
+use super::pace::{RECORD, at_slowest};
 use super::stall::Stall;
 use crate::config::Limits;
 
@@ -69,12 +70,19 @@ async fn connection(stream: TcpStream, tls: TlsAcceptor, router: Router, limits:
     if let Err(error) = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER) {
         tracing::debug!(%error, "no SO_SNDBUF");
     }
+    // A peer that is gone, or takes nothing, is the kernel's to notice: it alone knows what was confirmed.
+    let unconfirmed = u32::try_from(limits.stalled.duration().as_millis()).unwrap_or(u32::MAX);
+    if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, unconfirmed) {
+        tracing::debug!(%error, "no TCP_USER_TIMEOUT");
+    }
     let stream = match tokio::time::timeout(limits.handshake.duration(), tls.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => return tracing::debug!("a TLS handshake took too long"),
     };
-    let stream = TokioIo::new(Stall::new(stream, limits.stalled.duration()));
+    // Room is told of only when a third of the buffer is free, and a record is taken whole.
+    let moves = at_slowest(SEND_BUFFER as u64 + RECORD);
+    let stream = TokioIo::new(Stall::new(stream, limits.stalled.duration() + moves));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         // hyper starts this clock when the last answer is done: it is also how long an idle connection is kept.
