@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use skerry_testkit::{Resolver, Way};
-use skerry_tests::course::{CUT, Course, Plan, Stands, USUAL, number, seconds};
+use skerry_tests::course::{ABROAD, CUT, Course, HOME, Plan, Stands, USUAL, number, renumber, seconds};
 
 /// A third of the usual bundle.
 const PART: u64 = 800_000;
@@ -146,7 +146,7 @@ fn address_of_the_nat_that_changes() -> Result<()> {
 fn renumbered(name: &str, stands: Stands) -> Result<()> {
     let Some(mut course) = Course::begin(Plan { stands, ..Plan::USUAL })? else { return Ok(()) };
     course.wait_down(PART)?;
-    course.renumber()?;
+    renumber(&course.bed, HOME, ABROAD)?;
     let changed = course.heal()?;
     course.last(Duration::from_secs(2))?;
     course.finish(name, changed, 1, SOON).map(drop)

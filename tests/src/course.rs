@@ -57,14 +57,38 @@ pub struct Plan {
 pub enum Stands {
     /// It has an address on it.
     OnTheLink,
-    /// The same, and [`Course::renumber`] will be called.
+    /// The same, and will have another ([`renumber`]).
     Moves,
-    /// A router with address translation is between, and [`Course::renumber`] may be called.
+    /// A router with address translation is between, which has the address on it. The node is told nothing when
+    /// that changes.
     BehindNat,
 }
 
-/// Where the server's machine and the node are after [`Course::renumber`].
-const MOVED: [&str; 2] = ["10.78.0.1", "10.78.0.2"];
+/// A network that joins the server's machine and the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    /// The address of the server's machine.
+    pub gateway: &'static str,
+    /// The node's.
+    pub node: &'static str,
+}
+
+/// That of the bed.
+pub const HOME: Network = Network { gateway: "10.77.0.1", node: "10.77.0.2" };
+/// Another one.
+pub const ABROAD: Network = Network { gateway: "10.78.0.1", node: "10.78.0.2" };
+
+/// The address of the node's end of the link changes, with its network, as when a provider gives another one: the new one comes, the old
+/// one goes, the route is replaced.
+///
+/// # Errors
+/// When `ip` fails.
+pub fn renumber(bed: &Bed, from: Network, to: Network) -> Result<()> {
+    bed.server_link.ensure_address(&format!("{}/24", to.gateway))?;
+    bed.link.add_address(&format!("{}/24", to.node))?;
+    bed.link.default_via(to.gateway)?;
+    bed.link.remove_address(&format!("{}/24", from.node))
+}
 
 impl Plan {
     /// Some ten seconds of the usual link.
@@ -218,19 +242,6 @@ impl Course {
             self.last(TICK)?;
         }
         Ok(())
-    }
-
-    /// The address of the node's end of the link changes, with its network, as when a provider gives another one: the new one comes, the
-    /// old one goes, the route is replaced. Behind a router it is the router's, and the node is not told.
-    ///
-    /// # Errors
-    /// When `ip` fails.
-    pub fn renumber(&self) -> Result<()> {
-        let (gateway, link) = (MOVED[0], &self.bed.link);
-        self.bed.server_link.add_address(&format!("{gateway}/24"))?;
-        link.add_address(&format!("{}/24", MOVED[1]))?;
-        link.default_via(gateway)?;
-        link.remove_address(&self.bed.node_address())
     }
 
     /// The condition is over: the link is as before.

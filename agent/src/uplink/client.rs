@@ -17,6 +17,7 @@ use hyper_util::client::legacy::connect::{HttpConnector, HttpInfo};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use skerry_trust::TimeBound;
 use skerry_wire::api::ApiError;
+use skerry_wire::limits;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -41,8 +42,8 @@ const HANDSHAKE: usize = 4 * 1024;
 const WHOLE: Duration = Duration::from_secs(15 * 60);
 /// Data sent and not confirmed by the other end's kernel: the connection is dead.
 const UNCONFIRMED: Duration = Duration::from_secs(20);
-/// A connection without use is closed before a NAT on the way forgets it. Above the usual poll interval of a minute.
-const IDLE: Duration = Duration::from_secs(100);
+/// A connection without use is closed before a NAT on the way forgets it.
+const IDLE: Duration = Duration::from_secs(limits::KEPT_CONNECTION_S);
 /// The most of a body that is read before it is handed on, and of a head.
 const READ_BUFFER: usize = 32 * 1024;
 /// The longest wait that a server is believed to want.
@@ -403,6 +404,8 @@ pub(super) fn reasons(error: &(dyn std::error::Error + 'static)) -> String {
 mod tests {
     use super::*;
     use skerry_wire::Timestamp;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
 
     #[test]
     fn a_long_body_gets_the_time_of_a_slow_link() {
@@ -429,5 +432,44 @@ mod tests {
         ] {
             assert_eq!(Client::new(url, ca.as_bytes(), 65536, time.clone(), Meter::default()).is_ok(), good, "{url}");
         }
+    }
+
+    /// A connection costs a third of the bytes when it resumes the session of one before; also when the client was made anew after a failure.
+    #[tokio::test]
+    async fn new_connections_resume_the_session() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let private = rustls_pki_types::PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], private).unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let mut kinds = Vec::new();
+            while kinds.len() < 3 {
+                let (tcp, _) = listener.accept().await.unwrap();
+                let mut tls = acceptor.accept(tcp).await.unwrap();
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(tls.read_u8().await.unwrap());
+                }
+                kinds.push(tls.get_ref().1.handshake_kind());
+                tls.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await.unwrap();
+                tls.shutdown().await.unwrap();
+            }
+            kinds
+        });
+        let (_keep, time) = watch::channel(TimeBound::new(Timestamp(0), None));
+        let client = Client::new(&url, certificate.pem().as_bytes(), 65536, time, Meter::default()).unwrap();
+        for request in 0..3 {
+            if request == 2 {
+                *client.http.lock().unwrap() = over(client.connector.clone());
+            }
+            client.post("/", Vec::new(), 10).await.unwrap();
+        }
+        let (full, resumed) = (Some(rustls::HandshakeKind::Full), Some(rustls::HandshakeKind::Resumed));
+        assert_eq!(server.await.unwrap(), [full, resumed, resumed]);
     }
 }
