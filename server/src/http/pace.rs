@@ -156,8 +156,8 @@ mod tests {
             (1, 1_000_000, 30 + 131),
             // A byte a second keeps no connection.
             (1, 1, 200),
-            // Much at once, then nothing, does not buy hours.
-            (1 << 20, 300, 60 + 131 + 300),
+            // Much, but too late.
+            (1 << 20, 300, 30 + 131),
             // However much, however steadily.
             (1 << 20, 20, 15 * 60),
         ] {
@@ -165,6 +165,15 @@ mod tests {
             assert_eq!(end, Some(End::Late), "{size} bytes every {every_s} s");
             assert!(took <= Duration::from_secs(at_most_s), "{size} bytes every {every_s} s: {took:?}");
         }
+    }
+
+    /// What came before does not buy hours of silence.
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_falls_silent_is_bounded() {
+        let much = futures_util::stream::once(async { Ok::<_, Infallible>(Bytes::from(vec![0; 1 << 20])) });
+        let (seen, took, end) = read(Body::from_stream(much.chain(futures_util::stream::pending())), usize::MAX).await;
+        assert_eq!((seen, end), (1 << 20, Some(End::Late)));
+        assert!(took <= Duration::from_secs(60 + 132), "{took:?}");
     }
 
     #[tokio::test(start_paused = true)]

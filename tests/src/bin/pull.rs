@@ -24,7 +24,7 @@ fn main() -> Result<()> {
     let span = seconds("SKERRY_PULL_CUT_S", 60);
     let lasts = span.as_secs();
     let cases = [
-        (format!("2 Mbit/s, {lasts} s of silence"), 2_000, slow, Fault::Silence(span)),
+        (format!("2 Mbit/s, {lasts} s of silence"), 2_000_u32, slow, Fault::Silence(span)),
         (format!("20 Mbit/s, {lasts} s of resets"), 20_000, fast, Fault::Resets(span)),
         ("20 Mbit/s, the node's address changes".to_owned(), 20_000, fast, Fault::Address),
     ];
@@ -79,10 +79,10 @@ fn line(pull: &Row, ours: &Row, size: u64) -> String {
     };
     let _ = writeln!(
         line,
-        "| {} | {}, {:.0} MB | {} | {} | {} | {} | {}.{} | {} | {} |",
+        "| {} | {}, {} MB | {} | {} | {} | {} | {}.{} | {} | {} |",
         pull.case,
         pull.image,
-        size as f64 / 1e6,
+        (size + 500_000) / 1_000_000,
         grouped(pull.file),
         grouped(ours.file),
         grouped(pull.received),

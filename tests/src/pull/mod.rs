@@ -91,7 +91,7 @@ impl Case {
             command.args(["pull", &name]).stdin(Stdio::null());
             command.stdout(File::create(&log)?).stderr(File::options().append(true).open(&log)?);
             let mut child = command.spawn().context("cannot start docker")?;
-            let mut ended = || Ok(child.try_wait()?.map(|status| status.success()));
+            let mut ended = || -> Result<Option<bool>> { Ok(child.try_wait()?.map(|status| status.success())) };
             let (took, good) = link.watch(files[at] / 3, &mut ended)?;
             if good.is_none() {
                 child.kill()?;
@@ -135,7 +135,7 @@ impl Case {
             let size = || Ok(bed.newest_set("web")?["rows"][0]["size"].as_u64().filter(|size| *size > 0));
             let file = until("the bundle", stage::DEPLOY, size).with_context(|| bed.logs())?;
             let mut looked = Instant::now();
-            let mut ended = || {
+            let mut ended = || -> Result<Option<bool>> {
                 if looked.elapsed() < Duration::from_millis(300) {
                     return Ok(None);
                 }
