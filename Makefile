@@ -8,7 +8,7 @@ WORKLOADS ?= $(CURDIR)/.work/workloads
 BENCH := $(or $(CARGO_TARGET_DIR),target)/release
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test demo workloads lint bench bench-delta bench-rank check-aarch64 test-slow conditions footprint load sim sim-breaks clean
+.PHONY: help setup build test demo workloads lint bench bench-delta bench-rank bench-pull check-aarch64 test-slow conditions footprint load sim sim-breaks clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,10 @@ bench-delta: bench-workloads ## bundles beside other tools on the real pairs: PA
 bench-rank: bench-workloads ## the base that is chosen beside the best one: TARGETS="appa_s2 appb_old"
 	@cargo build --locked --release -p skerry-bench
 	$(BENCH)/skerry-bench rank --workloads $(WORKLOADS) --work .work/bench --page docs/bench $(TARGETS)
+
+bench-pull: build ## docker pull beside Skerry over links with faults, half an hour: SKERRY_PULL_MB=100 SKERRY_PULL_SLOW_MB=30 SKERRY_PULL_CUT_S=60
+	@scripts/peers docker-registry
+	@SKERRY_PULL_PAGE=$(CURDIR)/docs/bench/pull.md cargo run --locked --quiet --release -p skerry-tests --bin pull
 
 .PHONY: bench-workloads
 bench-workloads: setup

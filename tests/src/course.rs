@@ -9,15 +9,16 @@
 
 use std::fs::File;
 use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use skerry_testkit::app::{VERSION_PATH, WebApp};
+use skerry_testkit::app::{PORT, VERSION_PATH, WebApp};
 use skerry_testkit::command::until;
 use skerry_testkit::dockerd::Container;
 use skerry_testkit::image::Archive;
 use skerry_testkit::relay::Payload;
-use skerry_testkit::{Bed, Probe, Way, need};
+use skerry_testkit::{Bed, Nat, Probe, Way, need};
 
 use crate::stage::{self, DEPLOY};
 
@@ -33,6 +34,8 @@ pub const CUT: [Way; 2] = [Way::DOWN, Way::DOWN];
 const FLOWS: u64 = 16 * 1024;
 /// A handshake and the heads of a request and its answer.
 const CONNECTION: u64 = 6 * 1024;
+/// Between two looks at what the node says.
+const TICK: Duration = Duration::from_millis(300);
 /// The answer to a poll, with facts that it repeats.
 const POLL: u64 = 1024;
 
@@ -45,11 +48,51 @@ pub struct Plan {
     pub link: [Way; 2],
     /// Does the node know the server by a name?
     pub named: bool,
+    /// How the node is joined to the link.
+    pub stands: Stands,
+}
+
+/// How the node is joined to the link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stands {
+    /// It has an address on it.
+    OnTheLink,
+    /// The same, and will have another ([`renumber`]).
+    Moves,
+    /// A router with address translation is between, which has the address on it. The node is told nothing when
+    /// that changes.
+    BehindNat,
+}
+
+/// A network that joins the server's machine and the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    /// The address of the server's machine.
+    pub gateway: &'static str,
+    /// The node's.
+    pub node: &'static str,
+}
+
+/// That of the bed.
+pub const HOME: Network = Network { gateway: "10.77.0.1", node: "10.77.0.2" };
+/// Another one.
+pub const ABROAD: Network = Network { gateway: "10.78.0.1", node: "10.78.0.2" };
+
+/// The address of the node's end of the link changes, with its network, as when a provider gives another one: the new one comes, the old
+/// one goes, the route is replaced.
+///
+/// # Errors
+/// When `ip` fails.
+pub fn renumber(bed: &Bed, from: Network, to: Network) -> Result<()> {
+    bed.server_link.ensure_address(&format!("{}/24", to.gateway))?;
+    bed.link.add_address(&format!("{}/24", to.node))?;
+    bed.link.default_via(to.gateway)?;
+    bed.link.remove_address(&format!("{}/24", from.node))
 }
 
 impl Plan {
     /// Some ten seconds of the usual link.
-    pub const USUAL: Self = Self { bulk: 2_400_000, link: USUAL, named: false };
+    pub const USUAL: Self = Self { bulk: 2_400_000, link: USUAL, named: false, stands: Stands::OnTheLink };
 }
 
 /// An update under way.
@@ -59,6 +102,7 @@ pub struct Course {
     pub bed: Bed,
     /// The link without the condition.
     pub link: [Way; 2],
+    _nat: Option<Nat>,
     old: Container,
     target: Archive,
     version: String,
@@ -94,6 +138,7 @@ impl Course {
             return Ok(None);
         }
         let mut bed = Bed::start_wired(FAST)?;
+        let nat = if plan.stands == Stands::BehindNat { Some(Nat::between(&mut bed)?) } else { None };
         if plan.named {
             bed.name_server()?;
         }
@@ -105,13 +150,18 @@ impl Course {
         let old = stage::deploy(&bed, "web", &one, "1")?;
         let target = app("2", plan.bulk).write(bed.folder())?;
         bed.publish(&target.path, &target.reference)?;
-        let probe = Probe::start(Some(&bed.node), bed.app_address()?, VERSION_PATH);
+        // The node itself asks; an address that goes away must not take its questions with it.
+        let asked = match plan.stands {
+            Stands::OnTheLink => bed.app_address()?,
+            Stands::Moves | Stands::BehindNat => SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)),
+        };
+        let probe = Probe::start(Some(&bed.node), asked, VERSION_PATH);
         bed.wire()?.set(plan.link);
         let (before, frames) = (bed.relay()?.payload(), bed.wire()?.bytes());
         bed.run_job("web", &target.reference)?;
         let (link, now) = (plan.link, Instant::now());
         let (version, said, lasted) = ("2".to_owned(), String::new(), Duration::ZERO);
-        Ok(Some(Self { bed, link, old, target, version, probe, before, frames, said, began: now, lasted }))
+        Ok(Some(Self { bed, link, _nat: nat, old, target, version, probe, before, frames, said, began: now, lasted }))
     }
 
     /// Orders a third version while the second is on its way.
@@ -166,6 +216,32 @@ impl Course {
             }
             std::thread::sleep(left.min(Duration::from_millis(500)));
         }
+    }
+
+    /// Waits until so many more bytes came to the node, and says how long that took; keeps what the node says of itself meanwhile.
+    ///
+    /// # Errors
+    /// When they do not come within `limit`.
+    pub fn more(&mut self, bytes: u64, limit: Duration) -> Result<Duration> {
+        let (start, at) = (Instant::now(), self.down()?);
+        while self.down()? < at + bytes {
+            ensure!(start.elapsed() < limit, "no {bytes} more bytes within {limit:?}: {}\n{}", self.said, self.bed.logs());
+            self.last(TICK)?;
+        }
+        Ok(start.elapsed())
+    }
+
+    /// Waits, in the condition, until the new version answers.
+    ///
+    /// # Errors
+    /// When it does not within `limit`.
+    pub fn until_current(&mut self, limit: Duration) -> Result<()> {
+        let start = Instant::now();
+        while self.probe.last_answer().is_none_or(|a| a.trim() != self.version) {
+            ensure!(start.elapsed() < limit, "not current within {limit:?}: {}\n{}", self.said, self.bed.logs());
+            self.last(TICK)?;
+        }
+        Ok(())
     }
 
     /// The condition is over: the link is as before.
@@ -235,5 +311,11 @@ fn app(version: &str, bulk: u64) -> WebApp {
 /// Seconds from the environment, for runs that are longer than those of every day.
 #[must_use]
 pub fn seconds(variable: &str, usual: u64) -> Duration {
-    Duration::from_secs(std::env::var(variable).ok().and_then(|v| v.parse().ok()).unwrap_or(usual))
+    Duration::from_secs(number(variable, usual))
+}
+
+/// A number from the environment.
+#[must_use]
+pub fn number(variable: &str, usual: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|v| v.parse().ok()).unwrap_or(usual)
 }

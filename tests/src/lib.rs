@@ -5,4 +5,5 @@
 pub mod alone;
 pub mod course;
 pub mod promise;
+pub mod pull;
 pub mod stage;

@@ -65,8 +65,9 @@ mod tests {
     #[test]
     fn every_promise_of_the_tests_is_on_the_page() {
         let page = specification();
-        let agent = ["agent-binary", "agent-idle", "agent-ten", "agent-wakeups", "reconstruct-peak", "idle-poll"];
-        for key in agent.into_iter().chain(["server-memory", "server-processor", "bundle-s2", "bundle-s3"]) {
+        let agent = ["agent-binary", "agent-idle", "agent-ten", "agent-wakeups", "reconstruct-peak", "idle-writes"];
+        let polls = ["idle-poll", "new-poll", "idle-day-minute", "idle-day-quarter", "idle-day-hour"];
+        for key in agent.into_iter().chain(polls).chain(["server-memory", "server-processor", "bundle-s2", "bundle-s3"]) {
             limit(&page, key).unwrap();
         }
     }

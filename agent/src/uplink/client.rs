@@ -10,17 +10,19 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_RANGE, RANGE, RETRY_AFTER};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Frame, Incoming};
+use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::{HttpConnector, HttpInfo};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use skerry_trust::TimeBound;
 use skerry_wire::api::ApiError;
+use skerry_wire::limits;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
-use super::meter::{Meter, Metered};
+use super::download::{Body, Download};
+use super::meter::{Meter, Metered, Moved};
 use super::reach::{Reach, counts};
 use super::resolve::Resolver;
 use super::tls::{self, TlsError};
@@ -32,16 +34,16 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// From the request to the head of the answer, connecting and TLS included: several round trips of 600 ms with losses. A body that is
 /// sent gets more, see [`head_limit`].
 const HEAD: Duration = Duration::from_secs(30);
-/// Bytes per second of the slowest link that a request's body must pass.
+/// Bytes per second of the slowest link that a handshake and a request's body must pass.
 const SLOWEST: u64 = 250;
-/// Without a byte of a body: four times that a segment is lost in a row on a round trip of 600 ms.
-const STALL: Duration = Duration::from_secs(15);
+/// Bytes of a TLS handshake and of an answer's head.
+const HANDSHAKE: usize = 4 * 1024;
 /// A whole exchange, however steadily it trickles; a bundle's body has no such end.
 const WHOLE: Duration = Duration::from_secs(15 * 60);
 /// Data sent and not confirmed by the other end's kernel: the connection is dead.
 const UNCONFIRMED: Duration = Duration::from_secs(20);
-/// A connection without use is closed before a NAT on the way forgets it. Above the usual poll interval of a minute.
-const IDLE: Duration = Duration::from_secs(100);
+/// A connection without use is closed before a NAT on the way forgets it.
+const IDLE: Duration = Duration::from_secs(limits::KEPT_CONNECTION_S);
 /// The most of a body that is read before it is handed on, and of a head.
 const READ_BUFFER: usize = 32 * 1024;
 /// The longest wait that a server is believed to want.
@@ -50,7 +52,7 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 const ERROR_BODY: usize = 16 * 1024;
 
 /// Why connections end at once.
-const LOST: &str = "the address that this node had is gone";
+pub(super) const LOST: &str = "the address that this node had is gone";
 
 /// Why a call to the server gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -224,7 +226,7 @@ impl Client {
         let whole = async {
             let response = self.send(request, head).await?;
             let response = self.successful(response, &[StatusCode::OK]).await?;
-            self.collect(response.into_body(), limit).await
+            self.collect(response, limit).await
         };
         timeout(WHOLE, whole).await.unwrap_or_else(|_| Err(self.timed_out("answering a request", WHOLE)))
     }
@@ -234,7 +236,7 @@ impl Client {
         #[cfg(feature = "simulation")]
         if let Some(link) = &self.link {
             let (body, from) = self.played(HEAD, link.get(path, from, to)).await?;
-            return Ok(self.download(Body::Played(body), from));
+            return Ok(self.download(Body::Played(body), from, None));
         }
         let mut request = self.request(Method::GET, path, Vec::new())?;
         if from > 0 || to.is_some() {
@@ -242,11 +244,12 @@ impl Client {
             let range = HeaderValue::try_from(format!("bytes={from}-{last}")).expect("digits are a header value");
             request.headers_mut().insert(RANGE, range);
         }
-        let response = self.send(request, HEAD).await?;
+        let response = self.send(request, head_limit(0)).await?;
         let response = self.successful(response, &[StatusCode::OK, StatusCode::PARTIAL_CONTENT]).await?;
         // A server, or a proxy on the way, may pass over the range and send the whole file, or another range.
         let from = if response.status() == StatusCode::PARTIAL_CONTENT { range_start(&response).unwrap_or(from) } else { 0 };
-        Ok(self.download(Body::Http(response.into_body()), from))
+        let moved = response.extensions().get().cloned();
+        Ok(self.download(Body::Http(response.into_body()), from, moved))
     }
 
     fn request(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Request<Full<Bytes>>, CallError> {
@@ -296,7 +299,7 @@ impl Client {
             return Ok(response);
         }
         let retry_after = retry_after(&response);
-        let body = self.collect(response.into_body(), ERROR_BODY).await.unwrap_or_default();
+        let body = self.collect(response, ERROR_BODY).await.unwrap_or_default();
         let error = serde_json::from_slice(&body).unwrap_or_else(|_| ApiError {
             code: "unknown".to_owned(),
             message: format!("it answered {status}"),
@@ -305,8 +308,9 @@ impl Client {
         Err(CallError::Refused { server: self.server.clone(), status: status.as_u16(), error, retry_after })
     }
 
-    async fn collect(&self, body: Incoming, limit: usize) -> Result<Vec<u8>, CallError> {
-        let mut download = self.download(Body::Http(body), 0);
+    async fn collect(&self, response: Response<Incoming>, limit: usize) -> Result<Vec<u8>, CallError> {
+        let moved = response.extensions().get().cloned();
+        let mut download = self.download(Body::Http(response.into_body()), 0, moved);
         let mut all = BytesMut::new();
         while let Some(bytes) = download.next().await? {
             if all.len() + bytes.len() > limit {
@@ -317,8 +321,8 @@ impl Client {
         Ok(all.into())
     }
 
-    fn download(&self, body: Body, from: u64) -> Download {
-        Download { body, from, lost: self.reach.lost(), reach: self.reach.clone(), server: self.server.clone() }
+    fn download(&self, body: Body, from: u64, moved: Option<Moved>) -> Download {
+        Download::new(body, from, moved, self.reach.clone(), self.server.clone())
     }
 
     fn link(&self, reason: &str) -> CallError {
@@ -365,10 +369,10 @@ fn over(connector: Connector) -> Http {
         .build(connector)
 }
 
-/// How long a request with so many bytes waits for the head of its answer: after months offline there is much to say, and a slow link
+/// How long a request with so many bytes waits for the head of its answer, with a handshake before it: after months offline there is much to say, and a slow link
 /// must get it through, or it would be begun anew for ever.
 fn head_limit(body: usize) -> Duration {
-    HEAD + Duration::from_secs(u64::try_from(body).unwrap_or(u64::MAX) / SLOWEST)
+    HEAD + Duration::from_secs(u64::try_from(HANDSHAKE.saturating_add(body)).unwrap_or(u64::MAX) / SLOWEST)
 }
 
 /// The first offset in `content-range: bytes A-B/SIZE`.
@@ -377,76 +381,8 @@ fn range_start(response: &Response<Incoming>) -> Option<u64> {
     range.trim().strip_prefix("bytes")?.trim_start().split_once('-')?.0.parse().ok()
 }
 
-/// Where a body comes from.
-#[derive(Debug)]
-enum Body {
-    Http(Incoming),
-    #[cfg(feature = "simulation")]
-    Played(Box<dyn crate::simulate::Body>),
-}
-
-impl Body {
-    async fn frame(&mut self) -> Option<Result<Frame<Bytes>, String>> {
-        match self {
-            Self::Http(body) => Some(body.frame().await?.map_err(|error| reasons(&error))),
-            #[cfg(feature = "simulation")]
-            Self::Played(body) => Some(body.next().await?.map(Frame::data)),
-        }
-    }
-}
-
-/// The body of a file under way.
-#[derive(Debug)]
-pub(crate) struct Download {
-    body: Body,
-    from: u64,
-    lost: watch::Receiver<u64>,
-    reach: Reach,
-    server: String,
-}
-
-impl Download {
-    /// Offset in the file of the first byte that comes.
-    pub(crate) fn from(&self) -> u64 {
-        self.from
-    }
-
-    /// The next bytes; none at the end of the body, which may come too early. Dropping the future loses nothing: what it had not
-    /// given out stays in the body.
-    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, CallError> {
-        let next = self.next_frame().await;
-        if next.is_err() {
-            self.reach.failed();
-        }
-        next
-    }
-
-    async fn next_frame(&mut self) -> Result<Option<Bytes>, CallError> {
-        let deadline = Instant::now() + STALL;
-        loop {
-            let link = |reason: String| CallError::Link { server: self.server.clone(), reason };
-            // Cancel-safe: a frame stays in the body until it is given out, and a watch keeps its change.
-            let frame = tokio::select! {
-                biased;
-                frame = tokio::time::timeout_at(deadline, self.body.frame()) => frame,
-                () = counts(&mut self.lost) => return Err(link(LOST.to_owned())),
-            };
-            let frame = frame.map_err(|_| CallError::TimedOut { server: self.server.clone(), what: "receiving", after: STALL })?;
-            match frame {
-                None => return Ok(None),
-                Some(Err(reason)) => return Err(link(reason)),
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(bytes) if !bytes.is_empty() => return Ok(Some(bytes)),
-                    // Trailers, or nothing: neither is progress.
-                    _ => {}
-                },
-            }
-        }
-    }
-}
-
 /// An error with its causes, the outermost first, without saying the same twice.
-fn reasons(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn reasons(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -468,11 +404,13 @@ fn reasons(error: &(dyn std::error::Error + 'static)) -> String {
 mod tests {
     use super::*;
     use skerry_wire::Timestamp;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
 
     #[test]
     fn a_long_body_gets_the_time_of_a_slow_link() {
-        assert_eq!(head_limit(0), HEAD);
-        assert_eq!(head_limit(60_000), HEAD + Duration::from_secs(240));
+        assert_eq!(head_limit(0), HEAD + Duration::from_secs(16));
+        assert_eq!(head_limit(60_000), HEAD + Duration::from_secs(256));
     }
 
     #[test]
@@ -494,5 +432,44 @@ mod tests {
         ] {
             assert_eq!(Client::new(url, ca.as_bytes(), 65536, time.clone(), Meter::default()).is_ok(), good, "{url}");
         }
+    }
+
+    /// A connection costs a third of the bytes when it resumes the session of one before; also when the client was made anew after a failure.
+    #[tokio::test]
+    async fn new_connections_resume_the_session() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let private = rustls_pki_types::PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], private).unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let mut kinds = Vec::new();
+            while kinds.len() < 3 {
+                let (tcp, _) = listener.accept().await.unwrap();
+                let mut tls = acceptor.accept(tcp).await.unwrap();
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(tls.read_u8().await.unwrap());
+                }
+                kinds.push(tls.get_ref().1.handshake_kind());
+                tls.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await.unwrap();
+                tls.shutdown().await.unwrap();
+            }
+            kinds
+        });
+        let (_keep, time) = watch::channel(TimeBound::new(Timestamp(0), None));
+        let client = Client::new(&url, certificate.pem().as_bytes(), 65536, time, Meter::default()).unwrap();
+        for request in 0..3 {
+            if request == 2 {
+                *client.http.lock().unwrap() = over(client.connector.clone());
+            }
+            client.post("/", Vec::new(), 10).await.unwrap();
+        }
+        let (full, resumed) = (Some(rustls::HandshakeKind::Full), Some(rustls::HandshakeKind::Resumed));
+        assert_eq!(server.await.unwrap(), [full, resumed, resumed]);
     }
 }

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use tokio::time::{Duration, Instant};
 use tower_service::Service;
 
 use super::resolve::Resolver;
@@ -27,6 +28,31 @@ impl Meter {
 
     fn count(&self, bytes: usize) {
         self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// When bytes of one connection came last, whatever they are part of: TLS gives out a record of up to 16 KiB only when it is whole, and
+/// on a slow link that takes minutes in which the connection lives. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Moved {
+    began: Instant,
+    /// Milliseconds from then.
+    last: Arc<AtomicU64>,
+}
+
+impl Moved {
+    pub(super) fn new() -> Self {
+        Self { began: Instant::now(), last: Arc::default() }
+    }
+
+    /// When bytes came last; when the connection was made, if none did.
+    pub(super) fn last(&self) -> Instant {
+        self.began + Duration::from_millis(self.last.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn now(&self) {
+        let since = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.store(since, Ordering::Relaxed);
     }
 }
 
@@ -57,7 +83,7 @@ impl Service<Uri> for Metered {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let (connecting, meter) = (self.tcp.call(uri), self.meter.clone());
-        Box::pin(async move { Ok(Counted { tcp: connecting.await?, meter }) })
+        Box::pin(async move { Ok(Counted { tcp: connecting.await?, meter, moved: Moved::new() }) })
     }
 }
 
@@ -66,6 +92,7 @@ impl Service<Uri> for Metered {
 pub(super) struct Counted {
     tcp: Tcp,
     meter: Meter,
+    moved: Moved,
 }
 
 impl Counted {
@@ -79,7 +106,7 @@ impl Counted {
 
 impl Connection for Counted {
     fn connected(&self) -> Connected {
-        self.tcp.connected()
+        self.tcp.connected().extra(self.moved.clone())
     }
 }
 
@@ -92,6 +119,7 @@ impl Read for Counted {
         let result = Pin::new(&mut self.tcp).poll_read(cx, filled.unfilled());
         if let Poll::Ready(Ok(())) = &result {
             self.meter.count(filled.filled().len());
+            self.moved.now();
             to.put_slice(filled.filled());
         }
         result

@@ -5,6 +5,7 @@
 
 pub(crate) mod backoff;
 pub(crate) mod client;
+mod download;
 mod enrol;
 mod exchange;
 pub(crate) mod meter;

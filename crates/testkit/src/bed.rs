@@ -150,6 +150,12 @@ impl Bed {
         format!("{SERVER_ADDRESS}:{SERVER_PORT}")
     }
 
+    /// The node's address on the link, with the length of its network.
+    #[must_use]
+    pub fn node_address(&self) -> String {
+        format!("{NODE_ADDRESS}/24")
+    }
+
     /// Where the node's application answers, seen from the shore.
     ///
     /// # Errors

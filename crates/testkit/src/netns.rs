@@ -175,6 +175,24 @@ impl Interface {
         ip(&["-n", &self.namespace, "addr", "del", address, "dev", &self.name]).map(drop)
     }
 
+    /// Sends what has no other route to this neighbour; replaces an older such route.
+    ///
+    /// # Errors
+    /// When `ip` fails.
+    pub fn default_via(&self, gateway: &str) -> Result<()> {
+        ip(&["-n", &self.namespace, "route", "replace", "default", "via", gateway, "dev", &self.name]).map(drop)
+    }
+
+    /// Moves it into another namespace, where it is down and without an address.
+    ///
+    /// # Errors
+    /// When `ip` fails.
+    pub fn move_to(&mut self, namespace: &Netns) -> Result<()> {
+        ip(&["-n", &self.namespace, "link", "set", &self.name, "netns", &namespace.name])?;
+        self.namespace.clone_from(&namespace.name);
+        Ok(())
+    }
+
     /// Gives it an address that it may have already.
     ///
     /// # Errors

@@ -6,8 +6,8 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ struct Counters {
     connections: AtomicU64,
     up: AtomicU64,
     down: AtomicU64,
+    /// Towards the clients.
+    clients: Mutex<Vec<TcpStream>>,
 }
 
 /// What a relay has passed on so far.
@@ -92,6 +94,16 @@ impl Relay {
     }
 }
 
+impl Relay {
+    /// Ends every connection as a server does that has had enough of it: the client reads its end, and may still say goodbye.
+    pub fn hang_up(&self) {
+        for client in self.counters.clients.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // One that is gone already has nobody to be told.
+            let _ = client.shutdown(Shutdown::Write);
+        }
+    }
+}
+
 impl Drop for Relay {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
@@ -105,6 +117,9 @@ impl Drop for Relay {
 fn pass_on(client: &TcpStream, target: SocketAddr, counters: &Arc<Counters>) {
     let Ok(server) = TcpStream::connect_timeout(&target, Duration::from_secs(5)) else { return };
     counters.connections.fetch_add(1, Ordering::Relaxed);
+    if let Ok(client) = client.try_clone() {
+        counters.clients.lock().unwrap_or_else(PoisonError::into_inner).push(client);
+    }
     for upwards in [true, false] {
         let (from, to) = if upwards { (client, &server) } else { (&server, client) };
         let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else { return };

@@ -45,3 +45,7 @@ pub const VARIABLES: usize = 10_000;
 pub const META_KEYS: usize = 128;
 /// The longest meta value; a key has at most 128 bytes.
 pub const META_VALUE: usize = 1024;
+
+/// Seconds that an agent keeps a connection without a request: above the usual poll interval of a minute, below what a NAT on the way
+/// forgets a connection after.
+pub const KEPT_CONNECTION_S: u64 = 100;

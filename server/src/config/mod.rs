@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use skerry_wire::limits;
 
 pub use units::{Size, Span};
 
@@ -171,7 +172,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 20_000,
-            handshake: Span::secs(10),
+            handshake: Span::secs(60),
             keep_alive: Span::secs(150),
             stalled: Span::secs(60),
             request: Span::secs(30),
@@ -253,20 +254,19 @@ impl Config {
             }
         }
         let zero = |key, what: &str| Some((key, what.to_owned(), "give a larger value, or leave the key out for its default"));
-        let limits = &self.limits;
         if self.trust.roots.is_empty() {
             return Some(("trust.roots", "no root document".to_owned(), "name the root file that the nodes trust"));
         }
-        for (key, count) in [("limits.connections", limits.connections), ("limits.uploads", limits.uploads)] {
+        for (key, count) in [("limits.connections", self.limits.connections), ("limits.uploads", self.limits.uploads)] {
             if count == 0 {
                 return zero(key, "0 lets nobody in");
             }
         }
         let spans = [
-            ("limits.handshake", limits.handshake),
-            ("limits.stalled", limits.stalled),
-            ("limits.request", limits.request),
-            ("limits.upload", limits.upload),
+            ("limits.handshake", self.limits.handshake),
+            ("limits.stalled", self.limits.stalled),
+            ("limits.request", self.limits.request),
+            ("limits.upload", self.limits.upload),
             ("polling.idle", self.polling.idle),
             ("polling.busy", self.polling.busy),
         ];
@@ -275,7 +275,9 @@ impl Config {
                 return zero(key, "shorter than a second");
             }
         }
-        if limits.keep_alive <= self.polling.idle {
+        // Agents close a connection themselves when polls are further apart.
+        let kept = self.polling.idle < Span::secs(limits::KEPT_CONNECTION_S);
+        if kept && self.limits.keep_alive <= self.polling.idle {
             let what = "not longer than polling.idle: every poll would pay for a new TLS connection".to_owned();
             return Some(("limits.keep_alive", what, "give at least twice polling.idle"));
         }
@@ -361,6 +363,12 @@ mod tests {
     #[test]
     fn only_what_has_no_default_is_needed() {
         parse("data = 'd'\n[tls]\ncertificate = 'c'\nkey = 'k'\n[trust]\nroots = ['r']\ndirector_key = 'd'\n").unwrap();
+    }
+
+    #[test]
+    fn polls_that_are_far_apart_share_no_connection() {
+        parse(&EXAMPLE.replace("idle = \"60s\"", "idle = \"1h\"")).unwrap();
+        assert!(parse(&EXAMPLE.replace("keep_alive = \"150s\"", "keep_alive = \"50s\"")).is_err());
     }
 
     #[test]

@@ -8,17 +8,20 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
+use super::pace::{RECORD, at_slowest};
 use super::stall::Stall;
 use crate::config::Limits;
 
 /// Bytes of a request's head at most.
 const HEAD: usize = 16 * 1024;
-/// Bytes of a connection's send buffer, of which the kernel gives about as many again for its own use.
-const SEND_BUFFER: usize = 32 * 1024;
+/// Bytes that may wait in the kernel without having been sent. What is under way is bounded by the other end's receive window alone, so
+/// that a long and fast link is filled by whoever makes that large.
+const UNSENT: u32 = 32 * 1024;
 /// Pause after an error of `accept` that is the machine's (no file descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -66,15 +69,22 @@ async fn connection(stream: TcpStream, tls: TlsAcceptor, router: Router, limits:
         tracing::debug!(%error, "no TCP_NODELAY");
     }
     // What waits in the buffer when a link is cut was sent in vain.
-    if let Err(error) = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER) {
-        tracing::debug!(%error, "no SO_SNDBUF");
+    if let Err(error) = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT) {
+        tracing::debug!(%error, "no TCP_NOTSENT_LOWAT");
+    }
+    // A peer that is gone, or takes nothing, is the kernel's to notice: it alone knows what was confirmed.
+    let unconfirmed = u32::try_from(limits.stalled.duration().as_millis()).unwrap_or(u32::MAX);
+    if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, unconfirmed) {
+        tracing::debug!(%error, "no TCP_USER_TIMEOUT");
     }
     let stream = match tokio::time::timeout(limits.handshake.duration(), tls.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => return tracing::debug!("a TLS handshake took too long"),
     };
-    let stream = TokioIo::new(Stall::new(stream, limits.stalled.duration()));
+    // Room is told of only when what waits has gone, and a record is taken whole.
+    let moves = at_slowest(u64::from(UNSENT) + RECORD);
+    let stream = TokioIo::new(Stall::new(stream, limits.stalled.duration() + moves));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         // hyper starts this clock when the last answer is done: it is also how long an idle connection is kept.

@@ -5,6 +5,7 @@ pub mod body;
 pub mod error;
 pub mod listen;
 mod operators;
+mod pace;
 mod routes;
 mod stall;
 mod trace;

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use http::{Method, StatusCode, Uri};
+use tokio::time::timeout;
 
 use super::auth::guarded;
 use super::error::Failure;
+use super::pace::{End, LONGEST, Paced};
 use super::{operators, trace};
 use crate::app::App;
 use crate::store::Role::{Admin, Publisher, Reader};
@@ -47,13 +50,36 @@ fn operator_routes(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/v1/tokens/{id}", guarded(app, Admin, delete(operators::remove_token)))
 }
 
-/// Ends a request that takes too long. Its writes are done or not, as a whole.
+/// Ends a request that takes too long: its body as it moves ([`Paced`]), its work by a fixed limit once the body is here. Its writes are
+/// done or not, as a whole.
 pub async fn deadline(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let limit = app.config.limits.request;
-    match tokio::time::timeout(limit.duration(), next.run(request)).await {
+    let limits = &app.config.limits;
+    let (parts, body) = request.into_parts();
+    let (body, ended) = Paced::new(body, limits.request.duration(), limits.stalled.duration());
+    let work = next.run(Request::from_parts(parts, Body::new(body)));
+    tokio::pin!(work);
+    // A body that nobody reads has no clock of its own.
+    let arrives = async {
+        // Cancel-safe: both are kept, or given up together.
+        tokio::select! {
+            biased;
+            response = &mut work => Ok(response),
+            end = ended => Err(end.unwrap_or(End::Here)),
+        }
+    };
+    match timeout(LONGEST, arrives).await {
+        Ok(Ok(response)) => return response,
+        Ok(Err(End::Here)) => {}
+        Ok(Err(End::Late)) | Err(_) => {
+            return Failure::new(StatusCode::REQUEST_TIMEOUT, "too_slow", "the body of the request stood still, or trickled".to_owned())
+                .hint("try again; the link must bring more than 1 kbit/s, and the body must be here within a quarter of an hour")
+                .into_response();
+        }
+    }
+    match timeout(limits.request.duration(), work).await {
         Ok(response) => response,
-        Err(_) => Failure::new(StatusCode::REQUEST_TIMEOUT, "deadline", format!("the request was not done within {}", limit.0))
-            .hint("try again; on a slow link raise limits.request of the server")
+        Err(_) => Failure::new(StatusCode::REQUEST_TIMEOUT, "deadline", format!("the request was not done within {}", limits.request.0))
+            .hint("try again; if the server is busy for long, raise limits.request")
             .into_response(),
     }
 }

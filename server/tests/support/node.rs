@@ -21,6 +21,7 @@ use skerry_wire::poll::{Event, Offer, OfferState, PollReply, PollRequest, Report
 use skerry_wire::{BootId, ImageId, NodeId, Timestamp, limits};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// A request that was refused: status and code.
 pub type Refused = String;
@@ -49,8 +50,8 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-/// One request on a connection of its own.
-pub async fn request(folder: &Path, url: &str, request: Request<Full<Bytes>>) -> Answer {
+/// A connection to the server, TLS included.
+pub async fn connect(folder: &Path, url: &str) -> TlsStream<TcpStream> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(folder.join("ca.pem")).unwrap() {
         roots.add(certificate.unwrap()).unwrap();
@@ -59,7 +60,12 @@ pub async fn request(folder: &Path, url: &str, request: Request<Full<Bytes>>) ->
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let config = config.with_root_certificates(roots).with_no_client_auth();
     let stream = TcpStream::connect(url.strip_prefix("https://").unwrap()).await.unwrap();
-    let tls = TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("127.0.0.1").unwrap(), stream).await.unwrap();
+    TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("127.0.0.1").unwrap(), stream).await.unwrap()
+}
+
+/// One request on a connection of its own.
+pub async fn request(folder: &Path, url: &str, request: Request<Full<Bytes>>) -> Answer {
+    let tls = connect(folder, url).await;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.unwrap();
     let connection = tokio::spawn(connection);
     let response = sender.send_request(request).await.unwrap();
