@@ -8,7 +8,7 @@ WORKLOADS ?= $(CURDIR)/.work/workloads
 BENCH := $(or $(CARGO_TARGET_DIR),target)/release
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test demo workloads lint bench bench-delta bench-rank bench-pull check-aarch64 test-slow conditions footprint load sim sim-breaks clean
+.PHONY: help setup build test demo workloads lint bench bench-delta bench-rank bench-pull check-aarch64 test-slow conditions engine-upgrade footprint load sim sim-breaks clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,10 @@ conditions: build ## network conditions of the field, with their table: SKERRY_C
 	@mkdir -p .work && rm -f .work/conditions.md
 	SKERRY_TABLE=$(CURDIR)/.work/conditions.md cargo test --locked -p skerry-tests --test e2e_network -- --test-threads 1 --nocapture
 	@cat .work/conditions.md
+
+engine-upgrade: build ## allocations under an engine that becomes another version of Docker, from another Debian release
+	@scripts/other-engine $(CURDIR)/.work/other-engine
+	SKERRY_OTHER_ENGINE=$(CURDIR)/.work/other-engine cargo test --locked -p skerry-tests --test e2e_engine -- --nocapture
 
 footprint: build ## memory, size and idle traffic of the agent against SPECIFICATION.md
 	cargo test --locked -p skerry-tests --test footprint -- --nocapture

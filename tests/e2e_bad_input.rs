@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use skerry_testkit::app::{self, WebApp};
-use skerry_testkit::command::{output, run, until};
+use skerry_testkit::command::{output, until};
 use skerry_testkit::image::without_first_layer;
-use skerry_testkit::{Bed, Process};
+use skerry_testkit::{Bed, Process, SmallDisk};
 use skerry_tests::stage::{self, DEPLOY};
 
 /// An error must name what it is about.
@@ -118,12 +118,7 @@ fn a_full_disk_and_a_stopped_engine() -> Result<()> {
 
     // No room for the bundle: the row fails with a reason, the old version goes on, and it works when there is room.
     bed.stop_agent()?;
-    let data = bed.agent_data();
-    let small = bed.folder().join("small");
-    fs::rename(&data, &small)?;
-    fs::create_dir(&data)?;
-    let mount = Tmpfs::mount(&data, "8m")?;
-    run(std::process::Command::new("cp").args(["-a"]).arg(format!("{}/.", small.display())).arg(&data))?;
+    let disk = SmallDisk::mount_with_content(&bed.agent_data(), 8)?;
     bed.start_agent()?;
     let three = WebApp::bulky("web", "3").write(bed.folder())?;
     bed.publish(&three.path, &three.reference)?;
@@ -135,30 +130,8 @@ fn a_full_disk_and_a_stopped_engine() -> Result<()> {
     .with_context(|| bed.logs())?;
     says(&reason, &["disk"])?;
     bed.wait_version("2", Duration::from_secs(10))?;
-    mount.grow("200m")?;
+    disk.resize(200)?;
     bed.run_job("web", &three.reference)?;
     bed.wait_version("3", DEPLOY)?;
     bed.stop_agent()
-}
-
-/// A small file system in memory; unmounted when dropped.
-struct Tmpfs(std::path::PathBuf);
-
-impl Tmpfs {
-    fn mount(at: &Path, size: &str) -> Result<Self> {
-        let options = format!("size={size}");
-        run(std::process::Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at))?;
-        Ok(Self(at.to_owned()))
-    }
-
-    fn grow(&self, size: &str) -> Result<()> {
-        let options = format!("remount,size={size}");
-        run(std::process::Command::new("mount").args(["-o", &options]).arg(&self.0)).map(drop)
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = run(std::process::Command::new("umount").arg("--lazy").arg(&self.0));
-    }
 }

@@ -106,7 +106,7 @@ fn the_agent_is_lean() -> Result<()> {
 #[test]
 fn nothing_that_ships_depends_on_the_tests() -> Result<()> {
     for (name, dependencies) in workspace()? {
-        let tests = ["skerry-tests", "skerry-testkit", "skerry-sim"];
+        let tests = ["skerry-tests", "skerry-testkit", "skerry-sim", "skerry-steps"];
         let uses = dependencies.iter().any(|(d, test_only)| !test_only && tests.contains(&d.as_str()));
         ensure!(!uses || tests.contains(&name.as_str()), "{name} depends on test code");
     }

@@ -1,4 +1,4 @@
-//! What the engine is and can do: asked at start and now and then, tried out once per engine.
+//! What the engine is and can do: asked at start, when it was away, and now and then; tried out once per engine.
 //!
 //! Out: [`EngineFacts`] for those who load images, the fingerprint for the uplink, a line for `status`.
 
@@ -54,8 +54,9 @@ pub(crate) struct Outlets {
 
 /// Keeps the facts fresh, for ever.
 pub(crate) async fn watch_engine(engine: impl Engine, folder: PathBuf, outlets: Outlets) {
-    let mut failures = 0_u32;
+    let (mut failures, mut report) = (0_u32, outlets.report.subscribe());
     loop {
+        let before = report.borrow_and_update().interruptions;
         let wait = match ask(&engine, &folder).await {
             Ok(found) => {
                 failures = 0;
@@ -70,7 +71,12 @@ pub(crate) async fn watch_engine(engine: impl Engine, folder: PathBuf, outlets: 
                 RETRY.0.saturating_mul(1 << failures.min(10)).min(RETRY.1)
             }
         };
-        tokio::time::sleep(wait).await;
+        // One that was away may come back as another version, or with another store. Cancel-safe: the count is kept.
+        tokio::select! {
+            biased;
+            _ = report.wait_for(|r| r.interruptions != before) => {}
+            () = tokio::time::sleep(wait) => {}
+        }
     }
 }
 

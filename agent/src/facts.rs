@@ -8,6 +8,11 @@ use tokio::sync::watch;
 use crate::engine_facts::EngineFacts;
 use crate::fingerprint::with_engine;
 use crate::ledger::LocalMeta;
+use crate::status::EngineReport;
+use crate::uplink::Contact;
+
+/// Why images are not fetched at all.
+pub(crate) type Trouble = watch::Receiver<Option<String>>;
 
 /// Puts the fingerprint together. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -18,12 +23,13 @@ struct Parts {
     plain: Fingerprint,
     engine: Option<Arc<EngineFacts>>,
     meta: LocalMeta,
+    trouble: Option<String>,
 }
 
 impl Facts {
     /// What is known without the engine.
     pub(crate) fn new(plain: Fingerprint, meta: LocalMeta) -> (Self, watch::Receiver<Arc<Fingerprint>>) {
-        let parts = Parts { plain, engine: None, meta };
+        let parts = Parts { plain, engine: None, meta, trouble: None };
         let (to, from) = watch::channel(Arc::new(parts.whole()));
         (Self(Arc::new((Mutex::new(parts), to))), from)
     }
@@ -51,6 +57,35 @@ impl Facts {
         self.change(|p| p.meta = meta);
     }
 
+    /// What keeps the parts of the agent from their work goes into the facts, so that the operator can read it at the server, even while
+    /// the ledger takes no report. Runs for ever.
+    pub(crate) async fn follow(
+        &self,
+        mut engine: watch::Receiver<EngineReport>,
+        mut contact: watch::Receiver<Contact>,
+        mut images: Trouble,
+    ) {
+        loop {
+            let parts = [
+                engine.borrow_and_update().error.clone(),
+                contact.borrow_and_update().own_error().map(str::to_owned),
+                images.borrow_and_update().clone(),
+            ];
+            let trouble = parts.into_iter().flatten().next();
+            self.change(|p| p.trouble = trouble);
+            // Cancel-safe: a watch keeps its change.
+            let changed = tokio::select! {
+                biased;
+                changed = engine.changed() => changed,
+                changed = contact.changed() => changed,
+                changed = images.changed() => changed,
+            };
+            if changed.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
     /// Meta that holds on the node: of the configuration, and set since.
     pub(crate) fn meta(&self) -> std::collections::BTreeMap<String, String> {
         self.0.1.borrow().meta.clone()
@@ -59,7 +94,7 @@ impl Facts {
 
 impl Parts {
     fn whole(&self) -> Fingerprint {
-        let mut facts = self.plain.clone();
+        let mut facts = Fingerprint { trouble: self.trouble.clone(), ..self.plain.clone() };
         for (key, value) in &self.meta {
             match value {
                 Some(value) => drop(facts.meta.insert(key.clone(), value.clone())),

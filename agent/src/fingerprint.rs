@@ -55,6 +55,7 @@ pub(crate) fn collect(config: &Config, features: Vec<String>, cgroups: &Cgroups,
         hardware: hardware(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         features,
+        trouble: None,
     }
 }
 

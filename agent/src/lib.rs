@@ -37,6 +37,7 @@ pub mod simulate;
 mod spending;
 mod start;
 mod status;
+pub mod steps;
 mod task_files;
 mod trust;
 mod update_lock;

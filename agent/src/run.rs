@@ -140,9 +140,13 @@ impl<E: Engine + Clone + 'static> Allocator<E> {
     /// One hint, and all that wait behind it.
     fn take_hints(&mut self, first: Hint, carried: &mut Carried<E>) {
         let mut next = Some(first);
+        let before = carried.interrupted;
         while let Some(hint) = next {
             carried.interrupted |= hint == Hint::Interrupted;
             next = self.hints.try_recv().ok();
+        }
+        if carried.interrupted && !before {
+            self.reports.1.send_modify(|r| r.interruptions += 1);
         }
     }
 

@@ -272,6 +272,7 @@ pub fn open<E: Engine + Clone + 'static>(parts: Parts<E>) -> Result<(View, impl 
         terms,
         marks: Marks::default(),
         keep_bundles: KEEP_BUNDLES,
+        trouble: watch::channel(None).0,
     };
     let view = View(ledger.clone());
     let engine = parts.engine;

@@ -96,6 +96,8 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
     let (report_to, report) = watch::channel(EngineReport { socket, ..EngineReport::default() });
     let (progress_to, progress) = watch::channel(Arc::new(BTreeMap::new()));
     let (engine_to, engine_facts) = watch::channel(None);
+    let (trouble_to, trouble) = watch::channel(None);
+    let (told, engine_report, contact_seen) = (fingerprint.clone(), report.clone(), contact.clone());
     let (hints_to, hints) = mpsc::channel(HINTS);
     let wake = Arc::new(Notify::new());
     let listed = processes.changed();
@@ -170,6 +172,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
         terms,
         marks: config.marks,
         keep_bundles: config.keep_bundles,
+        trouble: trouble_to,
     };
     let outlets = Outlets { engine: engine_to, facts: fingerprint, report: report_to };
     tracing::info!("skerry-agent {} on {}", env!("CARGO_PKG_VERSION"), data.display());
@@ -183,6 +186,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
         () = uplink::run(uplink) => {}
         () = uplink::network::follow(reach) => {}
         () = images.run() => {}
+        () = told.follow(engine_report, contact_seen, trouble) => {}
         () = watch_engine(engine.clone(), data, outlets) => {}
         () = hints::follow(engine, ledger, hints_to) => {}
         () = control::serve(listener, control) => {}

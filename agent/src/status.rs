@@ -110,6 +110,9 @@ pub(crate) struct EngineReport {
     pub(crate) about: Option<String>,
     /// Why it cannot be worked with now.
     pub(crate) error: Option<String>,
+    /// How often its word broke off since the agent began: it may be another one since.
+    #[serde(default)]
+    pub(crate) interruptions: u64,
 }
 
 /// The newest decision.

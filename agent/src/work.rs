@@ -13,6 +13,7 @@ use skerry_reconcile::{Action, ActionKind, Failure, Slot};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::runner::{Drivers, RunError};
+use crate::steps::{self, Step as At};
 
 /// Places worked on at once: a small node has one disk.
 const SIDE_BY_SIDE: usize = 3;
@@ -145,6 +146,13 @@ impl<E: Engine + Clone + 'static> Work<E> {
     fn note(&self, action: Action, ended: Result<(), RunError>) -> bool {
         let step = action.step();
         let Err(error) = ended else {
+            match action.kind {
+                ActionKind::Create(_) => steps::reached(At::NewCreated),
+                ActionKind::Start => steps::reached(At::NewStarted),
+                ActionKind::Stop { .. } => steps::reached(At::OldStopped),
+                ActionKind::Remove => steps::reached(At::OldRemoved),
+                ActionKind::Signal(_) | ActionKind::Write(_) => {}
+            }
             tracing::info!("{}: {step} {}: {}", action.slot, action.instance, action.reason);
             return true;
         };

@@ -28,8 +28,7 @@ fn open(config: &Config) -> anyhow::Result<SqliteStore> {
     let failed = || format!("{}: the data folder cannot be made", config.data.display());
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data).with_context(failed)?;
     let path = database_path(&config.data);
-    SqliteStore::open(&path)
-        .with_context(|| format!("{}: the database cannot be opened\nhelp: run this as the server's user", path.display()))
+    SqliteStore::open(&path).map_err(|error| error.on_open(&path))
 }
 
 /// Makes an operator's token and gives it; it is not kept, and cannot be shown again.

@@ -82,7 +82,7 @@ impl Server {
             let (director, roots) = load_trust(&opened.trust)?;
             let tls = tls::load(&opened.tls.certificate, &opened.tls.key)?;
             let path = database_path(&opened.data);
-            let store = SqliteStore::open(&path).with_context(|| format!("{}: the database cannot be opened", path.display()))?;
+            let store = SqliteStore::open(&path).map_err(|error| error.on_open(&path))?;
             let objects =
                 Objects::open(&opened.data).with_context(|| format!("{}: the objects cannot be opened", opened.data.display()))?;
             Ok((director, roots, tls, store, objects))

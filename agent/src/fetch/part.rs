@@ -15,6 +15,7 @@ use skerry_trust::KeyRing;
 use skerry_wire::limits;
 
 use crate::files::{self, FileError};
+use crate::steps::{self, Step};
 
 /// What the first request asks for: the table of a small bundle, or the whole of a tiny one.
 pub(crate) const FIRST: u64 = limits::CHUNK as u64;
@@ -79,6 +80,7 @@ impl Part {
         if new {
             // What is synced of the file is of no use without its name.
             files::sync_folder_of(path)?;
+            steps::reached(Step::BundleNamed);
         }
         // The writer of a fetch that was dropped may still be at it.
         rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).map_err(|e| FileError::at(path)(e.into()))?;

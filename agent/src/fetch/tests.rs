@@ -270,6 +270,29 @@ async fn a_power_cut_costs_one_chunk_and_not_the_name_of_the_file() {
 }
 
 #[tokio::test]
+async fn a_disk_that_gives_errors_is_told_of_and_the_rest_is_fetched_when_it_works() {
+    let (key, dir) = (samples::key(), tempfile::tempdir().unwrap());
+    let file = bundle(&key, 1_000_000);
+    let server = serve(file.clone(), vec![]).await;
+    let order = order(dir.path().join("b.part"), &file, &key);
+    let watched = Arc::new(skerry_testkit::powercut::Watched::start(dir.path()).unwrap());
+    let (breaks, half) = (Arc::clone(&watched), file.len() as u64 / 2);
+    let mut fetch = Fetch::open(&server.client, order.clone(), Arc::new(move |have| breaks.set_broken(have >= half))).await.unwrap();
+    fetch.table().await.unwrap();
+    let error = fetch.rest().await.unwrap_err();
+    assert!(matches!(error, FetchError::File(_)) && error.to_string().contains("b.part"), "{error}");
+    drop(fetch);
+    let error = attempt(&server, &order).await.unwrap_err();
+    assert!(matches!(error, FetchError::File(_)), "{error}");
+    watched.set_broken(false);
+    let sent = server.sent.load(Ordering::Relaxed);
+    attempt(&server, &order).await.unwrap();
+    assert_eq!(std::fs::read(&order.path).unwrap(), file);
+    // What the disk took before is not fetched again.
+    assert!(server.sent.load(Ordering::Relaxed) - sent <= file.len() as u64 - half, "{sent} bytes had been sent before");
+}
+
+#[tokio::test]
 async fn a_server_that_passes_over_the_range_is_understood() {
     let (key, dir) = (samples::key(), tempfile::tempdir().unwrap());
     let file = bundle(&key, 300_000);

@@ -37,6 +37,7 @@ use crate::files;
 use crate::ledger::{BundleRow, Ledger, LedgerError};
 use crate::needed::Needed;
 use crate::status::Progress;
+use crate::steps::{self, Step};
 use crate::trust::RootStore;
 use crate::uplink::Offers;
 use crate::uplink::backoff::{after_failures, random};
@@ -90,6 +91,8 @@ pub(crate) struct Images<E> {
     pub(crate) marks: Marks,
     /// Bytes of bundles that are kept after their image is there.
     pub(crate) keep_bundles: u64,
+    /// Why none is fetched.
+    pub(crate) trouble: watch::Sender<Option<String>>,
 }
 
 /// What goes on from turn to turn.
@@ -123,10 +126,15 @@ impl<E: Engine> Images<E> {
         let mut opened = self.client.reach().opened();
         loop {
             match self.turn(&mut carried, &mut opened).await {
-                Ok(()) => failures = 0,
+                Ok(()) => {
+                    failures = 0;
+                    self.trouble.send_if_modified(|told| told.take().is_some());
+                }
                 Err(error) => {
                     failures += 1;
-                    tracing::error!("images are not fetched: {error}");
+                    let text = format!("images are not fetched: {error}");
+                    tracing::error!("{text}");
+                    self.trouble.send_if_modified(|told| told.replace(text.clone()).as_ref() != Some(&text));
                     tokio::time::sleep(after_failures(failures, RETRY, random())).await;
                 }
             }
@@ -388,6 +396,7 @@ impl<E: Engine> Images<E> {
                     match offer::check(&self.roots.current(), image, *digest, *size, capability, release) {
                         Ok(row) => {
                             self.ledger.put_bundle(row.clone()).await?;
+                            steps::reached(Step::BundleRecorded);
                             // Of another bundle for the same image nothing can be used any more.
                             let (image, file) = (image.digest().hex(), self.path(&row.image, &row.digest));
                             self.remove_files(|name| name.starts_with(&image) && file.file_name().is_none_or(|f| f != name));

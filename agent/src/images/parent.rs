@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
 use super::child::Request;
+use crate::steps::{self, Step};
 
 /// Bytes passed on at once.
 const BUFFER: usize = 64 * 1024;
@@ -49,6 +50,7 @@ pub(crate) async fn make(engine: &impl Engine, request: &Request) -> Result<(), 
     // A child that dies early breaks this pipe; what it says on the other one is the better reason.
     let _ = input.write_all(&text).await;
     drop(input);
+    steps::reached(Step::ReconstructStarted);
     let reason = Arc::new(Mutex::new(None));
     let passing = Passing { child, output, errors, reason: Arc::clone(&reason) };
     let archive = stream::unfold(Some(passing), |passing| async move { passing?.next().await });
@@ -76,7 +78,10 @@ impl Passing {
             match self.output.read_buf(&mut buffer).await {
                 Ok(0) => break Ok(()),
                 Ok(_) if buffer.len() < BUFFER => {}
-                Ok(_) => return Some((Ok(buffer.freeze()), Some(self))),
+                Ok(_) => {
+                    steps::handed_over(buffer.len());
+                    return Some((Ok(buffer.freeze()), Some(self)));
+                }
                 Err(error) => break Err(error),
             }
         };
@@ -84,6 +89,9 @@ impl Passing {
             Ok(()) => self.ended().await,
             Err(error) => Err(error.to_string()),
         };
+        if ended.is_ok() {
+            steps::handed_over_all();
+        }
         match ended {
             // What is left goes first; then the end, of which an exited child is asked once more.
             Ok(()) if buffer.is_empty() => None,

@@ -66,6 +66,7 @@ fn bed(folder: &Path) -> Bed {
         terms: terms(&ledger),
         marks: Marks::default(),
         keep_bundles: 0,
+        trouble: watch::channel(None).0,
     };
     Bed { images, keys, offers: offers_to, _needed: needed_to, _facts: facts_to }
 }

@@ -24,6 +24,7 @@ use crate::engine_facts::EngineFacts;
 use crate::fetch::{Fetch, FetchError, Order};
 use crate::files::{self, FileError};
 use crate::ledger::{BundleRow, LedgerError};
+use crate::steps::{self, Step};
 
 /// Between two reports of progress.
 const REPORT: Duration = Duration::from_secs(30);
@@ -203,6 +204,7 @@ async fn get<E: Engine>(
         // What was here when it was opened is told first.
         grew.fetch_or(have > first.fetch_min(have, Ordering::Relaxed), Ordering::Relaxed);
         show(&progress, image, Some(format!("{have} of {size} bytes of its bundle are here")));
+        steps::fetched(have, size);
     };
     let mut fetch = Fetch::open(&images.client, order, Arc::new(told)).await?;
     // A try that only finds the same obstacle again is no progress: the server goes on showing why the image is not here.
@@ -211,6 +213,7 @@ async fn get<E: Engine>(
         images.wake.notify_one();
     }
     let table = fetch.table().await?;
+    steps::reached(Step::TableHere);
     // Now it is known whether it is a patch.
     if matches!(images.admission(stage.asks, row), Admission::Wait { .. }) {
         return Err(WorkError::Waits);
@@ -224,6 +227,7 @@ async fn get<E: Engine>(
     for base in &table.toc().bases {
         images.engine.pin(base, &base.digest().hex()).await?;
     }
+    steps::reached(Step::BasesPinned);
     let mut ticks = interval(REPORT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.reset();
@@ -245,6 +249,7 @@ async fn get<E: Engine>(
             }
         }
     }
+    steps::reached(Step::Fetched);
     Ok((path, table))
 }
 
@@ -344,6 +349,7 @@ async fn make<E: Engine>(
     };
     let began = Instant::now();
     parent::make(&images.engine, &request).await?;
+    steps::reached(Step::LoadDone);
     if !images.engine.image_present(&row.image).await? {
         return Err(EngineError::NotLoaded { image_id: row.image }.into());
     }
@@ -361,12 +367,15 @@ async fn finish<E: Engine>(images: &Images<E>, row: &BundleRow, facts: &EngineFa
             .await
             .map_err(|e| FileError::at(&facts.info.data_root)(std::io::Error::other(e)))??;
     }
+    steps::reached(Step::EngineSynced);
     images.ledger.end_bundle(image, vec![Event::ImagePresent { image }]).await?;
+    steps::reached(Step::ImageRecorded);
     images.terms.have.lock().unwrap_or_else(PoisonError::into_inner).remove(&image);
     // The bundle itself may be kept, to mend the image with.
     let (hex, kept) = (image.digest().hex(), images.path(&image, &row.digest));
     let keeps = row.size <= images.keep_bundles;
     images.remove_files(|name| name.starts_with(&hex) && (!keeps || kept.file_name().is_none_or(|f| f != name)));
+    steps::reached(Step::BundleTidied);
     let present = images.engine.images().await?;
     images.inventory.send_replace(Some(Inventory { images: present }));
     tracing::info!("image {} is in the engine and on the disk", image.digest().short());

@@ -11,6 +11,7 @@ mod keep;
 mod local;
 mod open;
 mod outbox;
+mod reserve;
 mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,7 @@ use crate::files::FileError;
 pub(crate) use copies::sha256;
 pub(crate) use keep::{FailedPatch, Keep, Removed};
 pub(crate) use local::LocalMeta;
+use reserve::Reserve;
 use store::State;
 
 /// Requests that may wait for the ledger's thread.
@@ -170,6 +172,8 @@ struct Views {
 impl Ledger {
     /// Opens the ledger of a data folder, which must exist; mends or rebuilds what is broken. `built` is the least time it can be.
     pub(crate) fn open(folder: &Path, built: Timestamp) -> Result<Self, LedgerError> {
+        let mut reserve = Reserve::new(folder);
+        reserve.tend();
         let (mut state, views) = State::open(folder, built)?;
         let (queue, mut requests) = mpsc::channel::<Work>(QUEUE);
         #[cfg(feature = "simulation")]
@@ -178,6 +182,7 @@ impl Ledger {
         }
         let run = move || {
             while let Some(work) = requests.blocking_recv() {
+                reserve.tend();
                 work(&mut state);
             }
             state.close();
@@ -320,6 +325,8 @@ impl Ledger {
     }
 }
 
+#[cfg(test)]
+mod broken;
 #[cfg(test)]
 mod power;
 #[cfg(test)]

@@ -17,6 +17,7 @@ use super::copies::{Copies, Copy, sha256};
 use super::{Accepted, BundleRow, Confirmed, Desired, Keep, LedgerError, OutboxState, Views, open};
 use crate::marks::Slots;
 use crate::newer;
+use crate::steps::{self, Step};
 
 /// Names of the rows of `fact`.
 mod fact {
@@ -299,6 +300,7 @@ impl State {
             self.copies.put_specification(digest, bytes)?;
         }
         self.copies.put(Copy::Manifest, &bytes)?;
+        steps::reached(Step::ManifestCopied);
         let at = self.now();
         let event = [Event::ManifestAccepted { mark }];
         self.transact(|t| {
@@ -309,7 +311,9 @@ impl State {
             put_value(t, fact::MARK, &skerry_wire::cbor::encode(&mark))?;
             super::outbox::push(t, at, &event)
         })?;
+        steps::reached(Step::ManifestKept);
         self.mark_slots.write(&mark)?;
+        steps::reached(Step::ManifestAccepted);
         let mut desired = self.desired.borrow().as_ref().clone();
         desired.newer_allocs = newer_allocs(&manifest, &bytes);
         (desired.mark, desired.manifest) = (mark, Some(manifest));

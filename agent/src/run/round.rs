@@ -19,6 +19,7 @@ use crate::clock::boottime_ms;
 use crate::fingerprint::disk_free;
 use crate::ledger::{self, LedgerError};
 use crate::runner::observe;
+use crate::steps::{self, Step as At};
 use crate::update_lock;
 
 impl<E: Engine + Clone + 'static> Allocator<E> {
@@ -63,7 +64,14 @@ impl<E: Engine + Clone + 'static> Allocator<E> {
         };
         let mut events = decision.events.clone();
         events.extend(news_of_refusals(&refused, &carried.refused));
+        let told = events.iter().any(steps::says_running);
         self.commit(&decision, events, carried).await?;
+        if told {
+            steps::reached(At::SwitchTold);
+        }
+        if decision.actions.iter().any(|a| matches!(a.kind, ActionKind::Stop { .. })) {
+            steps::reached(At::SwitchDecided);
+        }
         carried.refused.clone_from(&refused);
         if !orders.is_empty() {
             // What was told is in the memory that is on the disk now.

@@ -13,8 +13,10 @@ use skerry_wire::{Digest, NodeId, Timestamp, cbor, limits};
 use super::Uplink;
 use super::client::CallError;
 use crate::accept::{self, Received, Verdict};
+use crate::clock::boottime_ms;
 use crate::ledger::{Confirmed, LedgerError, sha256};
 use crate::run::Hint;
+use crate::steps::{self, Step};
 use crate::trust::TrustError;
 
 const PATH: &str = "/agent/v1/poll";
@@ -101,7 +103,7 @@ impl Session {
 
     /// Rises within a boot, restarts of the agent included, and needs no disk: milliseconds since the boot, or one more than before.
     fn next_seq(&mut self) -> u64 {
-        let millis = crate::clock::boottime_ms();
+        let millis = boottime_ms();
         self.seq = self.seq.saturating_add(1).max(millis);
         self.seq
     }
@@ -136,6 +138,10 @@ impl Session {
         };
         let body = envelope::seal(&uplink.key, PollRequest::PURPOSE, &request);
         let answer = uplink.client.post(PATH, body, limits::POLL_REPLY).await?;
+        let told = request.reports.iter().any(|r| steps::says_running(&r.event));
+        if told {
+            steps::reached(Step::ReportDelivered);
+        }
         // Newer roots prove themselves and may name the director key that signed this very answer.
         let (unproven, _) = envelope::peek::<PollReply>(&answer, limits::POLL_REPLY)?;
         uplink.roots.follow(&unproven.roots)?;
@@ -144,12 +150,17 @@ impl Session {
         if reply.node != node || reply.nonce != nonce {
             return Err(ExchangeError::NotOurs("an answer to another request"));
         }
+        // Whatever the ledger makes of it.
+        uplink.silence.answered(boottime_ms());
         self.server_nonce = reply.server_nonce;
         self.saw_time(uplink, &root, reply.time).await?;
         let waiting = self.received.len();
         let accepted = self.take_manifest(uplink, &root, node, &reply).await?;
         if reply.acknowledged > 0 {
             ledger.acknowledged(reply.acknowledged).await?;
+            if told {
+                steps::reached(Step::ReportForgotten);
+            }
         }
         let facts_wanted = self.confirm(uplink, now, &request, reply.send_facts).await?;
         publish_offers(uplink, &asking, &reply);

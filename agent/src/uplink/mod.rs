@@ -50,6 +50,16 @@ pub(crate) struct Contact {
     pub(crate) failures: u32,
     /// Reports that wait in the outbox.
     pub(crate) reports: u64,
+    /// Is the error one of this node, and the server answered?
+    #[serde(default)]
+    pub(crate) own: bool,
+}
+
+impl Contact {
+    /// What on this node keeps an answer of the server from being taken.
+    pub(crate) fn own_error(&self) -> Option<&str> {
+        self.error.as_deref().filter(|_| self.own)
+    }
 }
 
 /// What the server said last about each image that it was asked for.

@@ -37,7 +37,10 @@ pub(crate) async fn run(mut uplink: Uplink) {
             Ok(()) => (state.failures, state.slowed) = (0, 0),
             Err(error) => {
                 let mut opened = uplink.client.reach().opened();
-                uplink.silence.missed(boottime_ms());
+                let own = matches!(error, ExchangeError::Ledger(_));
+                if !own {
+                    uplink.silence.missed(boottime_ms());
+                }
                 state.failures = state.failures.saturating_add(1);
                 state.slowed = state.slowed.saturating_add(1);
                 let wait = wait_after(&error, state.slowed, uplink.poll_interval);
@@ -47,7 +50,7 @@ pub(crate) async fn run(mut uplink: Uplink) {
                     tracing::warn!("{text}; tries again until it works, first in {} s", wait.as_secs().max(1));
                 }
                 uplink.wires.contact.send_modify(|c| {
-                    c.error = Some(text);
+                    (c.error, c.own) = (Some(text), own);
                     c.failures = state.failures;
                 });
                 // Cancel-safe: a watch keeps its change, and the sleep is made anew.
@@ -114,7 +117,7 @@ async fn turn(uplink: &mut Uplink, state: &mut State) -> Result<(), ExchangeErro
     uplink.wires.contact.send_modify(|c| {
         c.node = Some(node);
         c.last = Some(last);
-        c.error = None;
+        (c.error, c.own) = (None, false);
         c.failures = 0;
         c.reports = reports;
     });

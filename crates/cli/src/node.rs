@@ -120,6 +120,9 @@ fn describe(status: &NodeStatus) -> String {
         Some(e) => text.push_str(&format!("Engine      {} ({})\n", e.version, e.storage_driver)),
         None => text.push_str("Engine      does not answer\n"),
     }
+    if let Some(trouble) = &f.trouble {
+        text.push_str(&format!("Trouble     {trouble}\n"));
+    }
     for (key, value) in &f.attributes {
         text.push_str(&format!("  {key} = {value}\n"));
     }
@@ -283,6 +286,7 @@ mod tests {
             meta: [("rack".to_owned(), "2".to_owned()), ("site".to_owned(), "own".to_owned())].into(),
             memory_mib: 1024,
             disk_free: 5_000_000_000,
+            trouble: Some("ledger /var/lib/skerry/ledger.sqlite: database or disk is full".to_owned()),
             ..Fingerprint::default()
         };
         NodeStatus {

@@ -19,13 +19,17 @@ use tempfile::TempDir;
 
 use crate::command::{self, output, run, until};
 use crate::dns::Names;
-use crate::dockerd::Dockerd;
+use crate::dockerd::{self, Dockerd};
 use crate::netns::{Interface, Netns};
 use crate::place::Place;
 use crate::process::{Process, tail};
 use crate::relay::Relay;
 use crate::wire::{Way, Wire};
 use crate::{app, need};
+
+mod agent;
+
+pub use agent::AgentSetup;
 
 const SERVER_ADDRESS: &str = "10.77.0.1";
 const NODE_ADDRESS: &str = "10.77.0.2";
@@ -61,6 +65,9 @@ pub struct Bed {
     pub node: Netns,
     /// Where the server and the operator are.
     pub shore: Netns,
+    /// How agents are started from now on, where it is not as they ship.
+    pub agent_setup: AgentSetup,
+    _below: dockerd::Below,
     folder: TempDir,
     /// Reboots of the node so far.
     reboots: u32,
@@ -123,7 +130,25 @@ impl Bed {
         };
         let engine = engine(&folder.path().join("engine"), Some(&node))?;
         let (agent, server, relay, names, reboots, mounts) = (None, None, None, None, 0, Vec::new());
-        Ok(Self { agent, server, relay, names, wire, engine, link, server_link, node, shore, folder, reboots, mounts, _place: place })
+        let (agent_setup, _below) = (AgentSetup::default(), dockerd::Below(folder.path().to_owned()));
+        Ok(Self {
+            agent,
+            server,
+            relay,
+            names,
+            wire,
+            engine,
+            link,
+            server_link,
+            node,
+            shore,
+            agent_setup,
+            _below,
+            folder,
+            reboots,
+            mounts,
+            _place: place,
+        })
     }
 
     /// A folder for files of the test, gone with the bed.
@@ -288,28 +313,6 @@ impl Bed {
         let mut command = self.agent_command(&self.agent_data())?;
         self.agent = Some(Process::spawn("skerry-agent", &mut command, &self.folder.path().join("agent.log"))?);
         Ok(())
-    }
-
-    /// The command that runs an agent of this node on a data folder.
-    ///
-    /// # Errors
-    /// When the agent is not built.
-    pub fn agent_command(&self, data: &Path) -> Result<Command> {
-        let agent = need::binary("skerry-agent")?;
-        let mut command = if self.mounts.is_empty() {
-            // With hangups ignored, as by hand in the background: what the agent starts must not inherit that.
-            let mut command = self.node.command("nohup");
-            command.arg(agent);
-            command
-        } else {
-            let mounts: String = self.mounts.iter().map(|(from, to)| format!("mount --bind '{}' {to} && ", from.display())).collect();
-            let mut command = self.node.command("unshare");
-            command.args(["--mount", "sh", "-c", &format!("{mounts}exec \"$0\" \"$@\"")]).arg(agent);
-            command
-        };
-        command.arg("run").arg("--config").arg(self.server_data().join("agent.toml"));
-        command.arg("--data").arg(data).args(["--docker", &self.engine.address()]);
-        Ok(command)
     }
 
     /// The running agent.

@@ -26,6 +26,8 @@ pub struct Dockerd {
     home: PathBuf,
     namespace: Option<PathBuf>,
     driver: &'static str,
+    /// Where its programs are looked for first.
+    programs: Option<PathBuf>,
     process: Option<Process>,
 }
 
@@ -50,7 +52,7 @@ impl Dockerd {
         fs::create_dir_all(home.join("data"))?;
         // A file of its own, or the engine would read the machine's.
         fs::write(home.join("daemon.json"), "{}\n")?;
-        let mut engine = Self { home: home.to_owned(), namespace: namespace.map(Netns::path), driver, process: None };
+        let mut engine = Self { home: home.to_owned(), namespace: namespace.map(Netns::path), driver, programs: None, process: None };
         engine.start_again()?;
         Ok(engine)
     }
@@ -61,6 +63,19 @@ impl Dockerd {
     /// When the file cannot be written.
     pub fn configure(&self, text: &str) -> Result<()> {
         fs::write(self.home.join("daemon.json"), text).context("cannot write daemon.json")
+    }
+
+    /// From its next start on it is the engine whose programs are in this folder; what that lacks is the machine's.
+    pub fn use_programs(&mut self, folder: &Path) {
+        self.programs = Some(folder.to_owned());
+    }
+
+    /// Version that it says it has.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn version(&self) -> Result<String> {
+        run(self.docker().args(["version", "--format", "{{.Server.Version}}"])).map(|v| v.trim().to_owned())
     }
 
     /// Starts it again after [`Dockerd::stop`] or [`Dockerd::kill9`]; its images and containers are those of before.
@@ -82,6 +97,10 @@ impl Dockerd {
                 command
             }
         };
+        if let Some(programs) = &self.programs {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            command.env("PATH", std::env::join_paths([programs.clone()].into_iter().chain(std::env::split_paths(&path)))?);
+        }
         let at = |name: &str| self.home.join(name).display().to_string();
         command.args(["--config-file", &at("daemon.json"), "--data-root", &at("data"), "--exec-root", &at("run")]);
         command.args(["--pidfile", &at("dockerd.pid"), "--host", &self.address(), "--storage-driver", self.driver]);
@@ -266,8 +285,18 @@ fn storage_driver(folder: &Path) -> &'static str {
     }
 }
 
+/// Unmounts what is mounted below a folder when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Below(pub(crate) PathBuf);
+
+impl Drop for Below {
+    fn drop(&mut self) {
+        unmount_below(&self.0);
+    }
+}
+
 /// Unmounts whatever is mounted below a folder, the deepest first.
-fn unmount_below(folder: &Path) {
+pub(crate) fn unmount_below(folder: &Path) {
     let Ok(table) = fs::read_to_string("/proc/self/mountinfo") else { return };
     let mut points: Vec<_> = table.lines().filter_map(|l| l.split(' ').nth(4)).filter(|p| Path::new(p).starts_with(folder)).collect();
     points.sort_by_key(|p| std::cmp::Reverse(p.len()));

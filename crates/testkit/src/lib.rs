@@ -12,10 +12,12 @@
 pub mod app;
 pub mod bed;
 pub mod command;
+pub mod disk;
 pub mod dns;
 pub mod dockerd;
 pub mod http;
 pub mod image;
+pub mod liar;
 pub mod memory;
 pub mod nat;
 pub mod need;
@@ -29,8 +31,10 @@ pub mod second;
 pub mod wire;
 
 pub use bed::Bed;
+pub use disk::{ReadOnly, SmallDisk};
 pub use dns::{Names, Resolver};
 pub use dockerd::Dockerd;
+pub use liar::Liar;
 pub use nat::Nat;
 pub use netns::Netns;
 pub use probe::Probe;

@@ -78,6 +78,7 @@ fn sweep() -> Result<()> {
             continue;
         };
         if !Path::new("/proc").join(owner.to_string()).exists() {
+            dockerd::unmount_below(&path);
             for engine in ["engine", second::ENGINE] {
                 dockerd::remove_remains(&path.join(engine));
             }

@@ -35,6 +35,9 @@ pub struct Fingerprint {
     /// The bundle formats and codecs that this agent can apply.
     #[serde(default)]
     pub features: Vec<String>,
+    /// What keeps the agent from its work, for people: its disk is full, its engine does not answer. None while nothing does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// What the agent found out about its container engine.

@@ -1,5 +1,6 @@
 //! Why the store could not do something.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::ErrorCode;
@@ -19,8 +20,14 @@ pub enum StoreError {
     /// A row cannot be read: the file was written by something else.
     #[error("the server's database is damaged: {0}")]
     Damaged(String),
+    /// The file, or its folder, takes no writes.
+    #[error("the server's database cannot be written: {0}")]
+    Unwritable(String),
+    /// The file is gone, or empty, where there was one.
+    #[error("the server's database is gone or empty, though this folder had one")]
+    Lost,
     /// The file is of a newer server.
-    #[error("the database has schema {found}, this server knows up to {known}: run the newer server, or restore a backup")]
+    #[error("the database has schema {found}, this server knows up to {known}")]
     TooNew {
         /// Schema of the file.
         found: i64,
@@ -32,10 +39,36 @@ pub enum StoreError {
     Sqlite(Arc<rusqlite::Error>),
 }
 
+impl StoreError {
+    /// The error of a database that does not open, for people.
+    pub fn on_open(&self, path: &Path) -> anyhow::Error {
+        anyhow::anyhow!("{}: the database cannot be opened: {self}\nhelp: {}", path.display(), self.help())
+    }
+
+    /// What an operator can do when the database does not open.
+    pub fn help(&self) -> &'static str {
+        match self {
+            Self::Full => "make room on its disk and start the server again; nothing is lost",
+            Self::Busy | Self::Closed => "start the server again",
+            Self::Damaged(_) => {
+                "it was left as it is; put a backup of it back, and remove the `-wal` and `-shm` files beside it, which belong to the \
+                 damaged one; without a backup `sqlite3 server.db .recover` saves what can be read"
+            }
+            Self::Lost => "put a backup of it back; to begin anew, with no node and no job, remove the `.made` file beside it",
+            Self::Unwritable(_) => {
+                "the server's user must be able to write it: see its owner, and whether its file system is mounted read-only"
+            }
+            Self::TooNew { .. } => "run the newer server, or put back a backup of this one",
+            Self::Sqlite(_) => "look at its disk: it gives errors, or another program holds the file",
+        }
+    }
+}
+
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,
+            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Self::Unwritable(error.to_string()),
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(error.to_string()),
             _ => Self::Sqlite(Arc::new(error)),
         }

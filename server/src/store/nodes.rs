@@ -144,7 +144,7 @@ fn node_id(key: &PublicKey) -> NodeId {
 
 /// The part of the facts that placement looks at.
 fn placed_by(facts: &Fingerprint) -> Fingerprint {
-    Fingerprint { disk_free: 0, agent_version: String::new(), engine: None, ..facts.clone() }
+    Fingerprint { disk_free: 0, agent_version: String::new(), engine: None, trouble: None, ..facts.clone() }
 }
 
 fn enrol(c: &Connection, node: &Enrolment, director: &Director, now: Timestamp) -> Result<NodeId, TokenRefusal> {

@@ -1,6 +1,6 @@
 //! The store in one SQLite file.
 
-use std::fs::{OpenOptions, Permissions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -36,14 +36,20 @@ struct Readers {
 impl SqliteStore {
     /// Opens or makes the database and brings it to the newest schema. Blocks.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        keep_private(path).map_err(|e| StoreError::Damaged(format!("{}: {e}", path.display())))?;
+        let made = path.with_extension("made");
+        if made.exists() && !std::fs::metadata(path).is_ok_and(|m| m.len() > 0) {
+            // SQLite would begin anew without a word.
+            return Err(StoreError::Lost);
+        }
+        keep_private(path).map_err(unwritable)?;
         let mut connection = Connection::open(path)?;
         connection.execute_batch(PRAGMAS)?;
         let check: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
         if check != "ok" {
-            return Err(StoreError::Damaged(format!("{}: {check}", path.display())));
+            return Err(StoreError::Damaged(check));
         }
         migrate(&mut connection)?;
+        mark_made(&made).map_err(unwritable)?;
         let readers = (0..READERS).map(|_| reader(path)).collect::<Result<Vec<_>, _>>()?;
         let writer = Writer::start(connection).map_err(|e| StoreError::Damaged(format!("no thread for the writer: {e}")))?;
         Ok(Self { writer, readers: Arc::new(Readers { idle: Mutex::new(readers), permits: Arc::new(Semaphore::new(READERS)) }) })
@@ -108,6 +114,22 @@ fn reader(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
+/// There is a database from now on: should it be gone, it was lost.
+fn mark_made(made: &Path) -> io::Result<()> {
+    if made.exists() {
+        return Ok(());
+    }
+    File::create(made)?.sync_all()?;
+    File::open(made.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+fn unwritable(error: io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::StorageFull => StoreError::Full,
+        _ => StoreError::Unwritable(error.to_string()),
+    }
+}
+
 /// The database holds the key of the capabilities: its file is the owner's alone, whatever the folder's mode; SQLite gives the files
 /// beside it the same mode.
 fn keep_private(path: &Path) -> io::Result<()> {
@@ -126,6 +148,25 @@ pub fn database_path(data: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lost_database_is_not_begun_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = database_path(folder.path());
+        drop(SqliteStore::open(&path).unwrap());
+        let whole = std::fs::read(&path).unwrap();
+        for lose in [|p: &Path| std::fs::remove_file(p).unwrap(), |p: &Path| std::fs::write(p, []).unwrap()] {
+            lose(&path);
+            assert!(matches!(SqliteStore::open(&path), Err(StoreError::Lost)));
+            std::fs::write(&path, &whole).unwrap();
+            drop(SqliteStore::open(&path).unwrap());
+        }
+        // A start that was cut off before there was one.
+        let folder = tempfile::tempdir().unwrap();
+        let path = database_path(folder.path());
+        std::fs::write(&path, []).unwrap();
+        drop(SqliteStore::open(&path).unwrap());
+    }
 
     #[test]
     fn the_database_is_its_owners_alone() {

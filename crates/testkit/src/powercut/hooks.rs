@@ -28,6 +28,17 @@ fn verdict(file: c_int) -> Verdict {
     if LIVE.load(Ordering::SeqCst) == 0 { Verdict::Made } else { path_of(file).map_or(Verdict::Made, |path| live::verdict(&path)) }
 }
 
+/// The answer of a disk that is broken.
+fn broken() -> c_int {
+    unsafe { *libc::__errno_location() = libc::EIO };
+    -1
+}
+
+/// Does the change of this name fail?
+fn fails(path: Option<&Path>) -> bool {
+    LIVE.load(Ordering::SeqCst) > 0 && path.is_some_and(|path| live::verdict(path) == Verdict::Fails)
+}
+
 /// Is the change of this name lost? A full disk takes names.
 fn is_lost(path: Option<&Path>) -> bool {
     LIVE.load(Ordering::SeqCst) > 0 && path.is_some_and(|path| live::verdict(path) == Verdict::Lost)
@@ -38,6 +49,7 @@ fn instead(file: c_int, at: Option<off_t>, len: size_t) -> Option<ssize_t> {
     match verdict(file) {
         Verdict::Made => None,
         Verdict::Lost => Some(len as ssize_t),
+        Verdict::Fails => Some(broken() as ssize_t),
         Verdict::Full => {
             // What lies within the file has its place already.
             let end = at.unwrap_or_else(|| place(file)) + len as off_t;
@@ -54,10 +66,12 @@ fn instead(file: c_int, at: Option<off_t>, len: size_t) -> Option<ssize_t> {
 
 /// Names the hooks, so that the linker takes them along.
 pub(super) fn keep() {
-    let hooks: [*const (); 10] = [
+    let hooks: [*const (); 12] = [
         open64 as *const (),
         open as *const (),
         write as *const (),
+        read as *const (),
+        pread64 as *const (),
         pwrite64 as *const (),
         ftruncate64 as *const (),
         fsync as *const (),
@@ -100,6 +114,9 @@ fn path_of(file: c_int) -> Option<PathBuf> {
 
 unsafe fn open_at(folder: c_int, name: *const c_char, flags: c_int, mode: c_uint) -> c_int {
     let path = if active() && flags & (libc::O_CREAT | libc::O_TRUNC) != 0 { unsafe { path_at(folder, name) } } else { None };
+    if fails(path.as_deref()) {
+        return broken();
+    }
     let there = path.as_deref().is_some_and(Path::exists);
     let flags = if is_lost(path.as_deref()) { flags & !(libc::O_CREAT | libc::O_TRUNC | libc::O_EXCL) } else { flags };
     let file = unsafe { libc::syscall(libc::SYS_openat, folder, name, flags, mode) } as c_int;
@@ -130,6 +147,27 @@ unsafe extern "C" fn openat64(folder: c_int, name: *const c_char, flags: c_int, 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn openat(folder: c_int, name: *const c_char, flags: c_int, mode: c_uint) -> c_int {
     unsafe { open_at(folder, name, flags, mode) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn read(file: c_int, bytes: *mut c_void, len: size_t) -> ssize_t {
+    if verdict(file) == Verdict::Fails {
+        return broken() as ssize_t;
+    }
+    unsafe { libc::syscall(libc::SYS_read, file, bytes, len) as ssize_t }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pread64(file: c_int, bytes: *mut c_void, len: size_t, at: off_t) -> ssize_t {
+    if verdict(file) == Verdict::Fails {
+        return broken() as ssize_t;
+    }
+    unsafe { libc::syscall(libc::SYS_pread64, file, bytes, len, at) as ssize_t }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pread(file: c_int, bytes: *mut c_void, len: size_t, at: off_t) -> ssize_t {
+    unsafe { pread64(file, bytes, len, at) }
 }
 
 /// Writes down bytes that were written at `at`.
@@ -205,8 +243,10 @@ unsafe extern "C" fn pwrite(file: c_int, bytes: *const c_void, len: size_t, at: 
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ftruncate64(file: c_int, len: off_t) -> c_int {
-    if verdict(file) == Verdict::Lost {
-        return 0;
+    match verdict(file) {
+        Verdict::Lost => return 0,
+        Verdict::Fails => return broken(),
+        Verdict::Made | Verdict::Full => {}
     }
     let done = unsafe { libc::syscall(libc::SYS_ftruncate, file, len) } as c_int;
     if active()
@@ -225,6 +265,9 @@ unsafe extern "C" fn ftruncate(file: c_int, len: off_t) -> c_int {
 
 /// Recorded folders are in memory or will be thrown away: the kernel need not sync them, the model does.
 fn sync(file: c_int, call: libc::c_long) -> c_int {
+    if verdict(file) == Verdict::Fails {
+        return broken();
+    }
     if active()
         && let Some(path) = path_of(file)
     {
@@ -246,6 +289,9 @@ unsafe extern "C" fn fdatasync(file: c_int) -> c_int {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn rename(from: *const c_char, to: *const c_char) -> c_int {
     let paths = if active() { unsafe { path_at(libc::AT_FDCWD, from).zip(path_at(libc::AT_FDCWD, to)) } } else { None };
+    if fails(paths.as_ref().map(|(from, _)| from.as_path())) {
+        return broken();
+    }
     if is_lost(paths.as_ref().map(|(from, _)| from.as_path())) {
         return 0;
     }
@@ -260,6 +306,9 @@ unsafe extern "C" fn rename(from: *const c_char, to: *const c_char) -> c_int {
 
 unsafe fn unlink_at(folder: c_int, name: *const c_char, flags: c_int) -> c_int {
     let path = if active() { unsafe { path_at(folder, name) } } else { None };
+    if fails(path.as_deref()) {
+        return broken();
+    }
     if is_lost(path.as_deref()) {
         return 0;
     }
@@ -290,6 +339,9 @@ unsafe extern "C" fn rmdir(name: *const c_char) -> c_int {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn mkdir(name: *const c_char, mode: mode_t) -> c_int {
     let path = if active() { unsafe { path_at(libc::AT_FDCWD, name) } } else { None };
+    if fails(path.as_deref()) {
+        return broken();
+    }
     if is_lost(path.as_deref()) {
         return 0;
     }

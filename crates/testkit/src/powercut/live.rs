@@ -18,6 +18,7 @@ pub(super) struct Live {
     left: Option<Disk>,
     dead: bool,
     full: bool,
+    broken: bool,
 }
 
 /// What becomes of a change that a program wants.
@@ -29,11 +30,13 @@ pub(super) enum Verdict {
     Lost,
     /// There is no room for more bytes.
     Full,
+    /// The disk gives an error instead.
+    Fails,
 }
 
 impl Live {
     pub(super) fn new(model: Model) -> Self {
-        Self { model, steps: 0, cut: None, left: None, dead: false, full: false }
+        Self { model, steps: 0, cut: None, left: None, dead: false, full: false, broken: false }
     }
 
     pub(super) fn step(&mut self, step: &Step) {
@@ -57,8 +60,9 @@ pub(super) fn verdict(path: &Path) -> Verdict {
     let live = all.iter().filter(|r| path.starts_with(&r.root)).find_map(|r| r.live.as_ref());
     match live {
         // SQLite maps this one into memory: what it was promised must be there. It holds nothing that lasts.
-        Some(live) if live.dead && path.as_os_str().as_encoded_bytes().ends_with(b"-shm") => Verdict::Made,
+        Some(live) if (live.dead || live.broken) && path.as_os_str().as_encoded_bytes().ends_with(b"-shm") => Verdict::Made,
         Some(live) if live.dead => Verdict::Lost,
+        Some(live) if live.broken => Verdict::Fails,
         Some(live) if live.full => Verdict::Full,
         _ => Verdict::Made,
     }
@@ -111,6 +115,11 @@ impl Watched {
     /// From now on there is room for no more bytes, or there is again.
     pub fn set_full(&self, full: bool) {
         self.with(|live| live.full = full);
+    }
+
+    /// From now on the disk answers every read, write and sync with an error (EIO), or it works again. What it had it has.
+    pub fn set_broken(&self, broken: bool) {
+        self.with(|live| live.broken = broken);
     }
 
     /// Changes so far.

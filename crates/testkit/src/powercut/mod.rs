@@ -8,7 +8,7 @@
 //! is there for certain only once its folder was synced; names change in the order in which they were changed. What was synced stays.
 //!
 //! A [`Watched`] folder goes the other way round: the model is kept beside the program as it runs, the power goes while it runs, and what
-//! the program does from then on reaches no disk any more. It may also be killed, and its disk be full.
+//! the program does from then on reaches no disk any more. It may also be killed, and its disk be full, or give errors.
 //!
 //! Not seen: memory maps (SQLite's `-shm` is one; it holds nothing that must last) and system calls that go around the C library.
 

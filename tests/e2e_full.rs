@@ -1,0 +1,144 @@
+//! Disks that are full at any stage of an update: the bundle's, the one of what is made from it, the engine's, the ledger's. What runs
+//! goes on, the operator is told why, and the update goes on by itself when there is room again.
+//!
+//! Needs root, Docker and the built programs.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use skerry_testkit::app::WebApp;
+use skerry_testkit::command::{run, until};
+use skerry_testkit::dockerd::Container;
+use skerry_testkit::image::Archive;
+use skerry_testkit::{Bed, SmallDisk, need};
+use skerry_tests::stage::{self, DEPLOY};
+
+/// What has come of the bundle of a [`bulky`](WebApp::bulky) image when the disk fills.
+const BEGUN: u64 = 3 << 20;
+/// Bytes of the payload of such a bundle.
+const BULK: u64 = 12 << 20;
+
+/// The agent's data and the engine's are each on a small disk. An engine whose layers cannot be read in place: base images are exported
+/// into the agent's folder.
+fn small() -> Result<Option<(Bed, SmallDisk, SmallDisk)>> {
+    if !need::bed()? {
+        return Ok(None);
+    }
+    let mut bed = Bed::start_on("vfs")?;
+    bed.start_server()?;
+    let ours = SmallDisk::mount(&bed.agent_data(), 128)?;
+    bed.engine.stop()?;
+    let theirs = SmallDisk::mount(&bed.engine.data_root(), 512)?;
+    bed.engine.start_again()?;
+    bed.start_agent()?;
+    stage::wait_enrolled(&bed, 1)?;
+    Ok(Some((bed, ours, theirs)))
+}
+
+/// Orders a version that takes long to come, and waits until some of it is here.
+fn begin(bed: &Bed, image: &Archive) -> Result<()> {
+    bed.publish(&image.path, &image.reference)?;
+    bed.server_link.limit(16_000)?;
+    bed.run_job("web", &image.reference)?;
+    bed.wait_received(BEGUN, DEPLOY)
+}
+
+/// Waits until the deployment says that it failed for want of room.
+fn told(bed: &Bed, words: &[&str]) -> Result<String> {
+    let mut last = Value::Null;
+    let reason = until("the reason of the failure", DEPLOY, || {
+        last = bed.newest_set("web")?;
+        let row = &last["rows"][0];
+        Ok((row["state"] == "failed").then(|| row["reason"].as_str().unwrap_or_default().to_owned()))
+    });
+    let reason = reason.with_context(|| format!("last seen: {last}\n{}", bed.logs()))?;
+    let lower = reason.to_lowercase();
+    ensure!(words.iter().any(|w| lower.contains(w)), "the reason says nothing of {words:?}: {reason}");
+    println!("told: {reason}");
+    Ok(reason)
+}
+
+/// The old version runs and was not touched; with room the new one comes by itself.
+fn goes_on(bed: &Bed, old: &Container, disk: &SmallDisk, image: &Archive, version: &str) -> Result<Container> {
+    ensure!(bed.engine.containers()? == [old.clone()], "what runs was touched\n{}", bed.logs());
+    disk.clear()?;
+    bed.server_link.unlimit()?;
+    let new = stage::wait_switch(bed, old, &image.image_id, DEPLOY)?;
+    bed.wait_version(version, DEPLOY)?;
+    bed.wait_deployed("web", DEPLOY)?;
+    Ok(new)
+}
+
+/// `skerry node status`, for programs and for people.
+fn node(bed: &Bed) -> Result<(Value, String)> {
+    let nodes = bed.ask(&["node", "list"])?;
+    let id = nodes[0]["id"].as_str().context("no node")?.to_owned();
+    Ok((bed.ask(&["node", "status", &id])?, bed.operate(&["node", "status", &id])?))
+}
+
+#[test]
+fn a_full_disk_at_every_stage() -> Result<()> {
+    let Some((mut bed, ours, theirs)) = small()? else { return Ok(()) };
+    let small = |version: &str| WebApp::small("web", version).write(bed.folder());
+    let bulky = |version: &str| WebApp::bulky("web", version).write(bed.folder());
+    let (one, two, three, four) = (small("1")?, bulky("2")?, bulky("3")?, bulky("4")?);
+    let (five, six) = (small("5")?, small("6")?);
+    let old = stage::deploy(&bed, "web", &one, "1")?;
+
+    // While the bundle comes.
+    begin(&bed, &two)?;
+    ours.fill_but(0)?;
+    told(&bed, &["make room", "not enough space"])?;
+    let old = goes_on(&bed, &old, &ours, &two, "2")?;
+
+    // While a base is exported: the bundle has its room, and little more.
+    begin(&bed, &three)?;
+    ours.fill_but(BULK - BEGUN + (1 << 20))?;
+    told(&bed, &["no space", "not enough space", "make room"])?;
+    let old = goes_on(&bed, &old, &ours, &three, "3")?;
+
+    // While the engine takes the image.
+    begin(&bed, &four)?;
+    theirs.fill_but(1 << 20)?;
+    told(&bed, &["no space left", "not enough space"])?;
+    let old = goes_on(&bed, &old, &theirs, &four, "4")?;
+
+    // Before anything comes: the ledger has room of its own, so the order is taken, the reason told, and what ends is started again.
+    ours.fill_but(0)?;
+    bed.publish(&five.path, &five.reference)?;
+    bed.run_job("web", &five.reference)?;
+    told(&bed, &["not enough space"])?;
+    run(bed.engine.docker().args(["kill", &old.id]))?;
+    bed.wait_version("4", DEPLOY)?;
+    let old = bed.engine.containers()?.first().cloned().context("nothing runs")?;
+    // That room is taken too: not even the order can be kept.
+    ours.fill_but(0)?;
+    bed.publish(&six.path, &six.reference)?;
+    bed.run_job("web", &six.reference)?;
+    let said = until("the trouble of the node", DEPLOY, || {
+        let (status, text) = node(&bed)?;
+        Ok(status["fingerprint"]["trouble"].as_str().map(|trouble| (trouble.to_owned(), text)))
+    });
+    let (trouble, text) = said.with_context(|| bed.logs())?;
+    println!("told: {trouble}");
+    ensure!(trouble.contains("full") || trouble.contains("make room"), "not what is the matter: {trouble}");
+    ensure!(text.contains("Trouble ") && text.contains(&trouble), "not shown to people: {text}");
+    // An agent that starts on such a disk leaves all as it is, too.
+    bed.agent()?.kill9()?;
+    bed.start_agent()?;
+    std::thread::sleep(Duration::from_secs(3));
+    if !bed.agent()?.is_running() {
+        println!("the agent does not start: {}", bed.agent()?.log_tail());
+    }
+    ensure!(bed.engine.containers()? == [old.clone()], "what runs was touched\n{}", bed.logs());
+    if !bed.agent()?.is_running() {
+        ours.clear()?;
+        bed.start_agent()?;
+        ours.fill_but(64 << 20)?;
+    }
+    goes_on(&bed, &old, &ours, &six, "6")?;
+    until("the end of the trouble", DEPLOY, || Ok(node(&bed)?.0["fingerprint"]["trouble"].is_null().then_some(())))?;
+    bed.stop_agent()?;
+    bed.stop_server()
+}
