@@ -74,6 +74,9 @@ pub struct Patch {
 /// The feature of contents that are [kept](crate::kept) for later ones.
 pub const KEPT: u16 = 8;
 
+/// The feature of contents that are deflated as GNU gzip does it.
+pub const GNU: u16 = 9;
+
 /// What became of the contents of a layer.
 #[derive(Debug, Default, Clone)]
 pub struct LayerStats {
@@ -107,6 +110,7 @@ pub fn make_spilling(
     let mut choices = choose(&new, &old);
     let pieces = Pieces::of_new(&new, input.new, &choices, cancel)?;
     repeats::find_old(&old, input.old, &pieces, &mut choices, cancel)?;
+    let rivals = repeats::rivals(&new, &pieces, (&old, input.old), &choices, cancel)?;
     let layer_of = |number: OldRef| old.members.get(number).map(|member| usize::from(member.layer));
     let used = used_layers(&choices, layer_of);
     // Numbers as whoever applies counts them: over the layers in use only.
@@ -120,7 +124,7 @@ pub fn make_spilling(
     let mut choices: Vec<_> = choices.into_iter().map(|choice| choice.map(renumber)).collect();
     let layers: Vec<_> = used.iter().map(|&layer| input.old[layer]).collect();
     drop(old);
-    let repeats = Repeats::find(&new, &pieces, &mut choices, table.len())?;
+    let repeats = Repeats::find(&new, &pieces, &rivals, &mut choices, table.len())?;
     drop(pieces);
 
     let jobs = content::jobs(&new, input.new, &choices, &table, &repeats, layers.len())?;
@@ -153,7 +157,8 @@ pub fn make_spilling(
     let room = room(&maker.table, archives);
     let table = maker.table.bytes() + archives + kept;
     let scratch = maker.archives.scratch() + maker.repeats.bytes();
-    let features = if maker.repeats.len() > 0 { vec![KEPT] } else { Vec::new() };
+    let features = [(maker.repeats.len() > 0, KEPT), (maker.archives.gnu(), GNU)];
+    let features = features.into_iter().filter_map(|(needed, feature)| needed.then_some(feature)).collect();
     progress.stage("compressing", 0);
     let written = maker.streams.finish_for(room, stats.iter().map(|layer| layer.size).sum())?;
     Ok(Patch { written, used, layers: stats, table, scratch, features })
