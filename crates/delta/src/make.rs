@@ -77,6 +77,9 @@ pub const KEPT: u16 = 8;
 /// The feature of contents that are deflated as GNU gzip does it.
 pub const GNU: u16 = 9;
 
+/// The feature of class data by the codec of programs.
+pub const CLASS_DATA: u16 = 10;
+
 /// What became of the contents of a layer.
 #[derive(Debug, Default, Clone)]
 pub struct LayerStats {
@@ -144,6 +147,7 @@ pub fn make_spilling(
         contents,
         archives,
         repeats,
+        class_data: false,
         item: 0,
         progress,
         cancel,
@@ -157,7 +161,8 @@ pub fn make_spilling(
     let room = room(&maker.table, archives);
     let table = maker.table.bytes() + archives + kept;
     let scratch = maker.archives.scratch() + maker.repeats.bytes();
-    let features = [(maker.repeats.len() > 0, KEPT), (maker.archives.gnu(), GNU)];
+    let class_data = maker.class_data || maker.archives.class_data();
+    let features = [(maker.repeats.len() > 0, KEPT), (maker.archives.gnu(), GNU), (class_data, CLASS_DATA)];
     let features = features.into_iter().filter_map(|(needed, feature)| needed.then_some(feature)).collect();
     progress.stage("compressing", 0);
     let written = maker.streams.finish_for(room, stats.iter().map(|layer| layer.size).sum())?;
@@ -207,6 +212,8 @@ struct Maker<'a> {
     contents: Contents<'a>,
     archives: ArchiveWriter<'a>,
     repeats: Repeats,
+    /// Whether a program was none but class data.
+    class_data: bool,
     progress: &'a dyn Progress,
     /// The number of the next new member.
     item: u32,
@@ -398,6 +405,7 @@ impl Maker<'_> {
             Some(Outcome::Bytecode(code)) => (Codec::Bytecode, code.kind()),
         };
         count(stats, number, size);
+        self.class_data |= number == Codec::Elf && kind != Kind::Program;
         self.codec(number, kind, source, base)?;
         match outcome {
             None | Some(Outcome::New) => Ok(()),

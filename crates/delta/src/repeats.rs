@@ -159,8 +159,8 @@ pub(crate) fn find_old(
     Ok(())
 }
 
-/// Earlier new contents that new ones are more like than what matching chose for them: those have pieces of the old one, but more of
-/// the earlier one. None of the earlier ones has a rival itself.
+/// Earlier new contents that new ones are more like than what matching chose for them: they lack less than half of the pieces. None of
+/// the earlier ones has a rival itself.
 pub(crate) fn rivals(
     new: &Hashed,
     pieces: &Pieces,
@@ -185,11 +185,11 @@ pub(crate) fn rivals(
     let mut rivals = BTreeMap::new();
     for (number, like, source) in found {
         let (Some(of), Some(earlier)) = (pieces.of.get(&number), pieces.of.get(&like)) else { continue };
-        // Pieces are in order.
-        let in_common = |with: &[u64]| of.iter().filter(|piece| with.binary_search(piece).is_ok()).count();
-        let with_old = olds.get(&source).map_or(0, |old| in_common(old));
-        let with_new = in_common(earlier);
-        if with_new * 2 >= of.len() && with_new > with_old + with_old / 4 && !rivals.contains_key(&like) {
+        // Pieces are in order. Those that are not in common are what it costs.
+        let missing = |with: &[u64]| of.iter().filter(|piece| with.binary_search(piece).is_err()).count();
+        let of_old = olds.get(&source).map_or(of.len(), |old| missing(old));
+        let of_new = missing(earlier);
+        if of_new * 2 <= of.len() && of_new * 2 < of_old && !rivals.contains_key(&like) {
             rivals.insert(number, like);
         }
     }

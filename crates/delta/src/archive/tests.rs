@@ -417,7 +417,7 @@ fn a_vector_of_each_kind() {
         ],
     );
     // A content of more symbols than a block of zlib has, at level 9 of GNU gzip.
-    let long = noise(3, 100_000);
+    let long: Vec<u8> = (0..100_000).map(|i: u64| noise(i * i * i, 1)[0] % 24).collect();
     let new = gzip(&long, GNU + 9, 1, true);
     assert_eq!(level(&long, &new[30..new.len() - 8], 6), Some(25));
     make(

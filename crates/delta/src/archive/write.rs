@@ -26,6 +26,8 @@ pub(crate) struct ArchiveWriter<'a> {
     zips: bool,
     /// Whether anything is deflated as GNU gzip does it.
     gnu: bool,
+    /// Whether a program was none but class data.
+    class_data: bool,
 }
 
 /// A content ready to be written.
@@ -42,6 +44,7 @@ impl<'a> ArchiveWriter<'a> {
             depth: 0,
             zips: false,
             gnu: false,
+            class_data: false,
         }
     }
 
@@ -129,6 +132,7 @@ impl<'a> ArchiveWriter<'a> {
             Content::Made { outcome: Outcome::Dictionary(_), .. } => (Way::Dictionary, Kind::Text),
             Content::Made { bytes, .. } => (Way::New, Kind::of(bytes)),
         };
+        self.class_data |= way == Way::Elf && kind != Kind::Program;
         // What carries all of its bytes names no source, unless the base stands there anyway.
         let own = number.map(|number| (archive, number));
         let named = source.filter(|_| !matches!(way, Way::New | Way::Carried) && source != own);
@@ -220,6 +224,11 @@ impl<'a> ArchiveWriter<'a> {
     /// Whether whoever applies must deflate as GNU gzip does.
     pub(crate) fn gnu(&self) -> bool {
         self.gnu
+    }
+
+    /// Whether whoever applies must know class data.
+    pub(crate) fn class_data(&self) -> bool {
+        self.class_data
     }
 
     /// Bytes of memory that whoever applies needs at most for them.

@@ -5,6 +5,8 @@
 //! difference is taken from what that address became, not from the old bytes. What addresses really became is learnt on the way.
 //! The first [`HEAD`] bytes have plain differences: the headers in them tell where the new bytes will be in memory.
 //!
+//! Class data of Java is such a program too, whose words may be addresses.
+//!
 //! The maker compares contents whose addresses were replaced by marks of what is there, so that runs do not end at each of them.
 
 mod debug;
@@ -64,7 +66,8 @@ pub fn difference(old: &[u8], new: &[u8], cancel: &AtomicBool) -> io::Result<Opt
     let map = Map::new(&runs);
     let mut cursor = Cursor::new(old);
     let Some(known) = Old::read(&mut cursor, old.len() as u64)? else { return Ok(None) };
-    let Some(program) = Program::parse(&new[..HEAD]) else { return Ok(None) };
+    let program = Program::parse(&new[..HEAD]).filter(|program| program.is_like(&known.program));
+    let Some(program) = program else { return Ok(None) };
     let mut scan = known.scan(program, &map, Way::Make);
     for (run, next) in runs.iter().zip(runs.iter().skip(1).map(|run| run.new as usize).chain([new.len()])) {
         let (from, at, len) = (run.old as usize, run.new as usize, run.len as usize);
