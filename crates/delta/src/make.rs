@@ -113,7 +113,7 @@ pub fn make_spilling(
     let mut choices = choose(&new, &old);
     let pieces = Pieces::of_new(&new, input.new, &choices, cancel)?;
     repeats::find_old(&old, input.old, &pieces, &mut choices, cancel)?;
-    let rivals = repeats::rivals(&new, &pieces, (&old, input.old), &choices, cancel)?;
+    let rivals = repeats::rivals(&new, &pieces, input.new, (&old, input.old), &choices, cancel)?;
     let layer_of = |number: OldRef| old.members.get(number).map(|member| usize::from(member.layer));
     let used = used_layers(&choices, layer_of);
     // Numbers as whoever applies counts them: over the layers in use only.

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
+use crate::codec::elf;
 use crate::hashed::{Hash, Hashed, cancelled};
 use crate::kept;
 use crate::matching::{Choice, Content};
@@ -164,6 +165,7 @@ pub(crate) fn find_old(
 pub(crate) fn rivals(
     new: &Hashed,
     pieces: &Pieces,
+    sources: &[&dyn LayerSource],
     (old, layers): (&Hashed, &[&dyn LayerSource]),
     choices: &[Choice],
     cancel: &AtomicBool,
@@ -180,8 +182,8 @@ pub(crate) fn rivals(
         });
     }
     drop(places);
-    let sources: BTreeSet<_> = found.iter().map(|(_, _, source)| *source).collect();
-    let olds = Pieces::read(old, layers, &|number| sources.contains(&number), Some(pieces.log), cancel)?.of;
+    let wanted: BTreeSet<_> = found.iter().map(|(_, _, source)| *source).collect();
+    let olds = Pieces::read(old, layers, &|number| wanted.contains(&number), Some(pieces.log), cancel)?.of;
     let mut rivals = BTreeMap::new();
     for (number, like, source) in found {
         let (Some(of), Some(earlier)) = (pieces.of.get(&number), pieces.of.get(&like)) else { continue };
@@ -189,11 +191,23 @@ pub(crate) fn rivals(
         let missing = |with: &[u64]| of.iter().filter(|piece| with.binary_search(piece).is_err()).count();
         let of_old = olds.get(&source).map_or(of.len(), |old| missing(old));
         let of_new = missing(earlier);
-        if of_new * 2 <= of.len() && of_new * 2 < of_old && !rivals.contains_key(&like) {
+        let far = of_new * 2 < of_old && of_new * 2 <= of.len();
+        // Class data of one program is in the same order, whatever the pieces say.
+        let kin = of_new <= of_old + of_old / 4 && is_class_data(new, sources, number)? && is_class_data(new, sources, like)?;
+        if (far || kin) && !rivals.contains_key(&like) {
             rivals.insert(number, like);
         }
     }
     Ok(rivals)
+}
+
+fn is_class_data(new: &Hashed, layers: &[&dyn LayerSource], number: u32) -> io::Result<bool> {
+    let Some((layer, file)) = new.members.get(number).and_then(|member| Some((usize::from(member.layer), member.file?))) else {
+        return Ok(false);
+    };
+    let mut start = Vec::new();
+    layers[layer].open(file)?.take(4096).read_to_end(&mut start)?;
+    Ok(elf::is_class_data(&start))
 }
 
 /// The content that has most of these pieces, when that is enough to compare the two.

@@ -49,6 +49,11 @@ pub fn is_program(start: &[u8]) -> bool {
     start.len() > HEAD && Program::parse(&start[..HEAD]).is_some()
 }
 
+/// Whether a content that starts like this is class data.
+pub(crate) fn is_class_data(start: &[u8]) -> bool {
+    start.len() >= HEAD && Program::parse(&start[..HEAD]).is_some_and(|program| program.is_class_data())
+}
+
 /// Compares two programs; `None` when they are none, or applying would not give the new one. An error soon after `cancel` is set.
 pub fn difference(old: &[u8], new: &[u8], cancel: &AtomicBool) -> io::Result<Option<Difference>> {
     if !is_program(old) || !is_program(new) {

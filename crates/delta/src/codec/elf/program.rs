@@ -84,6 +84,8 @@ pub(super) enum Holds {
     Debug,
     /// Lists of addresses at any place.
     Addresses,
+    /// Words that may be addresses, and rows of halves of which every other one is an offset.
+    ClassData,
 }
 
 /// A part of a file.
@@ -165,12 +167,22 @@ impl Program {
         (end > 0).then(|| Self {
             machine: Machine::X86,
             segments: vec![segment],
-            unwind_table: 0,
+            // Offsets count from there.
+            unwind_table: SHARED_BASE,
             sections: 0,
             section_count: 0,
             names: 0,
             class_data: true,
         })
+    }
+
+    /// Whether a number may be an offset in class data.
+    pub(super) fn is_offset(&self, number: u32) -> bool {
+        self.segments.iter().any(|s| number.is_multiple_of(8) && (PAGE..s.file_size).contains(&u64::from(number)))
+    }
+
+    pub(super) fn is_class_data(&self) -> bool {
+        self.class_data
     }
 
     /// Whether both are ELF files, or both class data.
@@ -219,7 +231,7 @@ impl Program {
         }
         if self.class_data {
             let words = self.segments.iter();
-            parts.extend(words.map(|s| Part { start: s.offset, end: s.offset + s.file_size, holds: Holds::Words, link: 0 }));
+            parts.extend(words.map(|s| Part { start: s.offset, end: s.offset + s.file_size, holds: Holds::ClassData, link: 0 }));
         } else if parts.is_empty() {
             let code = self.segments.iter().filter(|s| s.code);
             parts.extend(code.map(|s| Part { start: s.offset, end: s.offset + s.file_size, holds: Holds::Code, link: 0 }));
