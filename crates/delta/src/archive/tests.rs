@@ -424,7 +424,8 @@ fn a_vector_of_each_kind() {
         gzip(b"skerry", 9, 1, true),
         &new,
         &[
-            (Stream::Entries, &[1 + 2 + 4 + 8]),
+            (Stream::Entries, &[1 + 2 + 8]),
+            (Stream::EntryTime, &[2]),
             (Stream::EntryCodec, &[2, 25]),
             (Stream::EntryNumber, &[1, 0xb4, 0x9a, 0x0c]),
             (Stream::Text, &long),
