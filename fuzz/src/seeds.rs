@@ -26,6 +26,9 @@ fn main() -> io::Result<()> {
         write("tar_model", &format!("blocks{at}"), &NEW[at..(at + 4096).min(NEW.len())])?;
         at += 4096;
     }
+    for level in [1, 4, 6, 9, 17, 20, 22, 25] {
+        write("deflate", &format!("level{level}"), &[&[level, 3, 1], &NEW[..NEW.len().min(20_000)]].concat())?;
+    }
     for (name, olds) in [("patch", vec![OLD]), ("full", vec![])] {
         let old = olds.into_iter().map(layer).collect::<io::Result<Vec<_>>>()?;
         let old: Vec<_> = old.iter().map(|layer| &**layer).collect();

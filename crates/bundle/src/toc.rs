@@ -22,8 +22,9 @@ const _: () = assert!(BASE_LAYERS as usize == limits::LAYERS, "a part of the for
 
 /// The features that a reader of this version knows. 1: the patch as described in `docs/formats/patch.md`. 2: streams coded by LZMA.
 /// 3: streams coded by context mixing. 4, 5, 6: contents by the codecs of these numbers, program, bytecode and archive. 7: differences
-/// coded by the fast model of context mixing. 8: contents kept for later ones.
-const KNOWN_FEATURES: [u16; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
+/// coded by the fast model of context mixing. 8: contents kept for later ones. 9: contents deflated as GNU gzip does it.
+/// 10: class data by the codec of programs.
+const KNOWN_FEATURES: [u16; 10] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
 /// Bytes of a chunk's digest: the first of its SHA-256.
 pub(crate) const CHUNK_DIGEST: usize = 16;
 /// Base images of one bundle.

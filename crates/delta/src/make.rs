@@ -74,6 +74,12 @@ pub struct Patch {
 /// The feature of contents that are [kept](crate::kept) for later ones.
 pub const KEPT: u16 = 8;
 
+/// The feature of contents that are deflated as GNU gzip does it.
+pub const GNU: u16 = 9;
+
+/// The feature of class data by the codec of programs.
+pub const CLASS_DATA: u16 = 10;
+
 /// What became of the contents of a layer.
 #[derive(Debug, Default, Clone)]
 pub struct LayerStats {
@@ -107,6 +113,7 @@ pub fn make_spilling(
     let mut choices = choose(&new, &old);
     let pieces = Pieces::of_new(&new, input.new, &choices, cancel)?;
     repeats::find_old(&old, input.old, &pieces, &mut choices, cancel)?;
+    let rivals = repeats::rivals(&new, &pieces, input.new, (&old, input.old), &choices, cancel)?;
     let layer_of = |number: OldRef| old.members.get(number).map(|member| usize::from(member.layer));
     let used = used_layers(&choices, layer_of);
     // Numbers as whoever applies counts them: over the layers in use only.
@@ -120,7 +127,7 @@ pub fn make_spilling(
     let mut choices: Vec<_> = choices.into_iter().map(|choice| choice.map(renumber)).collect();
     let layers: Vec<_> = used.iter().map(|&layer| input.old[layer]).collect();
     drop(old);
-    let repeats = Repeats::find(&new, &pieces, &mut choices, table.len())?;
+    let repeats = Repeats::find(&new, &pieces, &rivals, &mut choices, table.len())?;
     drop(pieces);
 
     let jobs = content::jobs(&new, input.new, &choices, &table, &repeats, layers.len())?;
@@ -140,6 +147,7 @@ pub fn make_spilling(
         contents,
         archives,
         repeats,
+        class_data: false,
         item: 0,
         progress,
         cancel,
@@ -153,7 +161,9 @@ pub fn make_spilling(
     let room = room(&maker.table, archives);
     let table = maker.table.bytes() + archives + kept;
     let scratch = maker.archives.scratch() + maker.repeats.bytes();
-    let features = if maker.repeats.len() > 0 { vec![KEPT] } else { Vec::new() };
+    let class_data = maker.class_data || maker.archives.class_data();
+    let features = [(maker.repeats.len() > 0, KEPT), (maker.archives.gnu(), GNU), (class_data, CLASS_DATA)];
+    let features = features.into_iter().filter_map(|(needed, feature)| needed.then_some(feature)).collect();
     progress.stage("compressing", 0);
     let written = maker.streams.finish_for(room, stats.iter().map(|layer| layer.size).sum())?;
     Ok(Patch { written, used, layers: stats, table, scratch, features })
@@ -202,6 +212,8 @@ struct Maker<'a> {
     contents: Contents<'a>,
     archives: ArchiveWriter<'a>,
     repeats: Repeats,
+    /// Whether a program was none but class data.
+    class_data: bool,
     progress: &'a dyn Progress,
     /// The number of the next new member.
     item: u32,
@@ -393,6 +405,7 @@ impl Maker<'_> {
             Some(Outcome::Bytecode(code)) => (Codec::Bytecode, code.kind()),
         };
         count(stats, number, size);
+        self.class_data |= number == Codec::Elf && kind != Kind::Program;
         self.codec(number, kind, source, base)?;
         match outcome {
             None | Some(Outcome::New) => Ok(()),

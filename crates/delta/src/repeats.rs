@@ -1,15 +1,16 @@
 //! What new contents come from that have nothing old by path or name: an old content anywhere, or an earlier new one, farther back
-//! than the window of a coder reaches.
+//! than the window of a coder reaches. And those that have something old, but are more like an earlier new one.
 //!
-//! In: what matching chose for the new members. Out: for some of those without an old content another one; whoever applies
+//! In: what matching chose for the new members. Out: for some of them another choice; whoever applies
 //! [keeps](crate::kept) those that are new. A twin is found by its hash, a content that is merely similar by pieces that both have.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
+use crate::codec::elf;
 use crate::hashed::{Hash, Hashed, cancelled};
 use crate::kept;
 use crate::matching::{Choice, Content};
@@ -36,8 +37,14 @@ pub(crate) struct Repeats {
 }
 
 impl Repeats {
-    /// Finds them, and puts them into `choices` as sources from number `first` on.
-    pub(crate) fn find(new: &Hashed, pieces: &Pieces, choices: &mut [Choice], first: OldRef) -> io::Result<Self> {
+    /// Finds them, and puts them into `choices` as sources from number `first` on. `rivals` are those of [`rivals`].
+    pub(crate) fn find(
+        new: &Hashed,
+        pieces: &Pieces,
+        rivals: &BTreeMap<u32, u32>,
+        choices: &mut [Choice],
+        first: OldRef,
+    ) -> io::Result<Self> {
         let mut found: Vec<(u32, u32, bool)> = Vec::new();
         let mut starts = vec![0u64; choices.len()];
         let mut at = 0;
@@ -47,6 +54,7 @@ impl Repeats {
         }
         let mut twins: HashMap<Hash, u32> = HashMap::new();
         let mut places: HashMap<u64, u32> = HashMap::new();
+        let mut dependent: BTreeSet<u32> = BTreeSet::new();
         for (number, member) in new.members.iter() {
             let index = number as usize;
             let (Some(hash), Content::New | Content::Like(_)) = (new.hashes[index], choices[index].content) else { continue };
@@ -55,8 +63,18 @@ impl Repeats {
             }
             let twin = *twins.entry(hash).or_insert(number);
             let fresh = choices[index].content == Content::New;
+            // What is made from a kept content is not kept itself.
+            if let Some(&rival) = rivals.get(&number).filter(|rival| !dependent.contains(rival)) {
+                found.push((number, rival, twin == rival));
+                dependent.insert(number);
+                if twin == number {
+                    twins.remove(&hash);
+                }
+                continue;
+            }
             if fresh && twin != number {
                 found.push((number, twin, true));
+                dependent.insert(number);
                 continue;
             }
             let Some(of) = pieces.of.get(&number) else { continue };
@@ -64,7 +82,7 @@ impl Repeats {
             match like.filter(|&like| starts[index] - starts[like as usize] > FAR) {
                 Some(like) => {
                     found.push((number, like, false));
-                    // It will not be kept itself.
+                    dependent.insert(number);
                     twins.remove(&hash);
                 }
                 None => of.iter().for_each(|&piece| {
@@ -124,7 +142,7 @@ pub(crate) fn find_old(
     if !pieces.of.keys().any(|&number| fresh(choices, number)) {
         return Ok(());
     }
-    let of = Pieces::read(old, layers, &|_| true, cancel)?.of;
+    let of = Pieces::read(old, layers, &|_| true, None, cancel)?.of;
     let mut places: HashMap<u64, u32> = HashMap::new();
     for (number, pieces) in of {
         for piece in pieces {
@@ -142,6 +160,56 @@ pub(crate) fn find_old(
     Ok(())
 }
 
+/// Earlier new contents that new ones are more like than what matching chose for them: they lack less than half of the pieces. None of
+/// the earlier ones has a rival itself.
+pub(crate) fn rivals(
+    new: &Hashed,
+    pieces: &Pieces,
+    sources: &[&dyn LayerSource],
+    (old, layers): (&Hashed, &[&dyn LayerSource]),
+    choices: &[Choice],
+    cancel: &AtomicBool,
+) -> io::Result<BTreeMap<u32, u32>> {
+    let mut places: HashMap<u64, u32> = HashMap::new();
+    let mut found: Vec<(u32, u32, OldRef)> = Vec::new();
+    for (number, _) in new.members.iter() {
+        let (Some(of), content) = (pieces.of.get(&number), choices[number as usize].content) else { continue };
+        if let (Content::Like(source), Some(like)) = (content, most_like(of, &places)) {
+            found.push((number, like, source));
+        }
+        of.iter().for_each(|&piece| {
+            places.entry(piece).or_insert(number);
+        });
+    }
+    drop(places);
+    let wanted: BTreeSet<_> = found.iter().map(|(_, _, source)| *source).collect();
+    let olds = Pieces::read(old, layers, &|number| wanted.contains(&number), Some(pieces.log), cancel)?.of;
+    let mut rivals = BTreeMap::new();
+    for (number, like, source) in found {
+        let (Some(of), Some(earlier)) = (pieces.of.get(&number), pieces.of.get(&like)) else { continue };
+        // Pieces are in order. Those that are not in common are what it costs.
+        let missing = |with: &[u64]| of.iter().filter(|piece| with.binary_search(piece).is_err()).count();
+        let of_old = olds.get(&source).map_or(of.len(), |old| missing(old));
+        let of_new = missing(earlier);
+        let far = of_new * 2 < of_old && of_new * 2 <= of.len();
+        // Class data of one program is in the same order, whatever the pieces say.
+        let kin = of_new <= of_old + of_old / 4 && is_class_data(new, sources, number)? && is_class_data(new, sources, like)?;
+        if (far || kin) && !rivals.contains_key(&like) {
+            rivals.insert(number, like);
+        }
+    }
+    Ok(rivals)
+}
+
+fn is_class_data(new: &Hashed, layers: &[&dyn LayerSource], number: u32) -> io::Result<bool> {
+    let Some((layer, file)) = new.members.get(number).and_then(|member| Some((usize::from(member.layer), member.file?))) else {
+        return Ok(false);
+    };
+    let mut start = Vec::new();
+    layers[layer].open(file)?.take(4096).read_to_end(&mut start)?;
+    Ok(elf::is_class_data(&start))
+}
+
 /// The content that has most of these pieces, when that is enough to compare the two.
 fn most_like(pieces: &[u64], places: &HashMap<u64, u32>) -> Option<u32> {
     let mut votes: BTreeMap<u32, usize> = BTreeMap::new();
@@ -155,15 +223,23 @@ fn most_like(pieces: &[u64], places: &HashMap<u64, u32>) -> Option<u32> {
 /// Pieces of contents: the hashes of the bytes before places that the bytes themselves choose.
 pub(crate) struct Pieces {
     of: HashMap<u32, Vec<u64>>,
+    /// A piece stands for so many bytes, as a power of two.
+    log: u32,
 }
 
 impl Pieces {
     /// Of the new contents that are not old ones.
     pub(crate) fn of_new(new: &Hashed, layers: &[&dyn LayerSource], choices: &[Choice], cancel: &AtomicBool) -> io::Result<Self> {
-        Self::read(new, layers, &|number| matches!(choices[number as usize].content, Content::New | Content::Like(_)), cancel)
+        Self::read(new, layers, &|number| matches!(choices[number as usize].content, Content::New | Content::Like(_)), None, cancel)
     }
 
-    fn read(all: &Hashed, layers: &[&dyn LayerSource], wanted: &dyn Fn(u32) -> bool, cancel: &AtomicBool) -> io::Result<Self> {
+    fn read(
+        all: &Hashed,
+        layers: &[&dyn LayerSource],
+        wanted: &dyn Fn(u32) -> bool,
+        log: Option<u32>,
+        cancel: &AtomicBool,
+    ) -> io::Result<Self> {
         let long: Vec<_> = all
             .members
             .iter()
@@ -171,14 +247,14 @@ impl Pieces {
             .filter_map(|(number, member)| member.file.map(|file| (number, usize::from(member.layer), file, member.size)))
             .collect();
         let total: u64 = long.iter().map(|(_, _, _, size)| size).sum();
-        let log = (total / PIECES).max(1 << PIECE_LOG).next_power_of_two().ilog2();
+        let log = log.unwrap_or_else(|| (total / PIECES).max(1 << PIECE_LOG).next_power_of_two().ilog2());
         let read = |(number, layer, file, size): (u32, usize, u32, u64)| -> io::Result<(u32, Vec<u64>)> {
             if cancel.load(Ordering::Relaxed) {
                 return Err(cancelled());
             }
             Ok((number, pieces(layers[layer].open(file)?.take(size), log)?))
         };
-        Ok(Self { of: long.into_par_iter().with_max_len(1).map(read).collect::<io::Result<_>>()? })
+        Ok(Self { of: long.into_par_iter().with_max_len(1).map(read).collect::<io::Result<_>>()?, log })
     }
 }
 

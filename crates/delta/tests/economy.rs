@@ -146,6 +146,23 @@ fn a_content_that_occurs_again_far_behind_is_made_of_the_first() {
 }
 
 #[test]
+fn a_changed_content_is_made_of_a_new_one_that_is_nearer() {
+    // Both caches are of other bytes for the most part than the old ones were, and much the same as each other.
+    let shared = noise(200_000, 1);
+    let cache = |seed: u64, edit: u8| {
+        let mut content = [&shared[..], &noise(800_000, seed)].concat();
+        content[500_000] ^= edit;
+        What::File(content)
+    };
+    let (a, b, c) = ("var/cache/a.bin".to_owned(), "var/cache/b.bin".to_owned(), "var/cache/c.bin".to_owned());
+    let old = tar(&[(a.clone(), cache(2, 1)), (b.clone(), cache(3, 2)), (c.clone(), cache(4, 3))], 1);
+    let new = tar(&[(a, cache(5, 1)), (b, cache(5, 2)), (c, cache(4, 4))], 2);
+    let (patch, size) = round_trip(&[old], &[new]);
+    assert!((800_000..801_500).contains(&size), "{size}");
+    assert_eq!((patch.scratch, &patch.features[..1]), (1_000_000, &[KEPT][..]));
+}
+
+#[test]
 fn an_old_content_of_another_name_is_found_by_its_pieces() {
     let content = noise(400_000, 9);
     let mut new = content.clone();

@@ -2,13 +2,12 @@
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
-use flate2::write::DeflateEncoder;
-
+use super::deflate::{Deflate, is_level};
 use super::form::{Around, Form, Sum};
 use super::old::{ArchiveRef, Archives, MAX_PLAIN, Origin};
 use super::spill::{Room, Spill};
 use super::zip::{DEFLATED, Entry, Meta, STORED, Sums, end};
-use super::{Expect, MAX_DEPTH, NextSources, Way, flag, zlib};
+use super::{Expect, MAX_DEPTH, NextSources, Way, flag};
 use crate::codec::bidiff::{Buffers, steps};
 use crate::codec::{Kind, bidiff, dictionary, elf};
 use crate::old::OldRef;
@@ -173,10 +172,10 @@ impl<'a> Maker<'_, 'a> {
             STORED => Coder::Stored(coded),
             DEFLATED => {
                 expect.level = self.streams.byte(Stream::EntryCodec)?;
-                if !(1..=9).contains(&expect.level) {
-                    return Err(invalid("an unknown level of zlib"));
+                if !is_level(expect.level) {
+                    return Err(invalid("an unknown level of deflate"));
                 }
-                Coder::Deflated(zlib::deflate(coded, expect.level))
+                Coder::Deflated(Deflate::new(coded, expect.level))
             }
             _ => return Err(invalid("an entry of an unknown method")),
         };
@@ -277,14 +276,14 @@ impl<'a> Maker<'_, 'a> {
 
 enum Coder<'s> {
     Stored(Spill<'s>),
-    Deflated(DeflateEncoder<Spill<'s>>),
+    Deflated(Deflate<Spill<'s>>),
 }
 
 impl<'s> Coder<'s> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::Stored(spill) => spill.write_all(bytes),
-            Self::Deflated(encoder) => encoder.write_all(bytes),
+            Self::Deflated(deflate) => deflate.write_all(bytes),
         }
     }
 
@@ -295,11 +294,7 @@ impl<'s> Coder<'s> {
                 let len = spill.len();
                 Ok((spill, len))
             }
-            Self::Deflated(mut encoder) => {
-                encoder.try_finish()?;
-                let plain = encoder.total_in();
-                Ok((encoder.finish()?, plain))
-            }
+            Self::Deflated(deflate) => deflate.finish(),
         }
     }
 }

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::form::{Form, Model, Sum};
 use super::old::{ArchiveRef, Archives, MAX_PLAIN, Origin};
 use super::zip::{DEFLATED, Entry, STORED};
-use super::{MAX_DEPTH, zlib};
+use super::{MAX_DEPTH, deflate, zlib};
 use crate::content::{Outcome, of_entry};
 
 /// A new archive, or old archives together, longer than this are not opened.
@@ -168,7 +168,7 @@ impl<'a> Planner<'a> {
             let plain = plain(form, &planned.entry, coded);
             let found = plain.as_ref().and_then(|plain| match planned.entry.meta.method() {
                 STORED => Some(level),
-                _ => zlib::level(plain, coded, level),
+                _ => deflate::level(plain, coded, level),
             });
             self.longest.1 = self.longest.1.max(coded.len() as u64);
             let (Some(plain), Some(found)) = (plain, found) else {

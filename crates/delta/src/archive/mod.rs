@@ -6,7 +6,9 @@
 //! deflated again by the built-in zlib. Checksums, sizes and the directory follow.
 
 pub(crate) mod apply;
+mod deflate;
 pub(crate) mod form;
+mod gnu;
 mod gzip;
 pub(crate) mod make;
 pub(crate) mod old;
@@ -20,6 +22,7 @@ mod zlib;
 
 use std::collections::BTreeMap;
 
+pub use deflate::deflated;
 pub use spill::{Scratch, ScratchFile};
 
 /// How deep archives may be in archives.

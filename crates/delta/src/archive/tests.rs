@@ -6,6 +6,7 @@ use std::io::{self, Cursor, Write};
 use proptest::prelude::*;
 
 use super::apply;
+use super::deflate::{GNU, deflated, level};
 use super::make::Planner;
 use super::old::{Archives, Origin};
 use super::spill::{Room, Scratch, ScratchFile};
@@ -296,9 +297,7 @@ fn gzip(content: &[u8], level: u8, time: u32, odd: bool) -> Vec<u8> {
     if odd {
         out.extend(*b"\x03\0abcname\0comment\0\x12\x34");
     }
-    let mut encoder = zlib::deflate(Vec::new(), level);
-    encoder.write_all(content).unwrap();
-    out.extend(encoder.finish().unwrap());
+    out.extend(deflated(content, level).unwrap());
     let mut crc = flate2::Crc::new();
     crc.update(content);
     out.extend(crc.sum().to_le_bytes());
@@ -356,6 +355,29 @@ fn gzip_files_and_pictures_as_their_contents() {
 }
 
 #[test]
+fn a_long_text_of_gnu_gzip_is_made_again() {
+    let text = |edit: &str| {
+        let word = |i: u64| String::from_utf8(noise(i % 4000, 5).into_iter().map(|byte| b'a' + byte % 16).collect()).unwrap();
+        let line = |i: u64| format!("{} {} {}\n", word(i * i), word(i / 3), if i == 9000 { edit } else { "a" });
+        (0..20_000).map(line).collect::<String>()
+    };
+    for number in [GNU + 9, GNU + 6, GNU + 1] {
+        let (old, new) = (gzip(text("a").as_bytes(), 6, 1, false), gzip(text("another").as_bytes(), number, 2, false));
+        assert_eq!(level(text("another").as_bytes(), &new[10..new.len() - 8], 6), Some(number));
+        let cost = round_trip(vec![old.clone()], std::slice::from_ref(&new)).unwrap();
+        assert!(cost < 120, "{cost} bytes of {}", new.len());
+        // Whoever applies is told that it needs this deflate.
+        let files = Files(vec![old]);
+        let member = Origin::Member { number: 0, layer: 0, file: 0 };
+        let mut writer = ArchiveWriter::new(Planner::new(Archives::new(vec![&files], Room::Memory), vec![member]));
+        let ready = writer.plan(&new, member).unwrap().unwrap();
+        assert!(!writer.gnu());
+        writer.write(&mut StreamsWriter::default(), ready).unwrap();
+        assert!(writer.gnu());
+    }
+}
+
+#[test]
 fn what_only_looks_like_gzip_or_a_picture_has_no_plan() {
     let (good, picture) = (gzip(&noise(1, 3000), 9, 1, false), png(40, 1, 6, 300, ""));
     let twice = [&good[..], &good].concat();
@@ -394,6 +416,21 @@ fn a_vector_of_each_kind() {
             (Stream::Text, b"skerry rocks"),
         ],
     );
+    // A content of more symbols than a block of zlib has, at level 9 of GNU gzip.
+    let long: Vec<u8> = (0..100_000).map(|i: u64| noise(i * i * i, 1)[0] % 24).collect();
+    let new = gzip(&long, GNU + 9, 1, true);
+    assert_eq!(level(&long, &new[30..new.len() - 8], 6), Some(25));
+    make(
+        gzip(b"skerry", 9, 1, true),
+        &new,
+        &[
+            (Stream::Entries, &[1 + 2 + 8]),
+            (Stream::EntryTime, &[2]),
+            (Stream::EntryCodec, &[2, 25]),
+            (Stream::EntryNumber, &[1, 0xb4, 0x9a, 0x0c]),
+            (Stream::Text, &long),
+        ],
+    );
     // Other text around the data and chunks of 300 bytes; the same picture, at level 9.
     let (old, new) = (png(40, 1, 6, 0, "old"), png(40, 1, 9, 300, "new"));
     let at = new.windows(4).position(|four| four == b"IDAT").unwrap() - 4;
@@ -414,7 +451,7 @@ proptest! {
     fn any_gzip_files_and_pictures(
         old in proptest::collection::vec(0u8..5, 0..3000),
         new in proptest::collection::vec(0u8..5, 0..3000),
-        level in 1u8..=9,
+        level in prop_oneof![1u8..=9, GNU + 1..=GNU + 9],
         odd in any::<bool>(),
         lines in 1u32..60,
         chunk in 0usize..400,

@@ -6,7 +6,7 @@ use std::io;
 use super::form::Form;
 use super::make::{Content, Plan, Planned, Planner};
 use super::old::{ArchiveRef, Origin};
-use super::{Expect, NextSources, Way, flag};
+use super::{Expect, NextSources, Way, deflate, flag};
 use crate::codec::{Kind, dictionary};
 use crate::content::Outcome;
 use crate::predict::codec;
@@ -24,6 +24,10 @@ pub(crate) struct ArchiveWriter<'a> {
     /// How deep archives are in what was written, and whether a zip is among them or their sources.
     depth: u8,
     zips: bool,
+    /// Whether anything is deflated as GNU gzip does it.
+    gnu: bool,
+    /// Whether a program was none but class data.
+    class_data: bool,
 }
 
 /// A content ready to be written.
@@ -31,7 +35,17 @@ pub(crate) struct Ready(Plan);
 
 impl<'a> ArchiveWriter<'a> {
     pub(crate) fn new(planner: Planner<'a>) -> Self {
-        Self { planner, numbers: BTreeMap::new(), sources: NextSources::default(), last_source: 0, scratch: 0, depth: 0, zips: false }
+        Self {
+            planner,
+            numbers: BTreeMap::new(),
+            sources: NextSources::default(),
+            last_source: 0,
+            scratch: 0,
+            depth: 0,
+            zips: false,
+            gnu: false,
+            class_data: false,
+        }
     }
 
     /// A content as its entries; `None` when it cannot be or is not worth it.
@@ -118,6 +132,7 @@ impl<'a> ArchiveWriter<'a> {
             Content::Made { outcome: Outcome::Dictionary(_), .. } => (Way::Dictionary, Kind::Text),
             Content::Made { bytes, .. } => (Way::New, Kind::of(bytes)),
         };
+        self.class_data |= way == Way::Elf && kind != Kind::Program;
         // What carries all of its bytes names no source, unless the base stands there anyway.
         let own = number.map(|number| (archive, number));
         let named = source.filter(|_| !matches!(way, Way::New | Way::Carried) && source != own);
@@ -134,6 +149,7 @@ impl<'a> ArchiveWriter<'a> {
         if !matches!(way, Way::Raw | Way::Carried) && entry.meta.method() == super::zip::DEFLATED {
             streams.put(Stream::EntryCodec, &[level])?;
             expect.level = level;
+            self.gnu |= level > deflate::GNU;
         }
         match content {
             Content::Same | Content::Raw | Content::Plain => {}
@@ -203,6 +219,16 @@ impl<'a> ArchiveWriter<'a> {
     /// Bytes of scratch files that whoever applies needs at most for what was written.
     pub(crate) fn scratch(&self) -> u64 {
         self.scratch
+    }
+
+    /// Whether whoever applies must deflate as GNU gzip does.
+    pub(crate) fn gnu(&self) -> bool {
+        self.gnu
+    }
+
+    /// Whether whoever applies must know class data.
+    pub(crate) fn class_data(&self) -> bool {
+        self.class_data
     }
 
     /// Bytes of memory that whoever applies needs at most for them.

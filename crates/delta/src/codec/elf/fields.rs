@@ -145,6 +145,7 @@ impl<'a> Finder<'a> {
             (Holds::Symbols, _) => to(within, 24, &[0, 8]),
             (Holds::Unwind | Holds::UnwindTable, _) => to(within, 4, &[0]),
             (Holds::Words, _) => to(within, 8, &[0]),
+            (Holds::ClassData, _) => to(within, 4, &[0]),
             (Holds::Debug, _) => self.debug.next(within).map_or(bytes.len(), |next| usize::try_from(next - within).unwrap_or(bytes.len())),
             (Holds::Addresses, _) => 0,
         };
@@ -161,9 +162,31 @@ impl<'a> Finder<'a> {
             (Holds::Unwind, _) => self.unwind(bytes, here, within),
             (Holds::UnwindTable, _) => self.unwind_table(bytes, within),
             (Holds::Words, _) => self.word(bytes, within),
+            (Holds::ClassData, _) => self.class_data(bytes, within),
             (Holds::Constants, _) => self.constant(bytes, here),
             (Holds::Debug, _) => self.debug(bytes, within),
             (Holds::Addresses, _) => self.address(bytes),
+        }
+    }
+
+    fn class_data(&self, bytes: &[u8], within: u64) -> Found {
+        if within.is_multiple_of(8) {
+            let whole = self.word(bytes, within);
+            if whole.len() > 0 {
+                return whole;
+            }
+        }
+        // Tables of names have rows of a hash and an offset.
+        let offset = |at: usize| u32_at(bytes, at).filter(|number| self.program.is_offset(*number));
+        let is_hash = |at: usize| {
+            u32_at(bytes, at).is_some_and(|number| self.program.segment(self.program.unwind_table + u64::from(number)).is_none())
+        };
+        match (offset(0), offset(8), offset(16)) {
+            (Some(number), Some(_), Some(_)) if is_hash(4) && is_hash(12) => {
+                let target = self.program.unwind_table.wrapping_add(u64::from(number));
+                one(4, Field { at: 0, form: Form::Table, kind: Use::Offset, target })
+            }
+            _ => NONE,
         }
     }
 

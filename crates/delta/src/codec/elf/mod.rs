@@ -5,6 +5,8 @@
 //! difference is taken from what that address became, not from the old bytes. What addresses really became is learnt on the way.
 //! The first [`HEAD`] bytes have plain differences: the headers in them tell where the new bytes will be in memory.
 //!
+//! Class data of Java is such a program too, whose words may be addresses.
+//!
 //! The maker compares contents whose addresses were replaced by marks of what is there, so that runs do not end at each of them.
 
 mod debug;
@@ -47,6 +49,11 @@ pub fn is_program(start: &[u8]) -> bool {
     start.len() > HEAD && Program::parse(&start[..HEAD]).is_some()
 }
 
+/// Whether a content that starts like this is class data.
+pub(crate) fn is_class_data(start: &[u8]) -> bool {
+    start.len() >= HEAD && Program::parse(&start[..HEAD]).is_some_and(|program| program.is_class_data())
+}
+
 /// Compares two programs; `None` when they are none, or applying would not give the new one. An error soon after `cancel` is set.
 pub fn difference(old: &[u8], new: &[u8], cancel: &AtomicBool) -> io::Result<Option<Difference>> {
     if !is_program(old) || !is_program(new) {
@@ -64,7 +71,8 @@ pub fn difference(old: &[u8], new: &[u8], cancel: &AtomicBool) -> io::Result<Opt
     let map = Map::new(&runs);
     let mut cursor = Cursor::new(old);
     let Some(known) = Old::read(&mut cursor, old.len() as u64)? else { return Ok(None) };
-    let Some(program) = Program::parse(&new[..HEAD]) else { return Ok(None) };
+    let program = Program::parse(&new[..HEAD]).filter(|program| program.is_like(&known.program));
+    let Some(program) = program else { return Ok(None) };
     let mut scan = known.scan(program, &map, Way::Make);
     for (run, next) in runs.iter().zip(runs.iter().skip(1).map(|run| run.new as usize).chain([new.len()])) {
         let (from, at, len) = (run.old as usize, run.new as usize, run.len as usize);

@@ -62,7 +62,9 @@ pub(super) fn normal(content: &[u8]) -> io::Result<Option<Vec<u8>>> {
         {
             0
         } else {
-            let sample = offset(field.target).and_then(|at| blank.get(at..(at + SAMPLE).min(blank.len())));
+            // What is named begins with a number that looks random.
+            let named = if field.kind == Use::Offset { 4 } else { 0 };
+            let sample = offset(field.target.wrapping_add(named)).and_then(|at| blank.get(at..(at + SAMPLE).min(blank.len())));
             sample.map_or(1, |sample| sample.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)))
         };
         put(&mut normal, at, field.form, mark);

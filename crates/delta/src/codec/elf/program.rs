@@ -1,4 +1,5 @@
-//! What an ELF file says of itself: where its bytes are in memory, and what its sections hold.
+//! What an ELF file says of itself: where its bytes are in memory, and what its sections hold. So does an archive of class data: one
+//! segment of words.
 
 use std::io::{self, Read, SeekFrom};
 
@@ -24,6 +25,14 @@ const SECTION: usize = 64;
 const LOAD: u32 = 1;
 const UNWIND_TABLE: u32 = 0x6474_e550;
 const NOBITS: u32 = 8;
+
+/// How an archive of class data begins.
+const CLASS_DATA: [u8; 4] = 0xf00b_aba2_u32.to_le_bytes();
+const PAGE: u64 = 4096;
+/// Where its first region is meant to be in memory.
+const SHARED_BASE: u64 = 0x8_0000_0000;
+/// Its regions end before this.
+const REGIONS: u64 = 1 << 32;
 
 /// The instruction set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,6 +61,8 @@ pub(super) struct Program {
     sections: u64,
     section_count: usize,
     names: usize,
+    /// Not an ELF file, but class data.
+    class_data: bool,
 }
 
 /// What a part of a file holds.
@@ -73,6 +84,8 @@ pub(super) enum Holds {
     Debug,
     /// Lists of addresses at any place.
     Addresses,
+    /// Words that may be addresses, and rows of halves of which every other one is an offset.
+    ClassData,
 }
 
 /// A part of a file.
@@ -88,6 +101,9 @@ pub(super) struct Part {
 impl Program {
     /// Reads the headers at the start of a file; `None` when it is not a program for a machine known here, or a strange one.
     pub(super) fn parse(head: &[u8]) -> Option<Self> {
+        if head.starts_with(&CLASS_DATA) {
+            return Self::class_data(head);
+        }
         if !head.starts_with(b"\x7fELF\x02\x01") || head.len() < 64 {
             return None;
         }
@@ -108,6 +124,7 @@ impl Program {
             sections: u64_at(head, 40)?,
             section_count: usize::from(u16_at(head, 60)?),
             names: usize::from(u16_at(head, 62)?),
+            class_data: false,
         };
         for header in head.get(start..start.checked_add(count * SEGMENT)?)?.chunks_exact(SEGMENT) {
             let segment = Segment {
@@ -130,6 +147,47 @@ impl Program {
             }
         }
         (!program.segments.is_empty()).then_some(program)
+    }
+
+    /// An archive of class data of HotSpot: its regions go to memory as they follow each other, the first, from the second page on, to
+    /// the same address in all of them.
+    fn class_data(head: &[u8]) -> Option<Self> {
+        let mut words = head.get(..HEAD)?.chunks_exact(8).filter_map(|word| u64_at(word, 0));
+        let (mut place, mut within) = (words.next()?, words.next()?);
+        let mut end = 0;
+        for used in words {
+            // Where a region is in the file and in memory, and its bytes.
+            let is_region = within % PAGE == 0 && within < REGIONS && place == within + PAGE && (1..REGIONS).contains(&used);
+            if is_region && (end > 0 || within == 0) {
+                end = end.max(within + used);
+            }
+            (place, within) = (within, used);
+        }
+        let segment = Segment { offset: PAGE, address: SHARED_BASE, file_size: end, memory_size: end, code: false };
+        (end > 0).then(|| Self {
+            machine: Machine::X86,
+            segments: vec![segment],
+            // Offsets count from there.
+            unwind_table: SHARED_BASE,
+            sections: 0,
+            section_count: 0,
+            names: 0,
+            class_data: true,
+        })
+    }
+
+    /// Whether a number may be an offset in class data.
+    pub(super) fn is_offset(&self, number: u32) -> bool {
+        self.segments.iter().any(|s| number.is_multiple_of(8) && (PAGE..s.file_size).contains(&u64::from(number)))
+    }
+
+    pub(super) fn is_class_data(&self) -> bool {
+        self.class_data
+    }
+
+    /// Whether both are ELF files, or both class data.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        self.class_data == other.class_data
     }
 
     /// The address of a byte of the file, and up to which byte of the file addresses go on with it. Bytes that are not in memory
@@ -171,7 +229,10 @@ impl Program {
                 parts.extend(section(header, &names, link.unwrap_or(0), &mut places));
             }
         }
-        if parts.is_empty() {
+        if self.class_data {
+            let words = self.segments.iter();
+            parts.extend(words.map(|s| Part { start: s.offset, end: s.offset + s.file_size, holds: Holds::ClassData, link: 0 }));
+        } else if parts.is_empty() {
             let code = self.segments.iter().filter(|s| s.code);
             parts.extend(code.map(|s| Part { start: s.offset, end: s.offset + s.file_size, holds: Holds::Code, link: 0 }));
         }

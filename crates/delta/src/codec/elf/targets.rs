@@ -26,9 +26,10 @@ pub(super) enum Use {
     Ranges,
     Line,
     Listed,
+    Offset,
 }
 
-const USES: usize = 19;
+const USES: usize = 20;
 /// Addresses remembered exactly, as a power of two.
 const EXACT_LOG: u32 = 16;
 /// Neighbourhoods remembered, as a power of two, and bytes of each, as one.

@@ -162,6 +162,63 @@ fn others_are_no_programs() {
     assert!(!is_program(&program[..HEAD]));
 }
 
+/// Where class data is meant to be.
+const BASE: u64 = 0x8_0000_0000;
+
+/// Class data: every other word is the address of another word; then rows of a hash and the offset of a word.
+fn class_data() -> Vec<u8> {
+    let mut bytes = b"\xa2\xab\x0b\xf0\0\0\0\0".to_vec();
+    // A version, then a region and an empty one.
+    for word in [11, 0, 4096, 0, 112_000, 7, 118_784, 114_688, 0] {
+        bytes.extend(u64::to_le_bytes(word));
+    }
+    bytes.resize(4096, 0);
+    let mut dice = Dice(11);
+    for word in 0..12_000 {
+        let value = if word % 2 == 0 { BASE + 8 * dice.next(12_000) } else { dice.next(1 << 31) << 9 };
+        bytes.extend(value.to_le_bytes());
+    }
+    for _ in 0..2000 {
+        bytes.extend((1 << 31 | dice.next(1 << 31) as u32).to_le_bytes());
+        bytes.extend((8 * (512 + dice.next(11_000)) as u32).to_le_bytes());
+    }
+    bytes.extend([5; 100]);
+    bytes
+}
+
+#[test]
+fn addresses_in_class_data_are_expected() {
+    let old = class_data();
+    assert!(is_program(&old));
+    // Words more at three places: addresses behind them become larger.
+    let more = [704, 9000, 30_000];
+    let moved = |place: u64| place + 8 * more.iter().filter(|at| **at < place).count() as u64;
+    let mut new = old[..4096].to_vec();
+    new[40..48].copy_from_slice(&112_024u64.to_le_bytes());
+    for (at, word) in (0u64..).step_by(8).zip(old[4096..].chunks(8)) {
+        match <[u8; 8]>::try_from(word).map(u64::from_le_bytes) {
+            Ok(row) if (96_000..112_000).contains(&at) => {
+                new.extend((moved(row >> 32) << 32 | row & u64::from(u32::MAX)).to_le_bytes());
+            }
+            Ok(value) if (BASE..BASE + 96_000).contains(&value) => new.extend((BASE + moved(value - BASE)).to_le_bytes()),
+            _ => new.extend(word),
+        }
+        if more.contains(&at) {
+            new.extend([9; 8]);
+        }
+    }
+    let found = difference(&old, &new, &AtomicBool::new(false)).unwrap().expect("both are class data");
+    assert_eq!(applied(&old, new.len(), &found, 4096).unwrap(), new);
+    let (ours, plain) = (cost(&found), cost(&bidiff::difference(&old, &new)));
+    assert!(ours * 20 < plain, "{ours} bytes, and {plain} without addresses");
+    // Without regions, and with another kind of program.
+    let mut other = old.clone();
+    other[40..48].fill(0);
+    assert!(!is_program(&other));
+    let program = file(62, &vec![(".text", 1, 6, vec![0x90; 100])]);
+    assert_eq!(difference(&program, &new, &AtomicBool::new(false)).unwrap(), None);
+}
+
 /// Sections of everything that has fields, of random bytes in which some are likely.
 fn any_sections(seed: u64, machine: u16, len: usize) -> Sections {
     let mut dice = Dice(seed);
@@ -235,6 +292,15 @@ proptest! {
         for buffer in [buffer, 1 << 16] {
             prop_assert!(applied(&old, new.len(), &found, buffer).unwrap() == new);
         }
+    }
+
+    #[test]
+    fn any_class_data(edits in edits(), buffer in 1usize..5000) {
+        let old = class_data();
+        let mut new = old.clone();
+        edit(&mut new, &edits);
+        let found = difference(&old, &new, &AtomicBool::new(false)).unwrap().expect("both are class data");
+        prop_assert!(applied(&old, new.len(), &found, buffer).unwrap() == new);
     }
 
     #[test]
