@@ -316,7 +316,7 @@ fn an_image_that_lacks_holds_the_switch_up() {
 #[test]
 fn an_order_to_stop_is_for_what_it_names_and_what_is_older() {
     use skerry_wire::manifest::Tombstone;
-    let stone = |id| Tombstone { id, job: "till".into(), group: "g".into(), index: 0, reason: "stopped by ada".into() };
+    let stone = |id| Tombstone { id, job: "till".into(), group: "g".into(), index: 0, reason: "stopped by ada".into(), version: 0 };
     // Of one that the node never had: what is older in its place stops with it.
     let mut bed = healthy();
     bed.manifest.allocs.clear();
@@ -344,6 +344,48 @@ fn an_order_to_stop_is_for_what_it_names_and_what_is_older() {
     bed.manifest.allocs = named;
     bed.rest();
     assert!(bed.instances.is_empty());
+}
+
+/// A server put back to an old backup orders what was right then. What it does not know of goes on.
+#[test]
+fn an_order_to_stop_that_is_older_than_what_runs_stops_nothing() {
+    use skerry_wire::manifest::Tombstone;
+    let place = |id, version| Tombstone { id, job: "till".into(), group: "g".into(), index: 0, reason: "stopped by ada".into(), version };
+    // Version 2 runs; the order is for the allocation of version 1 which it replaced, or for one that was never here.
+    for (id, version, goes_on) in [(16, 1, true), (77, 1, true), (77, 2, true), (77, 3, false), (77, 0, false), (32, 2, false)] {
+        for reboot in [false, true] {
+            let mut bed = healthy();
+            bed.submit(self::version("2"));
+            bed.pass(10_000);
+            assert_eq!((current(&bed), bed.view().healthy), (2, Some(true)));
+            if reboot {
+                bed.reboot();
+            }
+            bed.manifest.allocs.clear();
+            bed.manifest.tombstones.push(place(AllocId::new([id; 16]), version));
+            bed.events.clear();
+            bed.rest();
+            let what = format!("{id}, version {version}, after a reboot: {reboot}");
+            assert_eq!(bed.running(), if goes_on { vec!["main"] } else { vec![] }, "{what}");
+            // The order is acknowledged all the same: the server need not give it for ever.
+            let told = |e: &Event| matches!(e, Event::Alloc { alloc, status: AllocStatus::Complete, .. } if *alloc == AllocId::new([id; 16]));
+            assert!(bed.events.iter().any(told), "{what}: {:?}", bed.events);
+            bed.pass(600_000);
+            assert_eq!(!bed.running().is_empty(), goes_on, "{what}");
+        }
+    }
+    // What is on its way goes on too.
+    let mut bed = healthy();
+    bed.images.clear();
+    bed.submit(self::version("2"));
+    bed.rest();
+    bed.images = Bed::new().images;
+    let decision = bed.decide();
+    bed.memory = decision.memory.clone();
+    assert!(bed.place().next.is_some());
+    bed.manifest.tombstones.push(place(AllocId::new([77; 16]), 2));
+    bed.rest();
+    assert_eq!((current(&bed), bed.running()), (2, vec!["main".to_owned()]));
 }
 
 #[test]
