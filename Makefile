@@ -8,7 +8,7 @@ WORKLOADS ?= $(CURDIR)/.work/workloads
 BENCH := $(or $(CARGO_TARGET_DIR),target)/release
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test demo workloads lint bench bench-delta bench-rank bench-pull check-aarch64 test-slow conditions engine-upgrade footprint load sim sim-breaks clean
+.PHONY: help setup build test demo workloads lint bench bench-delta bench-rank bench-pull check-aarch64 test-slow conditions engine-upgrade footprint load sim sim-breaks mutants clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,6 +80,9 @@ sim: ## whole lives of a fleet in virtual time: SEEDS=10000, or SEED=K for one l
 
 sim-breaks: ## deliberate breaks of reconciler and ledger, each of which the lives must find
 	@scripts/sim-breaks
+
+mutants: ## deliberate mistakes that the tests must find: PART="reconcile transfer ledger fetch", SHARD=K/N; goes on after a stop
+	@for part in $(or $(PART),all); do scripts/mutants $$part $(SHARD) || exit; done
 
 clean: ## all that was built
 	cargo clean

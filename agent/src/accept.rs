@@ -207,7 +207,7 @@ mod tests {
             }),
             ("both to run and to stop", |m, _| {
                 let a = m.allocs[0].clone();
-                m.tombstones.push(Tombstone { id: a.id, job: a.job, group: a.group, index: 0, reason: "stop".to_owned() });
+                m.tombstones.push(Tombstone::of(&a, "stop"));
             }),
         ];
         for (expected, change) in cases {

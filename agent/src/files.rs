@@ -38,6 +38,19 @@ fn hint(error: &io::Error) -> &'static str {
 
 /// Puts `bytes` in the place of the file, or leaves it as it was; on return they are on the disk.
 pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    stage(path, bytes, mode)?.finish()
+}
+
+/// A file beside another, on the disk, that can take its place. Dropped it is gone.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    beside: PathBuf,
+    path: PathBuf,
+    waits: bool,
+}
+
+/// Writes what is to take the place of a file; as long as it has not, the file is as it was.
+pub(crate) fn stage(path: &Path, bytes: &[u8], mode: u32) -> Result<Staged, FileError> {
     let beside = beside(path);
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&beside)?;
@@ -49,8 +62,24 @@ pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileEr
         let _ = fs::remove_file(&beside);
         return Err(FileError { path: beside, source: error });
     }
-    fs::rename(&beside, path).map_err(FileError::at(path))?;
-    sync_folder_of(path)
+    Ok(Staged { beside, path: path.to_owned(), waits: true })
+}
+
+impl Staged {
+    /// Takes the file's place; on return that is on the disk.
+    pub(crate) fn finish(mut self) -> Result<(), FileError> {
+        fs::rename(&self.beside, &self.path).map_err(FileError::at(&self.path))?;
+        self.waits = false;
+        sync_folder_of(&self.path)
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if self.waits {
+            let _ = fs::remove_file(&self.beside);
+        }
+    }
 }
 
 fn beside(path: &Path) -> PathBuf {
@@ -151,6 +180,24 @@ mod tests {
             make_unlisted_folder(&path).unwrap();
             assert_eq!(mode(), after, "{before:o}");
         }
+    }
+
+    #[test]
+    fn what_is_staged_takes_the_place_or_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("memory");
+        replace(&path, b"old", 0o600).unwrap();
+        for finish in [false, true] {
+            let staged = stage(&path, b"new", 0o600).unwrap();
+            assert_eq!(read(&path, 10).unwrap().unwrap(), b"old");
+            if finish {
+                staged.finish().unwrap();
+            } else {
+                drop(staged);
+            }
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        }
+        assert_eq!(read(&path, 10).unwrap().unwrap(), b"new");
     }
 
     #[test]

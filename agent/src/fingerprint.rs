@@ -165,7 +165,7 @@ mod tests {
     fn this_machine() {
         let text = "server = \"https://127.0.0.1\"\nca = \"c\"\nroot = \"r\"\nname = \"n1\"";
         let (config, _) = Config::parse(Path::new("/x"), text).unwrap();
-        let none = Cgroups::None(String::new());
+        let none = Cgroups::none("not here");
         let again = || collect(&config, vec!["bundle/1".into()], &none, Path::new("/"));
         let facts = again();
         assert_eq!((facts.attributes["driver.raw_exec"].as_str(), facts.attributes["cgroup"].as_str()), ("1", "none"));

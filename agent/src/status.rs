@@ -336,30 +336,87 @@ fn seconds(ms: u64) -> Millis {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_hostile_reason_stays_on_its_line() {
-        let contact = Contact { error: Some("no\x1b[2J\nnode      enrolled".to_owned()), failures: 2, ..Contact::default() };
-        let (allocs, images, engine) = (vec![], vec![], EngineReport::default());
-        let (mark, checks, silent, at) = (Mark::default(), vec![], None, 0);
-        let status = Status {
+    fn plain() -> Status {
+        Status {
             version: "1".into(),
             running: true,
             node: None,
             name: None,
-            contact,
-            mark,
-            allocs,
-            images,
-            engine,
+            contact: Contact::default(),
+            mark: Mark::default(),
+            allocs: vec![],
+            images: vec![],
+            engine: EngineReport::default(),
             spent: 5,
             budget: None,
             removed: vec![],
-            checks,
-            silent,
-            at,
-        };
-        let text = status.text();
+            checks: vec![],
+            silent: None,
+            at: 0,
+        }
+    }
+
+    #[test]
+    fn a_hostile_reason_stays_on_its_line() {
+        let contact = Contact { error: Some("no\x1b[2J\nnode      enrolled".to_owned()), failures: 2, ..Contact::default() };
+        let text = Status { contact, ..plain() }.text();
         assert!(text.contains("no answer (2 tries): no [2J node      enrolled\n") && !text.contains('\x1b'), "{text}");
         assert_eq!(text.lines().count(), 7, "{text}");
+    }
+
+    #[test]
+    fn what_waits_says_for_what_and_how_much_longer_and_what_was_decided() {
+        let alloc = AllocView {
+            id: AllocId::new([0xab; 16]),
+            job: "till".into(),
+            group: "web".into(),
+            index: 0,
+            version: Some(2),
+            current: false,
+            status: AllocStatus::Pending,
+            reason: "waits for the apply window".into(),
+            restarts: 1,
+            ports: BTreeMap::from([("http".to_owned(), 8080)]),
+            healthy: Some(false),
+            until: Some(190_000),
+            decisions: (0..7).map(|n| (n * 10_000, format!("decision {n}"))).collect(),
+        };
+        let check = CheckReport {
+            alloc: alloc.id,
+            service: "web".into(),
+            check: "up".into(),
+            passed: 0,
+            failed: 3,
+            at: 95_000,
+            output: "HTTP 503".into(),
+        };
+        let contact = Contact { error: Some("no route".into()), failures: 9, reports: 4, ..Contact::default() };
+        let status = Status {
+            allocs: vec![alloc],
+            checks: vec![check],
+            contact,
+            silent: Some(Millis(61_900)),
+            at: 100_000,
+            budget: Some(900),
+            ..plain()
+        };
+        let expected = "\
+node      not enrolled yet
+server     no answer (9 tries): no route; silent for 1m1s
+engine    not asked yet
+manifest  0.0.0
+reports   4 waiting
+month     5 of 900 bytes over the wire
+pending   till.web[0] v2 abababab http=8080 unhealthy restarts=1: waits for the apply window (for 1m30s more)
+          check web/up fails (3 in a row, 5s ago): HTTP 503
+          1m20s ago: decision 2
+          1m10s ago: decision 3
+          1m ago: decision 4
+          50s ago: decision 5
+          40s ago: decision 6
+";
+        assert_eq!(status.text(), expected);
+        // Of an agent that is down nobody knows how long anything waits.
+        assert!(!Status { running: false, ..status }.text().contains("more)"));
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use skerry_trust::{decode_slot, encode_slot};
 use skerry_wire::{Digest, limits};
 
-use crate::files::{self, FileError};
+use crate::files::{self, FileError, Staged};
 
 /// Bytes that a checksummed copy has over its value; generous.
 const OVERHEAD: usize = 128;
@@ -67,11 +67,16 @@ impl Copies {
 
     /// The value, when its copy is whole.
     pub(super) fn get(&self, copy: Copy) -> Option<Vec<u8>> {
+        self.get_numbered(copy).map(|(_, value)| value)
+    }
+
+    /// As `get`, with the number that it was written under.
+    pub(super) fn get_numbered(&self, copy: Copy) -> Option<(u64, Vec<u8>)> {
         let path = self.folder.join(copy.name());
         match files::read(&path, copy.limit().saturating_add(OVERHEAD)) {
             Ok(None) => None,
             Ok(Some(bytes)) => match decode_slot(&bytes) {
-                Ok((_, value)) => Some(value.to_vec()),
+                Ok((number, value)) => Some((number, value.to_vec())),
                 Err(error) => {
                     tracing::warn!("copy {} set aside: {error}", path.display());
                     None
@@ -85,7 +90,17 @@ impl Copies {
     }
 
     pub(super) fn put(&self, copy: Copy, value: &[u8]) -> Result<(), FileError> {
-        files::replace(&self.folder.join(copy.name()), &encode_slot(0, value), MODE)
+        self.put_numbered(copy, 0, value)
+    }
+
+    /// As `put`, under a number that rises: of two copies the one with the higher number is the newer one.
+    pub(super) fn put_numbered(&self, copy: Copy, number: u64, value: &[u8]) -> Result<(), FileError> {
+        self.stage(copy, number, value)?.finish()
+    }
+
+    /// As `put_numbered`, but for the last step.
+    pub(super) fn stage(&self, copy: Copy, number: u64, value: &[u8]) -> Result<Staged, FileError> {
+        files::stage(&self.folder.join(copy.name()), &encode_slot(number, value), MODE)
     }
 
     fn specification(&self, digest: &Digest) -> PathBuf {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use skerry_reconcile::Order;
 
 use super::copies::Copy;
-use super::store::State;
+use super::store::{State, put_numbered};
 use super::{Ledger, LedgerError};
 
 /// Names of the rows of `fact`.
@@ -70,14 +70,21 @@ impl State {
     }
 
     fn local_meta(&mut self) -> Result<LocalMeta, LedgerError> {
-        if let Some(meta) = self.message(META)? {
-            return Ok(meta);
-        }
-        Ok(self.copies.get(Copy::Meta).and_then(|b| skerry_wire::cbor::decode(&b, Copy::META).ok()).unwrap_or_default())
+        let newest = self.newest_meta()?.map(|(_, bytes)| bytes).unwrap_or_default();
+        Ok(skerry_wire::cbor::decode(&newest, Copy::META).unwrap_or_default())
     }
 
     fn set_local_meta(&mut self, meta: &LocalMeta) -> Result<(), LedgerError> {
-        self.copies.put(Copy::Meta, &skerry_wire::cbor::encode(meta))?;
-        self.put_message(META, meta)
+        let number = self.newest_meta()?.map_or(0, |(number, _)| number).saturating_add(1);
+        let bytes = skerry_wire::cbor::encode(meta);
+        self.copies.put_numbered(Copy::Meta, number, &bytes)?;
+        self.transact(|t| put_numbered(t, META, number, &bytes))
+    }
+
+    /// The newer of both copies, with its number. Where they are of one number, as those of an agent before this one, the row.
+    fn newest_meta(&self) -> Result<Option<(u64, Vec<u8>)>, LedgerError> {
+        let (row, copy) = (self.value_numbered(META)?, self.copies.get_numbered(Copy::Meta));
+        let older = row.as_ref().zip(copy.as_ref()).is_none_or(|((row, _), (copy, _))| copy > row);
+        Ok(if older { copy.or(row) } else { row })
     }
 }

@@ -50,6 +50,8 @@ pub(super) struct State {
     time_slots: Slots,
     desired: watch::Sender<Arc<Desired>>,
     memory: watch::Sender<Option<Arc<Vec<u8>>>>,
+    /// Counts the memories that were committed, to tell the newer one of two copies.
+    memory_number: u64,
     pub(super) outbox: watch::Sender<OutboxState>,
     pub(super) orders: watch::Sender<Arc<Vec<skerry_reconcile::Order>>>,
     pub(super) keep: watch::Sender<Arc<Keep>>,
@@ -81,19 +83,26 @@ impl State {
             node: node_view,
             time: time_view,
         };
-        let mut state = Self { path, connection, copies, mark_slots, time_slots, desired, memory, outbox, orders, keep, node, time };
+        let memory_number = 0;
+        let mut state =
+            Self { path, connection, copies, mark_slots, time_slots, desired, memory, memory_number, outbox, orders, keep, node, time };
 
         let stored = state.message::<Timestamp>(fact::TIME)?.max(slot_time);
         state.time.send_replace(TimeBound::new(built, stored));
         state.load_orders()?;
         state.load_keep()?;
         state.load_node()?;
-        state.load_memory()?;
-        state.load_desired(slot_mark)?;
-        if rebuilt {
+        let lost_commits = state.load_memory()?;
+        let lost_manifest = state.load_desired(slot_mark)?;
+        if lost_commits {
+            // What the server confirmed last may be lost too: it is told the facts again.
+            state.set_confirmed(Confirmed::default())?;
+        }
+        if rebuilt || lost_commits || lost_manifest {
             // Sequences of reports are never used twice. What was used is lost with the ledger, so go on from the time in
             // milliseconds: no node has ever sent that many reports.
             let next = u64::try_from(state.time.borrow().at().0).unwrap_or(0);
+            let next = next.max(next_sequence(&state.connection).map_err(state.at())?);
             state.put_message(fact::NEXT_REPORT, &next)?;
         }
         state.refresh_outbox(false)?;
@@ -125,11 +134,16 @@ impl State {
     // === facts: single values with a checksum, since SQLite does not notice a bit that flips inside a value ===
 
     fn value(&self, name: &str) -> Result<Option<Vec<u8>>, LedgerError> {
+        Ok(self.value_numbered(name)?.map(|(_, value)| value))
+    }
+
+    /// A value with the number that it was written under.
+    pub(super) fn value_numbered(&self, name: &str) -> Result<Option<(u64, Vec<u8>)>, LedgerError> {
         let row: Option<Vec<u8>> =
             self.connection.query_row("SELECT value FROM fact WHERE name = ?1", [name], |row| row.get(0)).optional().map_err(self.at())?;
         let Some(row) = row else { return Ok(None) };
         match decode_slot(&row) {
-            Ok((_, value)) => Ok(Some(value.to_vec())),
+            Ok((number, value)) => Ok(Some((number, value.to_vec()))),
             Err(error) => {
                 tracing::warn!("`{name}` in ledger {} set aside: {error}", self.path.display());
                 Ok(None)
@@ -163,18 +177,30 @@ impl State {
         Ok(())
     }
 
-    fn load_memory(&mut self) -> Result<(), LedgerError> {
-        let (row, copy) = (self.value(fact::MEMORY)?, self.copies.get(Copy::Memory));
-        match (&row, &copy) {
-            (Some(memory), copy) if copy.as_ref() != Some(memory) => self.copies.put(Copy::Memory, memory)?,
-            (None, Some(memory)) => self.transact(|t| put_value(t, fact::MEMORY, memory))?,
-            _ => {}
+    /// Answers whether the ledger has lost what it had committed: the journal was garbled, and SQLite went on from before.
+    fn load_memory(&mut self) -> Result<bool, LedgerError> {
+        let (row, copy) = (self.value_numbered(fact::MEMORY)?, self.copies.get_numbered(Copy::Memory));
+        // The row is committed before its copy takes its place: a copy with a higher number, or without a row, tells of a commit that the
+        // ledger lost.
+        let lost = copy.as_ref().is_some_and(|(copy, _)| row.as_ref().is_none_or(|(row, _)| copy > row));
+        let newest = if lost { copy.clone() } else { row.clone() };
+        let Some((number, memory)) = newest else { return Ok(false) };
+        if row.as_ref() != Some(&(number, memory.clone())) {
+            self.transact(|t| put_numbered(t, fact::MEMORY, number, &memory))?;
         }
-        self.memory.send_replace(row.or(copy).map(Arc::new));
-        Ok(())
+        if copy.as_ref() != Some(&(number, memory.clone())) {
+            self.copies.put_numbered(Copy::Memory, number, &memory)?;
+        }
+        if lost {
+            tracing::error!("ledger {}: what was committed last is lost; the memory is taken from its copy", self.path.display());
+        }
+        self.memory_number = number;
+        self.memory.send_replace(Some(Arc::new(memory)));
+        Ok(lost)
     }
 
-    fn load_desired(&mut self, slot_mark: Option<Mark>) -> Result<(), LedgerError> {
+    /// Answers whether the copy of the manifest is newer than the ledger's.
+    fn load_desired(&mut self, slot_mark: Option<Mark>) -> Result<bool, LedgerError> {
         // Both copies were checked before they were written; their checksums hold, so what is inside may be believed without asking
         // whether its key is still trusted: a newer root must not stop what runs.
         let read = |bytes: Vec<u8>| {
@@ -197,6 +223,7 @@ impl State {
                 }
             }
         }
+        let lost = mark_of(&row) < mark_of(&copy);
         let newest = if mark_of(&row) >= mark_of(&copy) { row } else { copy };
         let newer_allocs = newest.as_ref().map(|(m, bytes)| newer_allocs(m, bytes)).unwrap_or_default();
         let manifest = newest.map(|(manifest, _)| manifest);
@@ -211,7 +238,7 @@ impl State {
         }
         let (specifications, newer) = self.load_specifications()?;
         self.desired.send_replace(Arc::new(Desired { mark, manifest, specifications, newer, newer_allocs }));
-        Ok(())
+        Ok(lost)
     }
 
     fn load_specifications(&mut self) -> Result<Loaded, LedgerError> {
@@ -272,20 +299,24 @@ impl State {
         if !changed && events.is_empty() {
             return Ok(());
         }
-        if changed {
-            // The copy first: should it fail, nothing was put into the outbox that a second try would put there again. One that is
-            // newer than the row counts only when the row is lost, and then it is what was about to be done.
-            self.copies.put(Copy::Memory, &memory)?;
-        }
+        // The copy is written first and takes its place last: should it fail, nothing was put into the outbox that a second try would put
+        // there again; and a copy that is newer than the row is of a commit that was made.
+        let number = self.memory_number.saturating_add(1);
+        let staged = if changed { Some(self.copies.stage(Copy::Memory, number, &memory)?) } else { None };
         let at = self.now();
         self.transact(|t| {
             if changed {
-                put_value(t, fact::MEMORY, &memory)?;
+                put_numbered(t, fact::MEMORY, number, &memory)?;
             }
             super::outbox::push(t, at, events)
         })?;
-        if changed {
+        if let Some(staged) = staged {
+            self.memory_number = number;
             self.memory.send_replace(Some(Arc::new(memory)));
+            if let Err(error) = staged.finish() {
+                // The row is on the disk, and the next commit makes a copy anew.
+                tracing::warn!("{error}");
+            }
         }
         self.refresh_outbox(super::outbox::any_urgent(events))
     }
@@ -446,9 +477,13 @@ fn newer_allocs(manifest: &Manifest, bytes: &[u8]) -> BTreeMap<skerry_wire::Allo
 }
 
 fn put_value(t: &Transaction<'_>, name: &str, value: &[u8]) -> rusqlite::Result<()> {
+    put_numbered(t, name, 0, value)
+}
+
+pub(super) fn put_numbered(t: &Transaction<'_>, name: &str, number: u64, value: &[u8]) -> rusqlite::Result<()> {
     t.execute(
         "INSERT INTO fact (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = ?2",
-        params![name, encode_slot(0, value)],
+        params![name, encode_slot(number, value)],
     )?;
     Ok(())
 }

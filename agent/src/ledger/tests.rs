@@ -106,6 +106,71 @@ async fn any_one_file_garbled_loses_nothing_that_runs() {
     }
 }
 
+/// SQLite passes over what is garbled in its journal and goes on from before. The copies are then newer than the ledger, and count.
+#[tokio::test]
+async fn a_garbled_journal_brings_nothing_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let meta = |value: &str| LocalMeta::from([("site".to_owned(), Some(value.to_owned()))]);
+    for (counter, memory) in [(3, "one"), (4, "two")] {
+        ledger.accept(accepted(counter, &["till"])).await.unwrap();
+        ledger.set_local_meta(meta(memory)).await.unwrap();
+        ledger.set_confirmed(Confirmed { fingerprint: Some(sha256(memory.as_bytes())), inventory: None }).await.unwrap();
+        ledger.commit(memory.into(), vec![failed(memory)]).await.unwrap();
+    }
+    let (desired, used) = (ledger.desired(), ledger.oldest_reports(100).await.unwrap().last().unwrap().seq);
+    // As a kill leaves them: the journal is not folded into the ledger.
+    let killed = tempfile::tempdir().unwrap();
+    copy_folder(dir.path(), killed.path());
+    let whole = std::fs::read(killed.path().join("ledger.sqlite-wal")).unwrap();
+    let mut went_back = 0;
+    for at in (0..whole.len()).step_by(whole.len() / 60) {
+        let mut garbled = whole.clone();
+        garbled[at] ^= 0x55;
+        for damage in [garbled, whole[..at].to_vec()] {
+            let other = tempfile::tempdir().unwrap();
+            copy_folder(killed.path(), other.path());
+            std::fs::write(other.path().join("ledger.sqlite-wal"), &damage).unwrap();
+            std::fs::remove_file(other.path().join("ledger.sqlite-shm")).unwrap();
+            for _ in 0..2 {
+                let again = open(other.path());
+                assert_eq!(again.desired(), desired, "at {at}");
+                assert_eq!(again.memory().as_deref(), Some(&b"two"[..]), "at {at}");
+                assert_eq!(again.local_meta().await.unwrap(), meta("two"), "at {at}");
+                let confirmed = again.confirmed().await.unwrap().fingerprint;
+                assert!([None, Some(sha256(b"two"))].contains(&confirmed), "at {at}: it would not tell the server what changed");
+                went_back += usize::from(confirmed.is_none());
+                again.push_events(vec![failed("new")]).await.unwrap();
+                let seq = again.oldest_reports(100).await.unwrap().last().unwrap().seq;
+                assert!(seq > used, "at {at}: report {seq} was used for another before");
+                close(again, other.path()).await;
+            }
+        }
+    }
+    assert!(went_back > 60, "the journal held nothing");
+}
+
+/// A commit is cut off between its row and its copy: the row counts, and its copy is made anew.
+#[tokio::test]
+async fn of_two_memories_the_newer_one_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    ledger.commit(b"one".to_vec(), vec![]).await.unwrap();
+    let before = std::fs::read(dir.path().join("copies/memory")).unwrap();
+    ledger.commit(b"two".to_vec(), vec![]).await.unwrap();
+    close(ledger, dir.path()).await;
+    let newest = std::fs::read(dir.path().join("copies/memory")).unwrap();
+    std::fs::write(dir.path().join("copies/memory"), &before).unwrap();
+    let again = open(dir.path());
+    assert_eq!(again.memory().as_deref(), Some(&b"two"[..]));
+    assert_eq!(std::fs::read(dir.path().join("copies/memory")).unwrap(), newest);
+    // Numbers go on: what is committed now is newer than both.
+    again.commit(b"three".to_vec(), vec![]).await.unwrap();
+    close(again, dir.path()).await;
+    std::fs::write(dir.path().join("copies/memory"), &newest).unwrap();
+    assert_eq!(open(dir.path()).memory().as_deref(), Some(&b"three"[..]));
+}
+
 fn list(folder: &Path, below: &Path, files: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder.join(below)).unwrap() {
         let entry = entry.unwrap();

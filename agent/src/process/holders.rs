@@ -30,6 +30,19 @@ pub(super) fn holders(home: &Home) -> Vec<Pid> {
     pids.filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)).collect()
 }
 
+/// Does what this process becomes, or starts, get the lock from it?
+fn hands_on(home: &Home, pid: Pid) -> bool {
+    let Ok(lock) = std::fs::metadata(home.path("lock")) else { return false };
+    let folder = format!("/proc/{}", pid.as_raw_nonzero());
+    let fds = std::fs::read_dir(format!("{folder}/fd")).into_iter().flatten().flatten();
+    let of_lock = fds.filter(|fd| std::fs::metadata(fd.path()).is_ok_and(|m| (m.dev(), m.ino()) == (lock.dev(), lock.ino())));
+    let flags = |name: &OsStr| {
+        let info = std::fs::read_to_string(Path::new(&folder).join("fdinfo").join(name)).ok()?;
+        u32::from_str_radix(info.lines().find_map(|l| l.strip_prefix("flags:"))?.trim(), 8).ok()
+    };
+    of_lock.filter_map(|fd| flags(&fd.file_name())).any(|flags| flags & rustix::fs::OFlags::CLOEXEC.bits() == 0)
+}
+
 /// Those of them that belong to the process.
 pub(super) fn own_holders(home: &Home, plan: Option<&Plan>) -> Vec<Pid> {
     let Some(plan) = plan else { return vec![] };
@@ -42,18 +55,24 @@ pub(super) fn own_holders(home: &Home, plan: Option<&Plan>) -> Vec<Pid> {
     holders
 }
 
-/// The record of a program that runs and whose record cannot be read. It is written down; a disk that does not take it changes nothing
-/// of what runs.
+/// The record of a program that runs and whose record cannot be read, or is gone. It is written down; a disk that does not take it changes
+/// nothing of what runs. A launcher that has not written its record yet is none: it has the lock open in a way that no program inherits.
 pub(super) fn found_again(home: &Home, plan: Option<&Plan>, boot: &str) -> Option<Record> {
     let leads = |pid: &Pid| stat(pid.as_raw_nonzero().get()).is_some_and(|s| s.get(3) == Some(&pid.to_string()));
-    let leaders = own_holders(home, plan).into_iter().filter(leads).map(|pid| pid.as_raw_nonzero().get());
+    let leaders = own_holders(home, plan).into_iter().filter(leads).filter(|pid| hands_on(home, *pid));
+    let leaders = leaders.map(|pid| pid.as_raw_nonzero().get());
     let (start, pid) = leaders.filter_map(|pid| Some((start_time(pid)?, pid))).min()?;
     let record = Record { run: home.last_run().saturating_add(JUMP), pid, start, boot: boot.to_owned() };
     match home.put_record(&record) {
-        Ok(()) => tracing::warn!("the record of the process in {} was broken, and was made anew from process {pid}", home.0.display()),
+        Ok(()) => tracing::warn!("the record of the process in {} was lost, and was made anew from process {pid}", home.0.display()),
         Err(error) => tracing::warn!("{error}"),
     }
     Some(record)
+}
+
+/// As `found_again`, when no record can be read.
+pub(super) fn found_again_if_lost(home: &Home, boot: &str) -> Option<Record> {
+    if home.record().is_some() { None } else { found_again(home, home.plan().as_ref(), boot) }
 }
 
 /// What the kernel says of a process behind its name: state, parent, group, session, and more.

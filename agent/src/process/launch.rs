@@ -19,7 +19,7 @@ use rustix::fs::{Gid, Uid};
 use rustix::io::FdFlags;
 
 use super::record::{Home, Plan, Record, start_time};
-use super::{cgroup, user};
+use super::user;
 
 /// The launcher's word for "it runs, or ran, under this number already".
 pub(crate) const ALREADY: &str = "already";
@@ -89,10 +89,8 @@ fn program(home: &Home, run: u64) -> Result<Option<Infallible>, String> {
     let plan = home.plan().ok_or("its plan is gone")?;
     check(&plan)?;
     let output = plan.log.as_deref().map(|folder| open_output(folder, &plan)).transpose()?;
-    if let Some(group) = &plan.cgroup {
-        // What the kernel counts of a group is of this run alone. One that is not empty stays.
-        cgroup::remove(group);
-    }
+    // What the kernel counts of a group is of this run alone. One that is not empty stays.
+    plan.groups.remove();
     enter(&plan)?;
     let pid = std::process::id().cast_signed();
     let start = start_time(pid).ok_or("its start time cannot be read")?;
@@ -131,12 +129,12 @@ fn open_output(folder: &Path, plan: &Plan) -> Result<File, String> {
 fn enter(plan: &Plan) -> Result<(), String> {
     // Fails when it leads a group already, which is all that is wanted.
     let _ = rustix::process::setsid();
-    if let Some(group) = &plan.cgroup
-        && let Err(error) = cgroup::make(group, plan.memory, plan.reserved, plan.shares).and_then(|()| cgroup::join(group))
-        // Where limits can be set they must be; without them the node's fingerprint says so.
-        && group.join("memory.max").exists()
+    let made = plan.groups.make(plan.memory, plan.reserved, plan.shares).and_then(|()| plan.groups.join());
+    // Where limits can be set they must be; without them the node's fingerprint says so.
+    if let Err(error) = made
+        && plan.groups.bound()
     {
-        return Err(format!("control group {}: {error}", group.display()));
+        return Err(format!("its control group: {error}"));
     }
     Ok(())
 }

@@ -114,7 +114,7 @@ impl Processes {
     #[cfg(feature = "simulation")]
     pub(crate) fn played(folder: &Path, ended: Arc<Notify>) -> Self {
         let launcher = (PathBuf::from("/nonexistent"), vec![]);
-        let (boot, cgroups) = (String::new(), Cgroups::None("played".to_owned()));
+        let (boot, cgroups) = (String::new(), Cgroups::none("played"));
         Self(Arc::new(Inner {
             folder: folder.to_owned(),
             boot,
@@ -203,10 +203,9 @@ impl Processes {
                     mark: format!("{} {}", record.boot, record.run),
                 }
             }
-            // A launcher that an agent before this one started: it becomes the program in a moment. Or the record is broken.
+            // A launcher that an agent before this one started: it becomes the program in a moment. Or the record is broken, or lost.
             None if !starting && home.is_locked() => {
-                let broken = home.is_record_broken();
-                match broken.then(|| holders::found_again(&home, home.plan().as_ref(), &self.0.boot)).flatten() {
+                match holders::found_again(&home, home.plan().as_ref(), &self.0.boot) {
                     Some(record) => self.adopt(name, &record),
                     None => self.look_again(name),
                 }
@@ -238,7 +237,7 @@ impl Processes {
             log_size: u64::from(common.logs.max_file_size.max(1)) << 20,
             log_files: common.logs.max_files.max(1),
             kill_signal: common.kill_signal.clone(),
-            cgroup: self.0.cgroups.group(&common.name),
+            groups: self.0.cgroups.groups(&common.name),
             log,
         };
         files::make_folder(&new.work_dir)?;
@@ -268,8 +267,8 @@ impl Processes {
         if lock.is_none() {
             return Err(ProcessError::Runs(name.to_owned()));
         }
-        if let Some(group) = home.plan().and_then(|p| p.cgroup) {
-            cgroup::remove(&group);
+        if let Some(plan) = home.plan() {
+            plan.groups.remove();
         }
         fs::remove_dir_all(&home.0).map_err(FileError::at(&home.0))?;
         Ok(files::sync_folder_of(&home.0)?)

@@ -14,6 +14,7 @@ use rustix::process::Pid;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::cgroup::Groups;
 use crate::files::{self, FileError};
 
 /// Longest file of a process.
@@ -51,8 +52,9 @@ pub(crate) struct Plan {
     pub(crate) log_files: u32,
     /// First signal of a stop.
     pub(crate) kill_signal: Option<String>,
-    /// Its control group, below the mount; none when there are none.
-    pub(crate) cgroup: Option<PathBuf>,
+    /// Its control groups.
+    #[serde(flatten)]
+    pub(crate) groups: Groups,
 }
 
 /// Who runs, or ran last.
@@ -150,11 +152,6 @@ impl Home {
     /// Does anything hold the lock?
     pub(crate) fn is_locked(&self) -> bool {
         self.path("lock").exists() && matches!(self.lock(), Ok(None))
-    }
-
-    /// Is there a record that cannot be read?
-    pub(crate) fn is_record_broken(&self) -> bool {
-        self.path("record.json").exists() && self.record().is_none()
     }
 
     /// The highest number that a run was given, as far as it is known.

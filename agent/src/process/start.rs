@@ -55,6 +55,10 @@ impl Processes {
                 return Ok(());
             }
             if home.is_locked() {
+                if let Some(record) = super::holders::found_again_if_lost(&home, &self.0.boot) {
+                    self.adopt(name, &record);
+                    return Ok(());
+                }
                 // A launcher of another agent is at it; or the program has ended and something that it started has not.
                 if Instant::now() >= end {
                     self.kill_all(name).await?;

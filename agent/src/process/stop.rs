@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::holders::own_holders;
 use super::signals::parse;
 use super::watch::{handle, wait};
-use super::{ProcessError, Processes, cgroup};
+use super::{ProcessError, Processes};
 use crate::files;
 
 /// From the kill to the end, which takes the kernel a moment.
@@ -55,8 +55,8 @@ impl Processes {
         let end = Instant::now() + KILL;
         while holds() {
             let alive = self.tell(name, Signal::KILL);
-            if let Some(group) = home.plan().and_then(|p| p.cgroup) {
-                cgroup::kill(&group);
+            if let Some(plan) = home.plan() {
+                plan.groups.kill();
             }
             let locked = home.is_locked();
             let own = if locked { own_holders(&home, home.plan().as_ref()) } else { vec![] };

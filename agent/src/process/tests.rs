@@ -36,6 +36,15 @@ async fn as_agent() {
     tokio::time::sleep(PATIENCE).await;
 }
 
+/// Not a test by itself: leads a session and has a lock, as a launcher before it becomes the program.
+#[test]
+fn as_holder() {
+    let Ok(folder) = std::env::var("SKERRY_TEST_HOLD") else { return };
+    rustix::process::setsid().unwrap();
+    let _held = Home(folder.into()).lock().unwrap().unwrap();
+    std::thread::sleep(PATIENCE);
+}
+
 /// This test's own program, running one test.
 pub(crate) fn itself(test: &str) -> (PathBuf, Vec<OsString>) {
     let words = [&format!("process::tests::{test}"), "--exact", "--nocapture", "--test-threads=1", "-q"];
@@ -143,7 +152,7 @@ async fn a_program_runs_ends_and_runs_again() {
     assert!(matches!(&first, State::Exited { code: Some(7), out_of_memory: false, .. }), "{first:?}");
     assert_eq!(bed.log(), format!("blue\n{}\n", bed.alloc().join("t").display()));
     // What the kernel counts of a group is of one run: a kill for want of memory says nothing of the next.
-    let group = || bed.processes.plan(&bed.name()).and_then(|p| p.cgroup).and_then(|g| fs::metadata(g).ok()).map(|m| m.ino());
+    let group = || bed.processes.plan(&bed.name()).and_then(|p| p.groups.v2).and_then(|g| fs::metadata(g).ok()).map(|m| m.ino());
     let before = group();
     bed.processes.start(&bed.name()).await.unwrap();
     assert!(before.is_none() || group() != before, "the second run has the group of the first");
@@ -308,7 +317,7 @@ async fn a_program_that_outlived_its_agent_is_watched() {
     other.processes.remove(&bed.name()).unwrap();
 }
 
-/// A record that cannot be read is made anew from the program that runs, which is neither taken for another nor started again.
+/// A record that cannot be read, or is gone, is made anew from the program that runs, which is neither taken for another nor started again.
 #[tokio::test]
 async fn a_broken_record_is_made_anew() {
     let bed = Bed::new();
@@ -317,14 +326,21 @@ async fn a_broken_record_is_made_anew() {
     let home = bed.processes.home(&bed.name());
     let first = home.record().unwrap();
     let whole = fs::read(home.path("record.json")).unwrap();
-    for broken in [&b""[..], &whole[..whole.len() / 2], &b"[1, 2]"[..]] {
-        fs::write(home.path("record.json"), broken).unwrap();
+    for broken in [Some(&b""[..]), Some(&whole[..whole.len() / 2]), Some(&b"[1, 2]"[..]), None] {
+        match broken {
+            Some(bytes) => fs::write(home.path("record.json"), bytes).unwrap(),
+            None => fs::remove_file(home.path("record.json")).unwrap(),
+        }
         let other = bed.again();
         assert_eq!(other.processes.observe()[0].state, State::Running);
         let found = home.record().unwrap();
         assert_eq!((found.pid, found.start, &found.boot), (first.pid, first.start, &first.boot));
         assert!(found.run > first.run, "a launcher that comes late finds its number used");
     }
+    // Gone when a stop or a start is what looks first: the program that runs is the one meant.
+    fs::remove_file(home.path("record.json")).unwrap();
+    bed.again().processes.start(&bed.name()).await.unwrap();
+    assert_eq!((home.record().unwrap().pid, bed.starts()), (first.pid, 1));
     let other = bed.again();
     other.until("adopted", |s| *s == State::Running).await;
     // Gently: the program is known by its pid again.
@@ -352,6 +368,48 @@ async fn what_is_not_clear_is_looked_at_ever_more_seldom() {
         looks += usize::from(tokio::time::timeout(left, bed.ended.notified()).await.is_ok());
     }
     assert!((1..=4).contains(&looks), "{looks} looks");
+}
+
+/// A launcher that has the lock and has not written its record yet is not the program: it goes on, under its own number.
+#[tokio::test]
+async fn a_launcher_at_work_is_not_taken_for_a_program_whose_record_is_gone() {
+    let bed = Bed::new();
+    bed.processes.create(&bed.plan("true"), &bed.alloc()).unwrap();
+    let home = bed.processes.home(&bed.name());
+    let (program, words) = itself("as_holder");
+    let mut other = Command::new(&program);
+    let mut other = other.args(&words).env("SKERRY_TEST_HOLD", &home.0).stdout(Stdio::null()).spawn().unwrap();
+    let end = Instant::now() + PATIENCE;
+    while !home.is_locked() {
+        assert!(Instant::now() < end);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!((bed.processes.observe()[0].state.clone(), home.record()), (State::Running, None));
+    bed.processes.kill_all(&bed.name()).await.unwrap();
+    let _ = other.kill();
+    other.wait().unwrap();
+}
+
+/// The kernel ends a program that takes more memory than it may, all of it, and the end says why. The next run starts with a clean sheet.
+#[tokio::test]
+async fn a_program_over_its_memory_is_killed_and_says_so() {
+    let bed = Bed::new();
+    if let Some(lacking) = bed.processes.cgroups().lacking() {
+        assert!(std::env::var_os("CI").is_none(), "no limits on this machine: {lacking}");
+        eprintln!("left out: {lacking}");
+        return;
+    }
+    // `tail` holds all that has no end of line: more than the limit of 64 MiB, the first time.
+    let once =
+        format!("test -e {0}/ran && exit 5; touch {0}/ran; head -c 300000000 /dev/zero | tail -n 1 > /dev/null", bed.folder.display());
+    bed.processes.create(&bed.plan(&once), &bed.alloc()).unwrap();
+    bed.processes.start(&bed.name()).await.unwrap();
+    let first = bed.until("its kill", ended).await;
+    assert!(matches!(first, State::Exited { code: Some(137), out_of_memory: true, .. }), "{first:?}");
+    bed.processes.start(&bed.name()).await.unwrap();
+    let second = bed.until("its second end", |s| ended(s) && *s != first).await;
+    assert!(matches!(second, State::Exited { code: Some(5), out_of_memory: false, .. }), "{second:?}");
+    bed.processes.remove(&bed.name()).unwrap();
 }
 
 /// An ordinary user's program that hands its lock on has nobody else's process killed, and starts again all the same.

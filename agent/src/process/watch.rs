@@ -10,8 +10,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::process::Child;
 
+use super::Processes;
 use super::record::{Exit, Record};
-use super::{Processes, cgroup};
 
 /// Exit code, 128 + signal when killed.
 pub(super) fn code(status: ExitStatus) -> i64 {
@@ -35,8 +35,7 @@ impl Processes {
 
     pub(super) fn note_exit(&self, name: &str, run: u64, code: i64) {
         let home = self.home(name);
-        let group = home.plan().and_then(|p| p.cgroup);
-        let out_of_memory = group.is_some_and(|g| cgroup::was_short_of_memory(&g));
+        let out_of_memory = home.plan().is_some_and(|p| p.groups.was_short_of_memory());
         if let Err(error) = home.put_exit(&Exit { run, code, out_of_memory }) {
             tracing::warn!("how process {name} ended is not kept: {error}");
         }

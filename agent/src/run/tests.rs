@@ -302,7 +302,7 @@ async fn deploys_switches_restarts_and_stops() {
     bed.want(3, None, vec![]).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(bed.containers().await[0].status, ContainerStatus::Running);
-    let stone = Tombstone { id: b, job: "till".into(), group: "web".into(), index: 0, reason: "stopped by ada".into() };
+    let stone = Tombstone { id: b, job: "till".into(), group: "web".into(), index: 0, reason: "stopped by ada".into(), version: 0 };
     bed.want(4, None, vec![stone]).await;
     agent.until("b gone", |r| r.allocs.is_empty()).await;
     assert!(bed.containers().await.is_empty());
@@ -352,7 +352,7 @@ async fn programs_run_on_when_agents_and_engine_are_gone() {
     assert_eq!(std::fs::read_to_string(&runs).unwrap(), "run\n");
 
     let mut agent = bed.start_with(&nowhere);
-    let stone = Tombstone { id: a, job: "till".into(), group: "web".into(), index: 0, reason: "stopped by ada".into() };
+    let stone = Tombstone { id: a, job: "till".into(), group: "web".into(), index: 0, reason: "stopped by ada".into(), version: 0 };
     bed.want(2, None, vec![stone]).await;
     agent.until("a gone", |r| r.allocs.is_empty()).await;
     assert!(bed.processes().names().is_empty());

@@ -47,6 +47,7 @@ pub fn content<'a>(
         group: alloc.group.clone(),
         index: alloc.index,
         reason: reason.clone(),
+        version: alloc.version,
     };
     let mut tombstones: Vec<_> =
         stops.iter().filter(|(slot, ..)| !runs.contains_key(slot)).map(|(_, alloc, reason)| tombstone(alloc, reason)).collect();

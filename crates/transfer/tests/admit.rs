@@ -74,6 +74,47 @@ fn windows_that_are_none() {
     assert!(Windows::parse(&vec!["22:00-06:00".to_owned(); 33], "UTC", UnknownTime::Open).is_err());
 }
 
+#[test]
+fn windows_at_their_bounds() {
+    let parses = |texts: &[&str]| {
+        let texts: Vec<String> = texts.iter().map(|t| (*t).to_owned()).collect();
+        Windows::parse(&texts, "UTC", UnknownTime::Open)
+    };
+    for (text, good) in [
+        ("00:00-24:00", true),
+        ("23:59-00:00", true),
+        ("22:00-24:01", false),
+        ("22:00-25:00", false),
+        ("24:00-06:00", false),
+        ("22:60-23:00", false),
+        ("2:00-3:00", false),
+    ] {
+        assert_eq!(parses(&[text]).is_ok(), good, "{text}");
+    }
+    assert!(parses(&["22:00-06:00"; 32]).is_ok(), "as many as there may be");
+    assert!(parses(&[]).unwrap().is_always() && !parses(&["22:00-06:00"]).unwrap().is_always());
+    // From a time to the same time is a whole day.
+    let whole = parses(&["Mon 06:00-06:00"]).unwrap();
+    for (hours, is_open) in [(5, false), (6, true), (29, true), (30, false)] {
+        assert_eq!(matches!(whole.at(at(hours)), Opening::Open { .. }), is_open, "{hours}");
+    }
+}
+
+#[test]
+fn every_wait_says_what_for() {
+    let rows = [
+        (Wait::Window, "waits for the download window"),
+        (Wait::Time, "the time of day"),
+        (Wait::Budget { needs: 7, left: 3 }, "waits for the next month: 7 bytes are needed, 3 are left"),
+        (Wait::Held, "`skerry alloc retry`"),
+        (Wait::FullNotAllowed { needs: 9 }, "a full bundle of 9 bytes is not allowed"),
+    ];
+    for (wait, part) in rows {
+        assert!(wait.to_string().contains(part), "{wait}");
+    }
+    assert_eq!(Budget::new(1_000, 10, 90, 1).unwrap().monthly(), 1_000);
+}
+
 fn rules(budget: Option<Budget>, texts: &[&str], on_delta_failure: OnDeltaFailure) -> Rules {
     Rules { budget, windows: windows(texts, "UTC", UnknownTime::Closed), on_delta_failure }
 }

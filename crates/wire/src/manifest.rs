@@ -92,8 +92,8 @@ pub struct ManifestAlloc {
 }
 
 /// Serde asks by reference.
-fn is_zero(n: &u32) -> bool {
-    *n == 0
+fn is_zero<N: Default + PartialEq>(n: &N) -> bool {
+    *n == N::default()
 }
 
 /// Serde asks by reference.
@@ -114,4 +114,61 @@ pub struct Tombstone {
     pub index: u32,
     /// Why, for people: `job stopped by ada@example.org`.
     pub reason: String,
+    /// Version of the allocation's job: what has a version as high or higher is not older, and goes on. A server put back to an old backup
+    /// knows no more than it knew then. 0 is said by servers that do not know of this, and makes all others of the place older.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub version: u64,
+}
+
+impl Tombstone {
+    /// The order to stop an allocation of a manifest.
+    pub fn of(alloc: &ManifestAlloc, reason: &str) -> Self {
+        let ManifestAlloc { id, job, group, index, version, .. } = alloc.clone();
+        Self { id, job, group, index, reason: reason.to_owned(), version }
+    }
+
+    /// Is a version of the same place older than what this stops?
+    pub fn is_above(&self, version: u64) -> bool {
+        self.version == 0 || version < self.version
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cbor;
+
+    /// As agents and servers before it wrote and read it.
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Before {
+        id: AllocId,
+        job: String,
+        group: String,
+        index: u32,
+        reason: String,
+    }
+
+    #[test]
+    fn an_order_to_stop_without_a_version_is_read_and_one_with_it_by_those_before() {
+        let alloc = ManifestAlloc {
+            job: "till".into(),
+            group: "web".into(),
+            index: 2,
+            id: AllocId::new([3; 16]),
+            version: 7,
+            specification: Digest::new([9; 32]),
+            retry: 0,
+            override_lock: false,
+        };
+        let new = Tombstone::of(&alloc, "stopped");
+        let before = Before { id: alloc.id, job: "till".into(), group: "web".into(), index: 2, reason: "stopped".into() };
+        assert_eq!(cbor::decode::<Before>(&cbor::encode(&new), 999).unwrap(), before);
+        assert_eq!(cbor::decode::<Tombstone>(&cbor::encode(&new), 999).unwrap(), new);
+        let old: Tombstone = cbor::decode(&cbor::encode(&before), 999).unwrap();
+        assert_eq!(old, Tombstone { version: 0, ..new.clone() });
+        assert_eq!(cbor::encode(&old), cbor::encode(&before), "a version that is not known costs no byte");
+        for (of, above) in [(6, true), (7, false), (8, false)] {
+            assert_eq!((new.is_above(of), old.is_above(of)), (above, true), "{of}");
+        }
+    }
 }

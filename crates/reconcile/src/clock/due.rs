@@ -9,7 +9,7 @@ use skerry_wire::{Millis, Timestamp};
 
 use crate::memory::ScheduleMemory;
 
-/// A run that is later than this was missed.
+/// A run that is as late as this was missed.
 const LATE: Millis = Millis::from_secs(60);
 /// A clock that is put back by more than this was wrong before: what it brought then is forgotten. Zones move by a few hours at most.
 const WRONG: Millis = Millis::from_secs(25 * 3600);
@@ -42,7 +42,7 @@ pub(super) fn look(schedule: &Schedule, periodic: &Periodic, memory: &mut Schedu
         let recent = Timestamp(wall.0.saturating_sub_unsigned(LATE.0)).max(until);
         let just_now = schedule.after(recent).is_some_and(|t| t <= wall);
         let first = schedule.after(until);
-        let missed = first.is_some_and(|t| t.after(LATE) < wall);
+        let missed = first.is_some_and(|t| t.after(LATE) <= wall);
         if just_now {
             due.run = Some("its time has come".to_owned());
         } else if periodic.missed == MissedRun::Once {
@@ -95,6 +95,7 @@ mod tests {
             let wall = hours.map(|h| Timestamp(NEW_YEAR + (h * HOUR as f64) as i64));
             let due = look(&schedule, &periodic, &mut memory, 10_000, wall);
             assert_eq!(due.run.is_some(), *expected, "step {n} of {steps:?}: {due:?}");
+            assert!(due.run.is_none() || due.missed.is_none(), "step {n} of {steps:?}: {due:?}");
             let again = look(&schedule, &periodic, &mut memory, 10_000, wall);
             assert!(again.run.is_none() && again.missed.is_none(), "step {n} of {steps:?}: twice");
         }
@@ -138,6 +139,25 @@ mod tests {
 
         let closed = periodic(MissedRun::Skip, UnknownTime::Closed);
         assert_eq!(look(&schedule, &closed, &mut ScheduleMemory::default(), 9 * HOUR, None), Due::default());
+    }
+
+    /// Whatever the minute: a time that passed is run, or said to be missed.
+    #[test]
+    fn no_time_is_left_out_without_a_word() {
+        let periodic = periodic(MissedRun::Skip, UnknownTime::Closed);
+        let schedule = Schedule::parse(&periodic.crons, "UTC").unwrap();
+        for (late, runs) in [(0, true), (59_999, true), (60_000, false), (60_001, false)] {
+            let mut memory = ScheduleMemory { until: Some(Timestamp(NEW_YEAR)), ..ScheduleMemory::default() };
+            let due = look(&schedule, &periodic, &mut memory, 7, Some(Timestamp(NEW_YEAR + 3_600_000 + late)));
+            assert_eq!((due.run.is_some(), due.missed.is_some()), (runs, !runs), "{late} ms late");
+        }
+        // Put back by what zones move by: everything up to there was run. By more: that clock was wrong.
+        for (hours, kept) in [(25, true), (26, false)] {
+            let mut memory = ScheduleMemory { until: Some(Timestamp(NEW_YEAR + hours * 3_600_000)), ..ScheduleMemory::default() };
+            let before = memory.until;
+            look(&schedule, &periodic, &mut memory, 7, Some(Timestamp(NEW_YEAR)));
+            assert_eq!(memory.until == before, kept, "{hours} hours");
+        }
     }
 
     #[test]

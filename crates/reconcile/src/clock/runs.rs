@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use skerry_cron::Schedule;
 use skerry_wire::AllocId;
+use skerry_wire::manifest::Tombstone;
 use skerry_wire::poll::AllocStatus;
 
 use super::due::look;
@@ -77,9 +78,14 @@ impl Work<'_> {
     pub(crate) fn end_run(&mut self, memory: &mut SlotMemory, others: &Memory) {
         let (Some(parent), Some(run)) = (self.slot.parent(), self.slot.run()) else { return };
         let job = others.slots.get(&parent);
-        let stopped = job.filter(|p| p.current.is_none() && p.next.is_none()).and_then(|p| p.leaving.values().find(|l| l.tombstone));
-        let ordered = self.cx.desired.manifest.into_iter().flat_map(|m| &m.tombstones).find(|t| Slot::from(*t) == parent);
-        let stop = stopped.map(|l| &l.reason).or_else(|| ordered.filter(|_| job.is_none()).map(|t| &t.reason));
+        let stones = || self.cx.desired.manifest.into_iter().flat_map(|m| &m.tombstones);
+        // An order for a version older than the run's is not for it.
+        let reaches = |t: &Tombstone| memory.versions().all(|v| t.version == v.version || t.is_above(v.version));
+        let meant = |id: &AllocId| stones().filter(|t| t.id == *id).all(reaches);
+        let stopped = job.filter(|p| p.current.is_none() && p.next.is_none());
+        let stopped = stopped.and_then(|p| p.leaving.iter().find(|(id, l)| l.tombstone && meant(id)).map(|(_, l)| &l.reason));
+        let ordered = || stones().find(|t| Slot::from(*t) == parent && reaches(t)).filter(|_| job.is_none()).map(|t| &t.reason);
+        let stop = stopped.or_else(ordered);
         if let Some(reason) = stop {
             crate::place::abandon_next(memory, reason);
             retire(memory, reason, |_| ());

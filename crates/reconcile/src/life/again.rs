@@ -129,6 +129,14 @@ mod tests {
     }
 
     #[test]
+    fn nodes_spread_over_an_eighth() {
+        let policy = Reschedule { delay: Millis(8_000), ..Reschedule::SERVICE };
+        let at = |seed: u32| next_try(&mut Again::default(), &policy, 50, &seed.to_le_bytes()).unwrap() - 50;
+        let waits: std::collections::BTreeSet<u64> = (0..40_000).map(at).collect();
+        assert_eq!((waits.first(), waits.last(), waits.len()), (Some(&8_000), Some(&9_000), 1_001));
+    }
+
+    #[test]
     fn tries_are_spent_and_come_back_with_the_interval() {
         let policy = Reschedule { attempts: 2, interval: Millis(100_000), unlimited: false, ..Reschedule::BATCH };
         let mut again = Again::default();

@@ -16,6 +16,7 @@ mod start;
 mod stop;
 
 use skerry_wire::Millis;
+use skerry_wire::job::{Driver, Task};
 use skerry_wire::poll::AllocStatus;
 
 use crate::decision::{CheckPlan, NeededImage};
@@ -24,6 +25,9 @@ use crate::memory::{SlotMemory, TaskMemory, Version};
 use crate::place::{Status, Work};
 
 pub(crate) use roles::{Part, Role, roles};
+
+/// Told where a limit of the jobspec does not hold.
+const UNBOUNDED: &str = "; its memory and processor are not bounded: the node has no control groups for them";
 
 /// What is asked for beside actions.
 #[derive(Debug, Default)]
@@ -57,7 +61,18 @@ impl Work<'_> {
         }
         let down = self.keep_up(memory, &current, &roles, asked);
         self.ask_checks(memory, &current, &roles, asked);
-        Some(self.judge_health(memory, &current, &roles, down, &asked.checks))
+        let mut status = self.judge_health(memory, &current, &roles, down, &asked.checks);
+        if status.status == AllocStatus::Running && self.is_unbounded(&current) {
+            status.reason.push_str(UNBOUNDED);
+        }
+        Some(status)
+    }
+
+    /// Do programs of it run on a node that cannot bound them?
+    fn is_unbounded(&self, version: &Version) -> bool {
+        let bounds = self.cx.observed.node.attributes.get("cgroup").map(String::as_str);
+        let program = |t: &Task| matches!(t.driver, Driver::Exec(_) | Driver::RawExec(_));
+        matches!(bounds, Some("none" | "v2-no-limits")) && self.group(version).is_some_and(|(_, g)| g.tasks.iter().any(program))
     }
 
     /// The roles of a version's tasks: from its specification, else from its instances.

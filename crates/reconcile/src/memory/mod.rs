@@ -263,3 +263,63 @@ impl SlotMemory {
         self.current.as_ref().is_some_and(|c| self.bad.contains_key(&c.specification)) && self.refuge().is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(born: u8, specification: u8) -> Version {
+        let alloc = AllocId::new([born; 16]);
+        let specification = Digest::new([specification; 32]);
+        Version { alloc, born: alloc, version: 1, specification, ports: BTreeMap::new(), images: BTreeSet::new() }
+    }
+
+    #[test]
+    fn what_is_gone_back_to_is_another_one_and_not_bad() {
+        for (good, bad, refuge, reverts) in [
+            (None, &[2][..], false, false),
+            (Some(version(1, 1)), &[2], true, true),
+            (Some(version(1, 1)), &[], true, false),
+            (Some(version(1, 1)), &[1, 2], false, false),
+            // It is the same, by its instances or by what is signed.
+            (Some(version(2, 1)), &[2], false, false),
+            (Some(version(1, 2)), &[2], false, false),
+            (Some(version(1, 2)), &[], false, false),
+        ] {
+            let bad_ones = bad.iter().map(|n| (Digest::new([*n; 32]), String::new())).collect();
+            let memory = SlotMemory { current: Some(version(2, 2)), last_good: good.clone(), bad: bad_ones, ..SlotMemory::default() };
+            assert_eq!((memory.refuge(), memory.reverts()), (good.as_ref().filter(|_| refuge), reverts), "{good:?} {bad:?}");
+        }
+        assert!(!SlotMemory { last_good: Some(version(1, 1)), ..SlotMemory::default() }.reverts());
+    }
+
+    #[test]
+    fn what_was_condemned_last_and_the_last_good_one_are_never_forgotten() {
+        let digest = |n: u8| Digest::new([n; 32]);
+        for order in [(0..20).collect::<Vec<u8>>(), (0..20).rev().collect()] {
+            let mut memory = SlotMemory { last_good: Some(version(1, 3)), ..SlotMemory::default() };
+            memory.condemn(digest(3), "it was good once".into());
+            for n in order {
+                memory.condemn(digest(n), String::new());
+                assert!(memory.bad.contains_key(&digest(n)) && memory.bad.contains_key(&digest(3)) && memory.bad.len() <= BAD, "{n}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_fails_waits_longer_each_time_and_nodes_spread_over_a_quarter() {
+        let mut before: Option<Backoff> = None;
+        for (n, wait) in (1..).zip([5_000, 10_000, 20_000, 40_000, 80_000, 160_000, 300_000, 300_000, 300_000]) {
+            let after = |seed: u32| Backoff::after(before.as_ref(), 7, &seed.to_le_bytes(), "no".into());
+            let waits: BTreeSet<u64> = (0..40_000).map(|seed| after(seed).until - 7).collect();
+            let (least, most) = (*waits.first().expect("there are some"), *waits.last().expect("there are some"));
+            assert!(least >= wait && least < wait + wait / 1_000, "failure {n}: {least}");
+            assert!(most <= wait + wait / 4 && most > wait + wait / 4 - wait / 1_000, "failure {n}: {most}");
+            // Of the shortest wait every millisecond is somebody's, the last one too.
+            assert!(n > 1 || waits.len() == 1_251, "{}", waits.len());
+            let next = after(1);
+            assert_eq!((next.failures, next.why.as_str()), (n, "no"));
+            before = Some(next);
+        }
+    }
+}

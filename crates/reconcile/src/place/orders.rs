@@ -28,8 +28,9 @@ impl<'a> Work<'a> {
                 memory.leaving.insert(tombstone.id, entry);
             }
             let wanted = want.map(|w| w.alloc.id);
-            // An order that was carried out before says nothing about what came after it.
-            let ends = |v: &crate::memory::Version| v.alloc == tombstone.id || (new && wanted != Some(v.alloc));
+            // An order that was carried out before says nothing about what came after it, nor does one for what is older.
+            let older = |v: &crate::memory::Version| new && wanted != Some(v.alloc) && tombstone.is_above(v.version);
+            let ends = |v: &crate::memory::Version| v.alloc == tombstone.id || older(v);
             if memory.current.as_ref().is_some_and(ends) {
                 retire(memory, &tombstone.reason, |l| l.tombstone = true);
                 memory.last_good = None;

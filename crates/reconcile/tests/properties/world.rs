@@ -287,7 +287,7 @@ impl World {
         let gone: Vec<ManifestAlloc> = manifest.allocs.iter().filter(|a| a.job == name).cloned().collect();
         manifest.allocs.retain(|a| a.job != name);
         if tombstone {
-            let stone = |a: ManifestAlloc| Tombstone { id: a.id, job: a.job, group: a.group, index: a.index, reason: "stopped".into() };
+            let stone = |a: ManifestAlloc| Tombstone::of(&a, "stopped");
             manifest.tombstones.extend(gone.into_iter().map(stone));
         }
     }

@@ -136,8 +136,7 @@ impl Bed {
     /// The job is stopped by order.
     pub(crate) fn bury(&mut self) {
         for a in std::mem::take(&mut self.manifest.allocs) {
-            let stone = Tombstone { id: a.id, job: a.job, group: a.group, index: a.index, reason: "stopped by ada".into() };
-            self.manifest.tombstones.push(stone);
+            self.manifest.tombstones.push(Tombstone::of(&a, "stopped by ada"));
         }
     }
 

@@ -1,8 +1,9 @@
 //! Runs by the clock.
 
-use skerry_wire::job::{Job, JobType, MissedRun, Periodic, UnknownTime};
+use skerry_wire::job::{Job, JobType, MissedRun, Periodic, Reschedule, UnknownTime};
+use skerry_wire::manifest::Tombstone;
 use skerry_wire::poll::{AllocStatus, Event};
-use skerry_wire::{Millis, Timestamp};
+use skerry_wire::{AllocId, Millis, Timestamp};
 
 use crate::bed::{Bed, docker, job};
 
@@ -89,11 +90,30 @@ fn it_comes_back_after_a_reboot_offline_with_and_without_the_time() {
     bed.reboot();
     bed.pass(HOUR - 100);
     assert!(bed.running().is_empty());
+    assert_eq!(bed.view().reason, "runs by the clock", "by the interval, as long as the time is not known");
     bed.pass(200);
     assert_eq!(bed.running(), ["main"], "an hour after boot");
     bed.end("main", 0);
     bed.pass(HOUR);
     assert_eq!(bed.running(), ["main"], "an hour after the last");
+}
+
+#[test]
+fn each_run_is_an_allocation_of_its_own_with_ports_of_its_own() {
+    let mut spec = hourly(false);
+    spec.groups[0].network.ports.push(skerry_wire::job::Port { label: "http".into(), fixed: None, to: None });
+    let mut bed = Bed::new();
+    bed.wall = Some(Timestamp(1_767_225_600_000 + 1_800_000));
+    bed.submit(spec);
+    bed.pass(2 * HOUR);
+    let runs: Vec<_> = bed.memory.slots.iter().filter(|(s, _)| s.run().is_some()).filter_map(|(_, m)| m.current.clone()).collect();
+    let labels: Vec<_> = bed.instances.values().map(|i| (i.labels.alloc, i.labels.ports["http"])).collect();
+    assert_eq!((runs.len(), labels.len()), (2, 2));
+    assert!(labels[0].0 != labels[1].0 && labels[0].1 != labels[1].1, "{labels:?}");
+    for run in runs {
+        assert!(run.alloc == run.born && run.alloc != bed.manifest.allocs[0].id, "{run:?}");
+        assert!(labels.contains(&(run.alloc, run.ports["http"])), "{run:?}");
+    }
 }
 
 #[test]
@@ -105,6 +125,77 @@ fn a_stopped_job_stops_its_runs() {
     bed.pass(3 * HOUR);
     assert!(bed.instances.is_empty());
     assert!(bed.memory.slots.keys().all(|s| s.run().is_none()), "{:?}", bed.memory.slots.keys());
+}
+
+/// The job itself has no container: after a lost memory only its run is known, and whose version that is.
+#[test]
+fn a_run_without_its_job_stops_by_an_order_that_is_not_older_than_it() {
+    for (ordered, stops) in [(0, true), (1, false), (2, true), (3, true)] {
+        let mut bed = bed(true);
+        bed.submit(hourly(true));
+        bed.pass(1_800_000);
+        assert_eq!(bed.instances.values().next().map(|i| i.labels.version), Some(2));
+        bed.bury();
+        bed.manifest.tombstones[0].version = ordered;
+        bed.memory = Default::default();
+        bed.rest();
+        assert_eq!(bed.running().is_empty(), stops, "ordered for version {ordered}");
+    }
+}
+
+#[test]
+fn orders_for_others_stop_no_run() {
+    // For a version of the job that was replaced long ago, from a server put back to a backup; and, without any memory, for another job.
+    for amnesia in [false, true] {
+        let mut bed = bed(true);
+        bed.submit(hourly(true));
+        bed.pass(1_800_000);
+        let named = if amnesia { "other" } else { "till" };
+        let stone = Tombstone {
+            id: AllocId::new([77; 16]),
+            job: named.into(),
+            group: "g".into(),
+            index: 0,
+            reason: "stopped by ada".into(),
+            version: u64::from(!amnesia),
+        };
+        bed.manifest.allocs.clear();
+        bed.manifest.tombstones.push(stone);
+        if amnesia {
+            bed.memory = Default::default();
+        }
+        bed.rest();
+        assert_eq!(bed.running(), ["main"], "memory lost: {amnesia}");
+    }
+}
+
+#[test]
+fn a_run_is_over_when_all_of_it_is() {
+    let left_out = |bed: &Bed| bed.place().decisions.iter().any(|(_, d)| d.contains("the one before still runs"));
+    // Its last task runs on.
+    let mut spec = hourly(true);
+    spec.groups[0].tasks.push(crate::bed::hook(skerry_wire::job::Hook::Poststop, false, docker("last")));
+    let mut bed = bed(true);
+    bed.submit(spec);
+    bed.pass(1_800_000);
+    bed.end("main", 0);
+    bed.pass(HOUR);
+    assert_eq!((bed.running(), left_out(&bed)), (vec!["last".to_owned()], true));
+    // It failed, and will be made anew.
+    let mut spec = hourly(true);
+    spec.groups[0].reschedule = Reschedule { attempts: 1, delay: Millis(2 * HOUR), unlimited: false, ..Reschedule::BATCH };
+    let mut bed = self::bed(true);
+    bed.submit(spec);
+    bed.pass(1_800_000);
+    bed.end("main", 1);
+    bed.pass(HOUR);
+    assert_eq!((bed.running().len(), left_out(&bed)), (0, true));
+    bed.pass(HOUR + HOUR / 2);
+    assert_eq!(bed.running(), ["main"], "made anew");
+    bed.end("main", 1);
+    bed.pass(HOUR);
+    let run = bed.instances.values().filter(|i| i.state == skerry_reconcile::State::Running).map(|i| i.labels.slot.run()).next();
+    assert!(run.flatten() > Some(1), "what failed for good holds nothing up: {run:?}");
 }
 
 #[test]

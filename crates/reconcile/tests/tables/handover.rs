@@ -74,8 +74,7 @@ fn a_port_of_a_group_that_is_taken_out_is_free_once_it_has_stopped() {
         let old = bed.manifest.allocs[0].clone();
         bed.said();
         bed.submit(with(&[(order[1], Some(8080))]));
-        let reason = "the group is gone".to_owned();
-        bed.manifest.tombstones.push(Tombstone { id: old.id, job: old.job, group: old.group, index: 0, reason });
+        bed.manifest.tombstones.push(Tombstone::of(&old, "the group is gone"));
         bed.obedient = false;
         settle(&mut bed);
         assert_eq!(running(&bed), [(order[0].to_owned(), 1)], "it does not end yet");

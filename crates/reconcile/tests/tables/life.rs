@@ -164,6 +164,7 @@ fn what_failed_is_made_anew_with_new_instances_as_often_as_it_may() {
     assert!(view.until.is_some());
     bed.pass(6_000);
     assert_eq!(bed.said(), ["remove a", "create a", "start a"]);
+    assert_eq!(bed.view().restarts, 2, "in place and anew");
     for _ in 0..2 {
         bed.end("a", 1);
         bed.pass(1_300);
@@ -268,6 +269,46 @@ fn the_dead_mans_switch() {
 }
 
 #[test]
+fn what_the_dead_mans_switch_stopped_begins_its_life_again_and_what_was_done_stays_done() {
+    for (kind, again) in [(JobType::Service, vec!["start one", "start main"]), (JobType::Batch, vec!["start one", "start main"])] {
+        let mut spec = job(kind, vec![hook(Hook::Prestart, false, docker("one")), docker("main"), docker("other")]);
+        spec.groups[0].disconnect.stop_on_client_after = Some(Millis(60_000));
+        let mut bed = Bed::with(spec);
+        bed.end("one", 0);
+        bed.rest();
+        let done = kind == JobType::Batch;
+        if done {
+            bed.end("other", 0);
+            bed.rest();
+        }
+        bed.silent = Some(Millis(60_000));
+        bed.rest();
+        assert!(bed.running().is_empty(), "{kind:?}");
+        bed.said();
+        bed.silent = Some(Millis(0));
+        bed.rest();
+        assert_eq!(bed.running(), ["one"], "{kind:?}: what comes before comes again");
+        bed.end("one", 0);
+        bed.rest();
+        let mut expected = again;
+        expected.extend((!done).then_some("start other"));
+        assert_eq!(bed.said(), expected, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_report_says_how_long_its_state_will_last() {
+    use skerry_wire::poll::Event;
+    let mut bed = Bed::with(job(JobType::Service, vec![docker("main")]));
+    bed.end("main", 1);
+    bed.events.clear();
+    bed.rest();
+    let [Event::Alloc { wait, .. }] = &bed.events[..] else { panic!("{:?}", bed.events) };
+    assert_eq!(*wait, bed.view().until.map(|at| Millis(at - bed.ms)));
+    assert!(wait.is_some_and(|w| w.0 > 0));
+}
+
+#[test]
 fn an_engine_that_was_away_is_no_fault() {
     let mut bed = Bed::with(job(JobType::Service, vec![Task { restart: Some(fails(0)), ..docker("main") }]));
     bed.end("main", 137);
@@ -280,6 +321,23 @@ fn an_engine_that_was_away_is_no_fault() {
     bed.interrupted = true;
     bed.rest();
     assert_eq!(bed.view().status, AllocStatus::Failed);
+}
+
+#[test]
+fn a_limit_that_does_not_hold_is_told() {
+    let told = "all tasks run; its memory and processor are not bounded: the node has no control groups for them";
+    let tasks = || [docker("main"), crate::bed::process("main", "/bin/true")];
+    for (bounds, expected) in [("v2", [false, false]), ("v1", [false, false]), ("v2-no-limits", [false, true]), ("none", [false, true])] {
+        for (task, expected) in tasks().into_iter().zip(expected) {
+            let mut bed = Bed::new();
+            bed.node.attributes.insert("cgroup".into(), bounds.into());
+            bed.submit(job(JobType::Service, vec![task]));
+            bed.rest();
+            assert_eq!(bed.view().reason, if expected { told } else { "all tasks run" }, "{bounds}");
+            bed.pass(20_000);
+            assert_eq!(bed.view().healthy, Some(true), "it runs all the same");
+        }
+    }
 }
 
 #[test]

@@ -3,8 +3,11 @@
 mod bed;
 mod blind;
 mod clock;
+mod ends;
+mod gate;
 mod handover;
 mod life;
 mod making;
 mod plans;
+mod ports;
 mod switch;

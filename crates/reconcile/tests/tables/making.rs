@@ -95,6 +95,52 @@ fn files_follow_their_templates() {
 }
 
 #[test]
+fn what_does_not_run_gets_its_files_and_no_signal() {
+    for mode in [ChangeMode::Signal("SIGHUP".into()), ChangeMode::Restart] {
+        let mut bed = with_template(mode.clone(), false);
+        bed.end("main", 1);
+        bed.rest();
+        bed.said();
+        set(&mut bed, "4");
+        bed.pass(60_000);
+        assert_eq!(
+            (bed.said(), bed.running()),
+            (vec!["write main".to_owned(), "start main".to_owned()], vec!["main".to_owned()]),
+            "{mode:?}"
+        );
+    }
+}
+
+#[test]
+fn an_instance_that_is_gone_is_not_made_from_what_does_not_render() {
+    let mut bed = with_template(ChangeMode::Noop, false);
+    bed.manifest.values.variables.clear();
+    bed.instances.clear();
+    bed.rest();
+    assert_eq!(bed.said(), [""; 0]);
+    assert!(bed.view().reason.contains("no variables under `till`"), "{}", bed.view().reason);
+    set(&mut bed, "4");
+    bed.rest();
+    assert_eq!(bed.said(), ["create main", "start main"]);
+}
+
+#[test]
+fn all_templates_of_a_task_together_are_bounded() {
+    for (more, allowed) in [(0, true), (1, false), (9_000, false)] {
+        let mut task = docker("main");
+        let sizes = std::iter::repeat_n(256 * 1024, 8).chain([more]);
+        task.templates =
+            sizes.enumerate().map(|(n, size)| template(&"x".repeat(size), &format!("local/{n}"), false, ChangeMode::Noop)).collect();
+        let mut bed = Bed::new();
+        let alloc = bed.submit(job(JobType::Service, vec![task]));
+        bed.rest();
+        let told = bed.told(alloc);
+        assert_eq!(told.reason.contains("may give at most 2048 KiB"), !allowed, "{more}: {}", told.reason);
+        assert_eq!(bed.running().is_empty(), !allowed, "{more}");
+    }
+}
+
+#[test]
 fn two_that_do_not_render_do_not_move_the_memory_at_every_look() {
     let mut bed = Bed::new();
     set(&mut bed, "3");
@@ -188,18 +234,23 @@ fn checks_name_addresses_and_instances() {
         check("http", http, None),
         check("tcp", CheckKind::Tcp { port: Some("8443".into()) }, None),
         check("script", script, Some("tool")),
+        check("absolute", CheckKind::Script { command: "/bin/ok".into(), args: vec![] }, Some("tool")),
+        check("inside", CheckKind::Script { command: "local/ok".into(), args: vec![] }, Some("main")),
         check("lost", CheckKind::Tcp { port: Some("no".into()) }, None),
     ];
     spec.groups[0].services.push(Service { name: "web".into(), port: Some("http".into()), tags: vec![], checks, check_restart: None });
     let bed = Bed::with(spec);
     let checks = bed.decide().checks;
-    assert_eq!(checks.len(), 3, "{checks:?}");
+    assert_eq!(checks.len(), 5, "{checks:?}");
     assert!(matches!(&checks[0].kind, CheckRun::Http { address, path, .. } if address == "10.0.0.1:8080" && path == "/up"));
     assert!(matches!(&checks[1].kind, CheckRun::Tcp { address } if address == "10.0.0.1:8443"));
     let own = format!("/srv/alloc/{}/tool/local/ok", AllocId::new([16; 16]));
     assert!(
         matches!(&checks[2].kind, CheckRun::Script { instance, command } if instance.starts_with("skerry-tool-") && command == &[own.clone(), "8080".to_owned()])
     );
+    for (n, expected) in [(3, "/bin/ok"), (4, "local/ok")] {
+        assert!(matches!(&checks[n].kind, CheckRun::Script { command, .. } if command == &[expected]), "{:?}", checks[n]);
+    }
     assert_eq!(checks[0].interval, Millis(1_000), "no check runs more often than once a second");
     assert_eq!(bed.view().status, AllocStatus::Running);
 }

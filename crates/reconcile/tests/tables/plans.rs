@@ -88,6 +88,16 @@ fn the_environment_has_nomads_names_and_the_jobs_words() {
 }
 
 #[test]
+fn memory_is_reserved_where_it_is_less_than_the_limit() {
+    for (memory_max, limit, reserved) in [(None, 64, None), (Some(64), 64, None), (Some(65), 65, Some(64)), (Some(32), 64, None)] {
+        let mut spec = job(JobType::Service, vec![docker("main")]);
+        spec.groups[0].tasks[0].resources = Resources { memory: 64, memory_max, ..Resources::default() };
+        let plan = plan_of(&mut Bed::new(), spec).common;
+        assert_eq!((plan.memory_limit, plan.memory_reservation), (limit << 20, reserved.map(|m: u64| m << 20)), "{memory_max:?}");
+    }
+}
+
+#[test]
 fn networks() {
     let with = |mode, ports: Vec<Port>, mapped: &[&str]| {
         let mut spec = job(JobType::Service, vec![docker("main")]);
@@ -156,6 +166,8 @@ fn mounts_and_words() {
 
 #[test]
 fn labels_there_and_back() {
+    let node = skerry_wire::NodeId::new([9; 16]);
+    assert_eq!(skerry_reconcile::node_label(&node), format!("{}={node}", label::NODE));
     let mut spec = job(JobType::Service, vec![docker("main")]);
     spec.groups[0].network.ports = vec![port("http", Some(8080), None), port("x", Some(9090), None)];
     spec.groups[0].tasks[0].kill_timeout = Millis(1234);

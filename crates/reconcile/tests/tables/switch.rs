@@ -278,26 +278,6 @@ fn what_cannot_be_run_is_refused_and_what_runs_goes_on() {
 }
 
 #[test]
-fn one_static_port_for_one() {
-    use skerry_wire::job::{Group, Job, Port};
-    let with = |id: &str| {
-        let mut group = Group::new("g", vec![docker("main")]);
-        group.network.ports.push(Port { label: "http".into(), fixed: Some(8080), to: None });
-        Job { id: id.into(), name: id.into(), ..Job::new(id, JobType::Service, vec![group]) }
-    };
-    let mut bed = Bed::with(with("z"));
-    let alloc = bed.submit(with("a"));
-    bed.rest();
-    let told = bed.told(alloc);
-    assert!(told.status == AllocStatus::Failed && told.reason == "port 8080 of the node is taken by z.g[0]", "{}", told.reason);
-    // Two at once: the first by name.
-    let mut bed = Bed::new();
-    let (_, second) = (bed.submit(with("a")), bed.submit(with("b")));
-    bed.rest();
-    assert_eq!((bed.told(second).reason.as_str(), bed.running().len()), ("port 8080 of the node is taken by a.g[0]", 1));
-}
-
-#[test]
 fn an_image_that_lacks_holds_the_switch_up() {
     let mut bed = healthy();
     let mut spec = version("2");
@@ -313,10 +293,31 @@ fn an_image_that_lacks_holds_the_switch_up() {
     assert_eq!(current(&bed), 2);
 }
 
+/// However long the fetching takes: the deadline of health counts from when the version may start.
+#[test]
+fn the_deadline_of_health_begins_when_the_images_are_there() {
+    let mut bed = healthy();
+    let mut spec = version("2");
+    spec.groups[0].update = Update { healthy_deadline: Millis(60_000), ..Update::default() };
+    if let skerry_wire::job::Driver::Docker(config) = &mut spec.groups[0].tasks[0].driver {
+        config.image_id = Some(ImageId(Digest::new([2; 32])));
+    }
+    bed.submit(spec);
+    bed.pass(3_600_000);
+    bed.reboot();
+    bed.pass(3_600_000);
+    assert_eq!((current(&bed), bed.place().bad.len()), (1, 0));
+    bed.images.insert(ImageId(Digest::new([2; 32])));
+    bed.pass(9_000);
+    assert_eq!((current(&bed), bed.view().healthy, bed.place().bad.len()), (2, None, 0));
+    bed.pass(10_000);
+    assert_eq!(bed.view().healthy, Some(true));
+}
+
 #[test]
 fn an_order_to_stop_is_for_what_it_names_and_what_is_older() {
     use skerry_wire::manifest::Tombstone;
-    let stone = |id| Tombstone { id, job: "till".into(), group: "g".into(), index: 0, reason: "stopped by ada".into() };
+    let stone = |id| Tombstone { id, job: "till".into(), group: "g".into(), index: 0, reason: "stopped by ada".into(), version: 0 };
     // Of one that the node never had: what is older in its place stops with it.
     let mut bed = healthy();
     bed.manifest.allocs.clear();
@@ -344,6 +345,83 @@ fn an_order_to_stop_is_for_what_it_names_and_what_is_older() {
     bed.manifest.allocs = named;
     bed.rest();
     assert!(bed.instances.is_empty());
+}
+
+/// A server put back to an old backup orders what was right then. What it does not know of goes on.
+#[test]
+fn an_order_to_stop_that_is_older_than_what_runs_stops_nothing() {
+    use skerry_wire::manifest::Tombstone;
+    let place = |id, version| Tombstone { id, job: "till".into(), group: "g".into(), index: 0, reason: "stopped by ada".into(), version };
+    // Version 2 runs; the order is for the allocation of version 1 which it replaced, or for one that was never here.
+    for (id, version, goes_on) in [(16, 1, true), (77, 1, true), (77, 2, true), (77, 3, false), (77, 0, false), (32, 2, false)] {
+        for reboot in [false, true] {
+            let mut bed = healthy();
+            bed.submit(self::version("2"));
+            bed.pass(10_000);
+            assert_eq!((current(&bed), bed.view().healthy), (2, Some(true)));
+            if reboot {
+                bed.reboot();
+            }
+            bed.manifest.allocs.clear();
+            bed.manifest.tombstones.push(place(AllocId::new([id; 16]), version));
+            bed.events.clear();
+            bed.rest();
+            let what = format!("{id}, version {version}, after a reboot: {reboot}");
+            assert_eq!(bed.running(), if goes_on { vec!["main"] } else { vec![] }, "{what}");
+            // The order is acknowledged all the same: the server need not give it for ever.
+            let told =
+                |e: &Event| matches!(e, Event::Alloc { alloc, status: AllocStatus::Complete, .. } if *alloc == AllocId::new([id; 16]));
+            assert!(bed.events.iter().any(told), "{what}: {:?}", bed.events);
+            bed.pass(600_000);
+            assert_eq!(!bed.running().is_empty(), goes_on, "{what}");
+        }
+    }
+    // What is on its way goes on too.
+    let mut bed = healthy();
+    bed.images.clear();
+    bed.submit(self::version("2"));
+    bed.rest();
+    bed.images = Bed::new().images;
+    let decision = bed.decide();
+    bed.memory = decision.memory.clone();
+    assert!(bed.place().next.is_some());
+    bed.manifest.tombstones.push(place(AllocId::new([77; 16]), 2));
+    bed.rest();
+    assert_eq!((current(&bed), bed.running()), (2, vec!["main".to_owned()]));
+}
+
+#[test]
+fn what_fails_of_the_one_that_runs_is_not_laid_to_the_one_that_comes() {
+    let mut bed = healthy();
+    bed.locked.insert(AllocId::new([16; 16]));
+    let coming = bed.submit(version("2"));
+    bed.rest();
+    let waits = "waits: the application holds its update lock";
+    assert_eq!(bed.told(coming).reason, waits);
+    bed.end("main", 1);
+    bed.rest();
+    bed.ms = bed.view().until.expect("it starts again");
+    let decision = bed.decide();
+    let start = decision.actions.iter().find(|a| a.step() == skerry_reconcile::Step::Start).expect("it starts").clone();
+    bed.memory = decision.memory.clone();
+    bed.fail(&start, skerry_reconcile::Step::Start);
+    bed.rest();
+    assert_eq!(bed.told(coming).reason, waits);
+    assert!(bed.place().next.as_ref().is_some_and(|n| n.backoff.is_none()));
+    assert!(bed.view().reason.contains("start failed"), "{}", bed.view().reason);
+}
+
+#[test]
+fn what_was_done_is_kept_for_people_with_its_reason() {
+    let mut bed = healthy();
+    bed.submit(version("2"));
+    bed.rest();
+    let said = |part: &str| bed.place().decisions.iter().any(|(_, d)| d.contains(part));
+    for part in
+        ["create `main`: version 2 of job `till` is ready", "switches to version 2", "stop `main`: replaced by version 2", "start `main`"]
+    {
+        assert!(said(part), "{part}: {:?}", bed.place().decisions);
+    }
 }
 
 #[test]
@@ -398,37 +476,6 @@ fn a_stop_that_fails_is_tried_again_later_and_nothing_starts_meanwhile() {
     assert_eq!(bed.said(), ["stop main", "start main", "remove main"]);
     bed.rest();
     assert_eq!(bed.place().cleanup, None);
-}
-
-#[test]
-fn ports_are_free_again_when_a_run_is_complete_and_not_before() {
-    use skerry_wire::job::{Group, Job, Port};
-    let with = |id: &str, kind, fixed| {
-        let mut group = Group::new("g", vec![docker("main")]);
-        group.network.ports.push(Port { label: "http".into(), fixed, to: None });
-        Job { id: id.into(), name: id.into(), ..Job::new(id, kind, vec![group]) }
-    };
-    let mut bed = Bed::with(with("a", JobType::Batch, Some(8080)));
-    let other = bed.submit(with("b", JobType::Service, Some(8080)));
-    bed.rest();
-    assert_eq!(bed.told(other).status, AllocStatus::Failed);
-    bed.end("main", 0);
-    bed.rest();
-    assert!(bed.told(other).current);
-    // A port that the node chose is left alone by a static one that comes later, and one that is asked for is not chosen.
-    let mut bed = Bed::with(with("a", JobType::Service, None));
-    let chosen = bed.view().ports["http"];
-    let other = bed.submit(with("b", JobType::Service, Some(chosen)));
-    bed.rest();
-    assert_eq!(bed.told(other).reason, format!("port {chosen} of the node is taken by a.g[0]"));
-    let mut bed = Bed::new();
-    bed.images.clear();
-    bed.submit(with("b", JobType::Service, Some(chosen)));
-    bed.rest();
-    bed.images = Bed::new().images;
-    bed.submit(with("a", JobType::Service, None));
-    bed.rest();
-    assert_ne!(bed.view().ports["http"], chosen);
 }
 
 #[test]
