@@ -1,4 +1,4 @@
-//! Some hundred lives; more of them with `make sim`.
+//! Some lives; more of them with `make sim`.
 #![allow(clippy::unwrap_used)]
 
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use skerry_sim::{Rules, play};
 
 /// Lives that are played each time. Each is the same every time.
-const LIVES: &str = "100";
+const LIVES: &str = "8";
 
 /// This program plays lives, by processes of its own.
 fn program(args: &[&str]) -> (bool, String) {
@@ -14,13 +14,16 @@ fn program(args: &[&str]) -> (bool, String) {
     (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
 }
 
-/// Of every promise, with every kind of fault in at least 1 % of the lives, and of some lives with other clocks.
+/// Every promise, with most kinds of faults, and one of the lives with all kinds of clocks.
 #[test]
 fn promises_hold_in_some_lives() {
     let (fine, said) = program(&["--seeds", LIVES]);
     assert!(fine, "{said}");
     let fewest: u64 = said.split("manifests in one life: ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok()).unwrap();
     assert!(fewest >= 20, "{said}");
+    let kinds: Vec<&str> = said.lines().filter(|line| line.ends_with("% of the lives")).collect();
+    let absent = kinds.iter().filter(|line| line.contains(" in   0.0 %")).count();
+    assert!(!kinds.is_empty() && absent * 4 <= kinds.len(), "{said}");
 }
 
 /// A seed is its life: alone in a process, and beside others of the same process.
