@@ -5,6 +5,7 @@
 pub(crate) enum Event {
     Submit,
     StopJob,
+    LocalOrder,
     Calm,
     Crash,
     ImageLost,
@@ -27,9 +28,10 @@ pub(crate) enum Event {
 
 impl Event {
     /// All, with their weights.
-    pub(crate) const ALL: [(Self, usize); 20] = [
+    pub(crate) const ALL: [(Self, usize); 21] = [
         (Self::Submit, 30),
         (Self::StopJob, 4),
+        (Self::LocalOrder, 3),
         (Self::Calm, 4),
         (Self::Crash, 6),
         (Self::ImageLost, 3),
@@ -52,7 +54,7 @@ impl Event {
 
     /// Those that are faults, for the count.
     pub(crate) fn is_fault(self) -> bool {
-        !matches!(self, Self::Submit | Self::StopJob | Self::Calm)
+        !matches!(self, Self::Submit | Self::StopJob | Self::LocalOrder | Self::Calm)
     }
 
     /// Draws one.

@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::book::Book;
+use crate::clocks::Clocks;
 use crate::library;
 
 /// The true time of day when a life begins, in milliseconds.
@@ -82,7 +83,7 @@ pub(crate) struct State {
     pub(crate) chance: Chance,
     /// What the system's clock says more than is true, when its time service vouches for it.
     pub(crate) wall: Option<i64>,
-    pub(crate) right_clocks: bool,
+    pub(crate) clocks: Clocks,
     pub(crate) away: bool,
     /// Of 1000 calls, those that the engine refuses; of 1000 loads, those that it lies about.
     pub(crate) failing: usize,
@@ -130,7 +131,7 @@ impl Host {
             booted: 0,
             chance,
             wall: None,
-            right_clocks: false,
+            clocks: Clocks::Drawn,
             away: false,
             failing: 0,
             lying: 0,
@@ -241,8 +242,7 @@ impl Machine for Host {
     fn system_time(&self) -> Option<Timestamp> {
         let now = i64::try_from(self.now()).unwrap_or(0);
         let state = self.state();
-        let wall = if state.right_clocks { Some(0) } else { state.wall };
-        wall.map(|wrong| Timestamp(BEGAN + now + wrong))
+        state.clocks.wrong(state.wall, now).map(|wrong| Timestamp(BEGAN + now + wrong))
     }
 
     fn random(&self) -> u32 {

@@ -2,10 +2,11 @@
 //!
 //! - [`play`] lives one life; [`Outcome`] is what came of it.
 //! - `node`, `host`, `engine`, `link`: a machine and what is on it. `server`: the server. `library`, `jobs`, `keys`: what they work with.
-//! - `book`, `check`: what is true, and what must hold. `fault`, `tamper`, `life`: what happens.
+//! - `book`, `check`, `clocks`: what is true, and what must hold. `fault`, `tamper`, `life`: what happens.
 
 mod book;
 mod check;
+mod clocks;
 mod engine;
 mod fault;
 mod host;
@@ -18,6 +19,7 @@ mod node;
 mod server;
 mod tamper;
 
+pub use clocks::{Clocks, other_clocks};
 pub use life::{Outcome, Rules, play};
 
 /// Names of all faults.

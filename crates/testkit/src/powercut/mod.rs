@@ -14,6 +14,7 @@
 
 mod disk;
 mod hooks;
+mod known;
 mod live;
 mod trace;
 
