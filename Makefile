@@ -20,7 +20,7 @@ build: setup ## server, agent and CLI as they ship, into target/bin
 	@scripts/build
 
 test: build ## everything that must hold; needs root and Docker
-	cargo test --locked --workspace --no-fail-fast
+	RUST_TEST_THREADS=4 cargo test --locked --workspace --no-fail-fast
 
 demo: build ## two versions of an application over a link that is cut
 	@cargo run --locked --quiet --release -p skerry-tests --bin demo
@@ -62,18 +62,18 @@ test-slow: setup ## members over 2 GiB and layers over 4 GiB, some minutes
 
 conditions: build ## network conditions of the field, with their table: SKERRY_CUT_S=600 SKERRY_OFFLINE_S=3600 for longer ones
 	@mkdir -p .work && rm -f .work/conditions.md
-	SKERRY_TABLE=$(CURDIR)/.work/conditions.md cargo test --locked -p skerry-tests --test e2e_network -- --test-threads 1 --nocapture
+	SKERRY_TABLE=$(CURDIR)/.work/conditions.md cargo test --locked -p skerry-tests --test e2e network:: -- --test-threads 1 --nocapture
 	@cat .work/conditions.md
 
 engine-upgrade: build ## allocations under an engine that becomes another version of Docker, from another Debian release
 	@scripts/other-engine $(CURDIR)/.work/other-engine
-	SKERRY_OTHER_ENGINE=$(CURDIR)/.work/other-engine cargo test --locked -p skerry-tests --test e2e_engine -- --nocapture
+	SKERRY_OTHER_ENGINE=$(CURDIR)/.work/other-engine cargo test --locked -p skerry-tests --test e2e engine:: -- --nocapture
 
 footprint: build ## memory, size and idle traffic of the agent against SPECIFICATION.md
 	cargo test --locked -p skerry-tests --test footprint -- --nocapture
 
-load: build ## the server with 10,000 nodes that ask once a minute, against SPECIFICATION.md
-	cargo test --locked -p skerry-tests --test load -- --nocapture
+load: build ## the server with 10,000 nodes that ask once a minute: its memory and processor time
+	cargo run --locked --quiet --release -p skerry-tests --bin load
 
 sim: ## whole lives of a fleet in virtual time: SEEDS=10000, or SEED=K for one life with its story
 	@cargo run --locked --quiet --release -p skerry-sim -- $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),300) --first $(or $(FIRST),0))

@@ -1,7 +1,7 @@
-//! A server and a fleet of 10,000 nodes that ask it once a minute, against the figures of SPECIFICATION.md.
+//! A server and a fleet of 10,000 nodes that ask it once a minute: what it needs for them.
 //!
 //! The server is the program as it ships, with the defaults of every figure; nodes are keys and connections that speak the real protocol
-//! over real TLS, on loopback. `make load` shows the figures.
+//! over real TLS, on loopback. `make load` runs it, with a limit of 20,000 open files.
 
 mod swarm;
 
@@ -13,19 +13,20 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use skerry_testkit::memory::pss_kib;
 use skerry_testkit::{Process, need};
-use skerry_tests::promise::hold;
 
 use swarm::Swarm;
 
-/// Nodes of the promise.
+/// Nodes that ask.
 const NODES: usize = 10_000;
+/// What the server is to need at most: Pss in bytes, and processor time of a minute.
+const MEMORY: u64 = 128_000_000;
+const PROCESSOR: Duration = Duration::from_secs(30);
 /// Every node asks once in this time, evenly spread.
 const ROUND: Duration = Duration::from_secs(60);
 /// The server is ready, or has ended, within this time.
 const SOON: Duration = Duration::from_secs(30);
 
-#[test]
-fn ten_thousand_nodes_ask_once_a_minute() -> Result<()> {
+fn main() -> Result<()> {
     let program = need::binary("skerry-server")?;
     let folder = tempfile::tempdir()?;
     let data = folder.path().join("server");
@@ -58,9 +59,10 @@ fn ten_thousand_nodes_ask_once_a_minute() -> Result<()> {
         Ok((pss_kib(server.pid())? * 1024, spent))
     });
     let (memory, spent) = figures.with_context(|| server.log_tail())?;
-    hold("server-memory", memory)?;
-    hold("server-processor", u64::try_from(spent.as_millis())?)?;
-    server.terminate(SOON).map(drop)
+    server.terminate(SOON)?;
+    println!("{NODES} nodes, one poll a minute each: {:.1} MB of memory, {:.1} s of processor time a minute", memory as f64 / 1e6, spent.as_secs_f64());
+    ensure!(memory <= MEMORY && spent <= PROCESSOR, "wanted are at most {} MB and {} s", MEMORY / 1_000_000, PROCESSOR.as_secs());
+    Ok(())
 }
 
 /// What a server must be told; all else is as it comes.
