@@ -61,7 +61,7 @@ impl Tests {
         let mut command = Command::new(program);
         command.args(&self.filters).current_dir(&self.folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         // What fails is not kept: the next mutant's first case would be one that another mutant failed at.
-        command.env("PROPTEST_MAX_SHRINK_ITERS", "0").env("RUST_BACKTRACE", "0");
+        command.env("PROPTEST_MAX_SHRINK_ITERS", "0").env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1").env("RUST_BACKTRACE", "0");
         command.env("CARGO_MANIFEST_DIR", &self.folder);
         match mutant {
             Some(n) => command.env("SKERRY_MUTANT", n.to_string()),
