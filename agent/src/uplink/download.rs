@@ -105,18 +105,22 @@ mod tests {
     use super::*;
     use http_body_util::Empty;
     use hyper_util::rt::TokioIo;
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     /// The body of an answer whose bytes `write` gives, on a connection that `moved` tells of.
-    async fn answered<F>(moved: Moved, stall: Duration, write: impl FnOnce(tokio::io::DuplexStream) -> F) -> Download
+    async fn answered<F>(moved: Moved, stall: Duration, write: impl FnOnce(tokio::io::DuplexStream) -> F + Send + 'static) -> Download
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let (near, mut far) = tokio::io::duplex(64 * 1024);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await.unwrap();
         tokio::spawn(connection);
-        far.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n").await.unwrap();
-        tokio::spawn(write(far));
+        tokio::spawn(async move {
+            // An answer before its question would be refused.
+            far.read_exact(&mut [0; 1]).await.unwrap();
+            far.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n").await.unwrap();
+            write(far).await;
+        });
         let request = http::Request::get("/").header("host", "x").body(Empty::<Bytes>::new()).unwrap();
         let response = sender.send_request(request).await.unwrap();
         let download = Download::new(Body::Http(response.into_body()), 0, Some(moved), Reach::new(), "server".to_owned());

@@ -32,7 +32,7 @@ mod agent;
 pub use agent::AgentSetup;
 
 const SERVER_ADDRESS: &str = "10.77.0.1";
-const NODE_ADDRESS: &str = "10.77.0.2";
+pub(crate) const NODE_ADDRESS: &str = "10.77.0.2";
 const SERVER_PORT: u16 = 4646;
 /// What nodes call the server after [`Bed::name_server`].
 const SERVER_NAME: &str = "server.skerry.test";
@@ -173,12 +173,6 @@ impl Bed {
     #[must_use]
     pub fn server_address(&self) -> String {
         format!("{SERVER_ADDRESS}:{SERVER_PORT}")
-    }
-
-    /// The node's address on the link, with the length of its network.
-    #[must_use]
-    pub fn node_address(&self) -> String {
-        format!("{NODE_ADDRESS}/24")
     }
 
     /// Where the node's application answers, seen from the shore.

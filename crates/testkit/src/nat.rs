@@ -9,6 +9,7 @@
 
 use anyhow::Result;
 
+use crate::bed::NODE_ADDRESS;
 use crate::command::run;
 use crate::netns::{Interface, Netns};
 use crate::{Bed, app};
@@ -36,7 +37,7 @@ impl Nat {
         let (_, node_link) = Netns::join((&router, &ends[0]), (&bed.node, &ends[1]))?;
         // Its address goes with the move.
         bed.link.move_to(&router)?;
-        bed.link.add_address(&bed.node_address())?;
+        bed.link.add_address(&format!("{NODE_ADDRESS}/24"))?;
         bed.link.up()?;
         node_link.default_via(INSIDE)?;
         run(router.command("sh").args(["-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]))?;
