@@ -33,7 +33,8 @@ async fn a_poll_over_a_slow_link_is_answered() {
     let folder = server.folder.path();
     let mut node = TestNode::new(folder, "slow");
     node.enrol(&server.url, &TestNode::token(folder)).await.unwrap();
-    let body = envelope::seal(&node.key, PollRequest::PURPOSE, &node.next());
+    let message = node.next();
+    let body = envelope::seal(&node.key, PollRequest::PURPOSE, &message);
     let length = body.len();
     let pieces: Vec<Bytes> = body.chunks(length.div_ceil(10)).map(Bytes::copy_from_slice).collect();
     let stream = futures_util::stream::unfold(pieces.into_iter(), |mut left| async move {

@@ -60,7 +60,11 @@ fn main() -> Result<()> {
     });
     let (memory, spent) = figures.with_context(|| server.log_tail())?;
     server.terminate(SOON)?;
-    println!("{NODES} nodes, one poll a minute each: {:.1} MB of memory, {:.1} s of processor time a minute", memory as f64 / 1e6, spent.as_secs_f64());
+    println!(
+        "{NODES} nodes, one poll a minute each: {:.1} MB of memory, {:.1} s of processor time a minute",
+        memory as f64 / 1e6,
+        spent.as_secs_f64()
+    );
     ensure!(memory <= MEMORY && spent <= PROCESSOR, "wanted are at most {} MB and {} s", MEMORY / 1_000_000, PROCESSOR.as_secs());
     Ok(())
 }

@@ -109,11 +109,7 @@ impl Bed {
         Self::start_with(Place::among_others()?, |home, namespace| Dockerd::start_on(driver, home, namespace), None)
     }
 
-    fn start_with(
-        place: Place,
-        engine: impl FnOnce(&Path, Option<&Netns>) -> Result<Dockerd>,
-        ways: Option<[Way; 2]>,
-    ) -> Result<Self> {
+    fn start_with(place: Place, engine: impl FnOnce(&Path, Option<&Netns>) -> Result<Dockerd>, ways: Option<[Way; 2]>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix(&format!("skerry-{}-", std::process::id())).tempdir()?;
         let (shore, node) = (Netns::create("shore")?, Netns::create("node")?);
         let ends = [SERVER_ADDRESS, NODE_ADDRESS].map(|a| format!("{a}/24"));
