@@ -41,6 +41,7 @@ impl Cgroups {
     }
 
     /// None, for this reason.
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn none(why: &str) -> Self {
         Self { parents: Groups::default(), lacking: Some(why.to_owned()) }
     }

@@ -62,6 +62,10 @@ pub(super) fn found_again(home: &Home, plan: Option<&Plan>, boot: &str) -> Optio
     let leaders = own_holders(home, plan).into_iter().filter(leads).filter(|pid| hands_on(home, *pid));
     let leaders = leaders.map(|pid| pid.as_raw_nonzero().get());
     let (start, pid) = leaders.filter_map(|pid| Some((start_time(pid)?, pid))).min()?;
+    // A launcher writes its record before it lets the lock be inherited: what was not there a moment ago may be by now.
+    if let Some(record) = home.record() {
+        return Some(record);
+    }
     let record = Record { run: home.last_run().saturating_add(JUMP), pid, start, boot: boot.to_owned() };
     match home.put_record(&record) {
         Ok(()) => tracing::warn!("the record of the process in {} was lost, and was made anew from process {pid}", home.0.display()),
