@@ -18,7 +18,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::{dockerd, netns, second};
 
 /// Beds at once.
-pub const PLACES: usize = 3;
+pub const PLACES: usize = 2;
 /// Between two looks for a free place.
 const LOOK: Duration = Duration::from_millis(200);
 

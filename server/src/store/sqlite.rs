@@ -143,7 +143,7 @@ fn mark_made(made: &Path) -> io::Result<()> {
     if made.exists() {
         return Ok(());
     }
-    File::create(made)?.sync_all()?;
+    OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(made)?.sync_all()?;
     File::open(made.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 

@@ -10,6 +10,8 @@ use super::mix::bytes;
 /// Ways to set LZMA: filter, bits of the byte before, bits of the place.
 type Setting = (Filter, u32, u32);
 
+/// Longer streams are not mixed: it would take too long to read them.
+const MIXED: usize = 1 << 20;
 /// Settings are compared on three samples of this many bytes.
 const SAMPLE: usize = 384 << 10;
 /// What compresses to no less than this share, in percent, is not worth the time that LZMA takes to read it.
@@ -94,7 +96,7 @@ fn setting(settings: &[Setting], bytes: &[u8], window_log: u32) -> io::Result<Op
 
 /// Codes a short stream by mixing; `None` when it is too long.
 pub(super) fn mixed(bytes: &[u8]) -> io::Result<Option<Coded>> {
-    if bytes.len() as u64 > bytes::LIMIT {
+    if bytes.len() > MIXED || bytes.len() as u64 > bytes::LIMIT {
         return Ok(None);
     }
     Ok(Some(Coded { coder: Coder::Mix, raw_len: bytes.len() as u64, bytes: bytes::encode(bytes)? }))
