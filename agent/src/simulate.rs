@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::Result;
 use bytes::Bytes;
 use skerry_engine::{Abilities, Engine, Info};
-use skerry_reconcile::{Memory, Order, Policy};
+use skerry_reconcile::{Memory, Policy};
 use skerry_transfer::{Marks, Rules, Windows};
 use skerry_wire::job::OnDeltaFailure;
 use skerry_wire::manifest::{Manifest, Mark};
@@ -174,11 +174,6 @@ impl View {
     /// The lower bound of time.
     pub fn time(&self) -> Timestamp {
         self.0.time().at()
-    }
-
-    /// What the operator orders on the node itself; it is on the disk on return.
-    pub async fn order(&self, order: Order) -> Result<()> {
-        Ok(self.0.order(order).await?)
     }
 
     /// The oldest reports that wait.

@@ -25,8 +25,6 @@ const PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRA
 pub struct SqliteStore {
     writer: Writer,
     readers: Arc<Readers>,
-    #[cfg(feature = "simulation")]
-    inline: bool,
 }
 
 #[derive(Debug)]
@@ -38,18 +36,6 @@ struct Readers {
 impl SqliteStore {
     /// Opens or makes the database and brings it to the newest schema. Blocks.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        Self::open_with(path, Writer::start)
-    }
-
-    /// As [`SqliteStore::open`], without threads: what is asked is done by whoever asks, when it asks. For lives in virtual time.
-    #[cfg(feature = "simulation")]
-    pub fn open_inline(path: &Path) -> Result<Self, StoreError> {
-        let mut store = Self::open_with(path, |connection| Ok(Writer::inline(connection)))?;
-        store.inline = true;
-        Ok(store)
-    }
-
-    fn open_with(path: &Path, writer: impl FnOnce(Connection) -> io::Result<Writer>) -> Result<Self, StoreError> {
         let made = path.with_extension("made");
         if made.exists() && !std::fs::metadata(path).is_ok_and(|m| m.len() > 0) {
             // SQLite would begin anew without a word.
@@ -65,14 +51,8 @@ impl SqliteStore {
         migrate(&mut connection)?;
         mark_made(&made).map_err(unwritable)?;
         let readers = (0..READERS).map(|_| reader(path)).collect::<Result<Vec<_>, _>>()?;
-        let writer = writer(connection).map_err(|e| StoreError::Damaged(format!("no thread for the writer: {e}")))?;
-        let readers = Arc::new(Readers { idle: Mutex::new(readers), permits: Arc::new(Semaphore::new(READERS)) });
-        Ok(Self {
-            writer,
-            readers,
-            #[cfg(feature = "simulation")]
-            inline: false,
-        })
+        let writer = Writer::start(connection).map_err(|e| StoreError::Damaged(format!("no thread for the writer: {e}")))?;
+        Ok(Self { writer, readers: Arc::new(Readers { idle: Mutex::new(readers), permits: Arc::new(Semaphore::new(READERS)) }) })
     }
 
     /// Runs `work` in a transaction of the writer; see [`Writer::write`].
@@ -94,7 +74,7 @@ impl SqliteStore {
     {
         let readers = Arc::clone(&self.readers);
         let permit = Arc::clone(&self.readers.permits).acquire_owned().await.map_err(|_| StoreError::Closed)?;
-        let ask = move || {
+        let task = tokio::task::spawn_blocking(move || {
             let connection = readers.idle.lock().ok().and_then(|mut idle| idle.pop()).ok_or(StoreError::Closed)?;
             let connection = Returned { connection: Some(connection), readers: &readers };
             let transaction = connection.get().unchecked_transaction().map_err(StoreError::from)?;
@@ -103,12 +83,8 @@ impl SqliteStore {
             drop(connection);
             drop(permit);
             result
-        };
-        #[cfg(feature = "simulation")]
-        if self.inline {
-            return ask();
-        }
-        tokio::task::spawn_blocking(ask).await.map_err(|_| StoreError::Damaged("a read panicked; the server's log has more".to_owned()))?
+        });
+        task.await.map_err(|_| StoreError::Damaged("a read panicked; the server's log has more".to_owned()))?
     }
 }
 

@@ -63,9 +63,6 @@ where
 pub(super) struct Writer {
     queue: Option<SyncSender<Box<dyn Write>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// Where time is played, no thread: the writes are done by whoever asks.
-    #[cfg(feature = "simulation")]
-    inline: Option<Mutex<Connection>>,
 }
 
 impl Writer {
@@ -73,18 +70,7 @@ impl Writer {
     pub(super) fn start(connection: Connection) -> std::io::Result<Self> {
         let (queue, writes) = sync_channel(QUEUE);
         let thread = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || run(&connection, &writes))?;
-        Ok(Self {
-            queue: Some(queue),
-            thread: Mutex::new(Some(thread)),
-            #[cfg(feature = "simulation")]
-            inline: None,
-        })
-    }
-
-    /// One without a thread.
-    #[cfg(feature = "simulation")]
-    pub(super) fn inline(connection: Connection) -> Self {
-        Self { queue: None, thread: Mutex::new(None), inline: Some(Mutex::new(connection)) }
+        Ok(Self { queue: Some(queue), thread: Mutex::new(Some(thread)) })
     }
 
     /// Runs `work` in a transaction; what it changed is on the disk when this returns `Ok`, and undone when it returns `Err`.
@@ -97,15 +83,6 @@ impl Writer {
         F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
     {
         let (reply, outcome) = oneshot::channel();
-        #[cfg(feature = "simulation")]
-        if let Some(connection) = &self.inline {
-            let job: Box<dyn Write> = Box::new(Job { work: Some(work), result: None, reply });
-            {
-                let connection = connection.lock().map_err(|_| StoreError::Closed)?;
-                commit_group(&connection, std::iter::once(job));
-            }
-            return outcome.await.map_err(|_| StoreError::Closed)?;
-        }
         let queue = self.queue.as_ref().ok_or(StoreError::Closed)?;
         queue.try_send(Box::new(Job { work: Some(work), result: None, reply })).map_err(|error| match error {
             TrySendError::Full(_) => StoreError::Busy,
@@ -118,10 +95,6 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         self.queue = None;
-        #[cfg(feature = "simulation")]
-        if let Some(Ok(connection)) = self.inline.take().map(Mutex::into_inner) {
-            last_checkpoint(&connection);
-        }
         let thread = self.thread.get_mut().ok().and_then(Option::take);
         if thread.is_some_and(|t| t.join().is_err()) {
             tracing::error!("the store's writing thread panicked");
@@ -134,10 +107,6 @@ fn run(connection: &Connection, writes: &Receiver<Box<dyn Write>>) {
         let group = std::iter::once(first).chain(writes.try_iter().take(GROUP - 1));
         commit_group(connection, group);
     }
-    last_checkpoint(connection);
-}
-
-fn last_checkpoint(connection: &Connection) {
     if let Err(error) = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
         tracing::warn!(%error, "the last checkpoint of the database failed; the next start will do it");
     }

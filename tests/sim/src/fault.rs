@@ -5,7 +5,6 @@
 pub(crate) enum Event {
     Submit,
     StopJob,
-    LocalOrder,
     Calm,
     Crash,
     ImageLost,
@@ -28,10 +27,9 @@ pub(crate) enum Event {
 
 impl Event {
     /// All, with their weights.
-    pub(crate) const ALL: [(Self, usize); 21] = [
+    pub(crate) const ALL: [(Self, usize); 20] = [
         (Self::Submit, 30),
         (Self::StopJob, 4),
-        (Self::LocalOrder, 3),
         (Self::Calm, 4),
         (Self::Crash, 6),
         (Self::ImageLost, 3),
@@ -54,7 +52,7 @@ impl Event {
 
     /// Those that are faults, for the count.
     pub(crate) fn is_fault(self) -> bool {
-        !matches!(self, Self::Submit | Self::StopJob | Self::LocalOrder | Self::Calm)
+        !matches!(self, Self::Submit | Self::StopJob | Self::Calm)
     }
 
     /// Draws one.

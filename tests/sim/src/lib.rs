@@ -2,11 +2,10 @@
 //!
 //! - [`play`] lives one life; [`Outcome`] is what came of it.
 //! - `node`, `host`, `engine`, `link`: a machine and what is on it. `server`: the server. `library`, `jobs`, `keys`: what they work with.
-//! - `book`, `check`, `clocks`: what is true, and what must hold. `fault`, `tamper`, `life`: what happens.
+//! - `book`, `check`: what is true, and what must hold. `fault`, `tamper`, `life`: what happens.
 
 mod book;
 mod check;
-mod clocks;
 mod engine;
 mod fault;
 mod host;
@@ -19,7 +18,6 @@ mod node;
 mod server;
 mod tamper;
 
-pub use clocks::{Clocks, other_clocks};
 pub use life::{Outcome, Rules, play};
 
 /// Names of all faults.

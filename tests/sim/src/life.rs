@@ -7,14 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::Result;
 use skerry_engine::ContainerStatus;
-use skerry_reconcile::{OrderKind, Slot};
+use skerry_reconcile::Slot;
 use skerry_server::store::NodeOrder;
 use skerry_testkit::powercut::Chance;
 use skerry_wire::{NodeId, Timestamp};
 
 use crate::book::Book;
 use crate::check::runs;
-use crate::clocks::Clocks;
 use crate::fault::Event;
 use crate::host::{BEGAN, State, Wire};
 use crate::library::{IMAGES, SICK, image};
@@ -34,8 +33,8 @@ const REST: usize = 90;
 pub struct Rules {
     /// Is its story wanted?
     pub tell: bool,
-    /// What the system's clocks say.
-    pub clocks: Clocks,
+    /// Are all clocks right, and vouched for, whatever the seed says?
+    pub right_clocks: bool,
     /// Are there no jobs that are timed by their nature?
     pub untimed: bool,
 }
@@ -106,7 +105,7 @@ impl Life {
         for number in 0..count {
             let own = Chance::new(seed.wrapping_mul(1000).wrapping_add(number as u64 + 7));
             nodes.push(Node::new(u8::try_from(number)?, folder, &server, book, own)?);
-            nodes.last().iter().for_each(|n| n.host.state().clocks = rules.clocks);
+            nodes.last().iter().for_each(|n| n.host.state().right_clocks = rules.right_clocks);
         }
         let (now, faults) = (0, BTreeSet::new());
         Ok(Self { rules, chance, book: Arc::clone(book), server, nodes, now, faults, restored: false, live: BTreeSet::new() })
@@ -230,11 +229,6 @@ impl Life {
                 return Ok(());
             }
             Event::Submit | Event::StopJob => return Ok(()),
-            Event::LocalOrder => {
-                let (which, id) = (self.chance.below(100), self.chance.below(1 << 30) as u64);
-                let kind = if self.chance.one_in(2) { OrderKind::Retry } else { OrderKind::OverrideLock };
-                return self.nodes[at].order(which, id, kind);
-            }
             Event::Calm => {
                 self.calm()?;
                 return self.pass(PEACE + 60_000);
@@ -469,7 +463,6 @@ impl Life {
             }
             let state = node.host.state();
             let pages = self.book.pages();
-            let memory = view.memory();
             for alloc in &manifest.allocs {
                 let slot = Slot::from(alloc);
                 let Some(job) = pages.specifications.get(&alloc.specification) else { continue };
@@ -479,7 +472,7 @@ impl Life {
                 }
                 let wanted = job.group(&alloc.group).map_or(0, |g| g.tasks.len());
                 let running = state.running(&slot).count();
-                let bad = memory.slots.get(&slot).is_some_and(|m| m.bad.contains_key(&alloc.specification));
+                let bad = view.memory().slots.get(&slot).is_some_and(|m| m.bad.contains_key(&alloc.specification));
                 if running != wanted && !bad {
                     return Ok(Some(format!("{name}: of {slot} {running} of {wanted} tasks run")));
                 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::Result;
 use skerry_agent::simulate::{self, Machine, Parts};
-use skerry_reconcile::{Order, OrderKind};
 use skerry_testkit::powercut::{Chance, Watched};
 use skerry_wire::BootId;
 use skerry_wire::node::Fingerprint;
@@ -206,8 +205,7 @@ impl Node {
                 self.agent = Some(Agent { runtime, task });
             }
             Err(error) => {
-                // Where it lies is not the same twice.
-                let text = format!("{error:#}").replace(&self.data.display().to_string(), "data");
+                let text = format!("{error:#}");
                 if self.refusal.as_ref() != Some(&text) {
                     self.host.tell(&format!("the agent does not start: {text}"));
                     self.refusal = Some(text);
@@ -219,17 +217,6 @@ impl Node {
     /// Why the agent does not start.
     pub(crate) fn refusal(&self) -> Option<&str> {
         self.refusal.as_deref()
-    }
-
-    /// The operator orders something on the node itself, for one of its allocations. A full disk refuses it, and says so.
-    pub(crate) fn order(&self, which: usize, id: u64, kind: OrderKind) -> Result<()> {
-        let Some(view) = self.host.view().clone() else { return Ok(()) };
-        let allocs = view.manifest().map(|m| m.allocs).unwrap_or_default();
-        let Some(alloc) = which.checked_rem(allocs.len()).map(|at| &allocs[at]) else { return Ok(()) };
-        let order = Order { id, alloc: alloc.id, kind };
-        let kept = simulate::play(self.machine(), || crate::server::block_on(view.order(order)));
-        self.host.tell(&format!("ordered for {}: {kind:?}{}", alloc.job, if kept.is_ok() { "" } else { ", refused" }));
-        Ok(())
     }
 
     /// What is looked at after every step.

@@ -6,7 +6,8 @@
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
 
 use anyhow::{Context as _, Result};
 use skerry_agent::simulate::LinkError;
@@ -24,6 +25,7 @@ use skerry_wire::manifest::{Manifest, Mark};
 use skerry_wire::poll::{Offer, OfferState, PollReply, PollRequest, Report};
 use skerry_wire::release::Specification;
 use skerry_wire::{Blob, Digest, ImageId, NodeId, Timestamp, TokenId, limits};
+use tokio::runtime::Runtime;
 
 use crate::keys::{director, key};
 use crate::library;
@@ -34,11 +36,9 @@ const TOKEN: ([u8; 16], [u8; 32]) = ([7; 16], [8; 32]);
 const IDLE: u32 = 240;
 const BUSY: u32 = 10;
 
-/// Nothing is done to the server's disk while it runs: its store has no reason to fail.
-const STORE: &str = "the server's store does what it is asked";
-
 /// A running server, or one that is down.
 pub(crate) struct Server {
+    runtime: Runtime,
     folder: PathBuf,
     store: Option<SqliteStore>,
     director: Arc<Director>,
@@ -54,9 +54,11 @@ pub(crate) fn token() -> String {
 
 impl Server {
     pub(crate) fn new(folder: &Path) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build()?;
         let director = Arc::new(director());
         std::fs::create_dir_all(folder.join("live"))?;
-        let mut server = Self { folder: folder.to_owned(), store: None, director, contacts: Contacts::default(), nonces: 0, backups: 0 };
+        let mut server =
+            Self { runtime, folder: folder.to_owned(), store: None, director, contacts: Contacts::default(), nonces: 0, backups: 0 };
         server.start()?;
         let hash = *library::sha256(&TOKEN.1).as_bytes();
         let token = NewToken { id: TokenId::new(TOKEN.0), secret_hash: hash, pool: "default".into(), uses: 100, expires_at: None };
@@ -70,6 +72,7 @@ impl Server {
 
     /// Waits for the store, without giving anything else the time to run.
     fn wait<'a, T, F: Future<Output = T>>(&'a self, ask: impl FnOnce(&'a SqliteStore) -> F) -> T {
+        let _inside = self.runtime.enter();
         block_on(ask(self.store.as_ref().expect("asked only while it is up")))
     }
 
@@ -79,7 +82,7 @@ impl Server {
 
     pub(crate) fn start(&mut self) -> Result<()> {
         if self.store.is_none() {
-            self.store = Some(SqliteStore::open_inline(&database_path(&self.folder.join("live"))).context("the server's database")?);
+            self.store = Some(SqliteStore::open(&database_path(&self.folder.join("live"))).context("the server's database")?);
             // What was in memory is gone.
             self.contacts = Contacts::default();
             self.wait(|s| s.requeue_builds())?;
@@ -179,8 +182,9 @@ impl Server {
     /// As the server's handler does it: the same questions to the same store, in the same order.
     fn poll(&mut self, body: &[u8], now: Timestamp) -> Result<Vec<u8>, LinkError> {
         let bad = |_| LinkError::Refused(400, "bad_signature");
+        let broken = |_| LinkError::Refused(500, "internal");
         let (unverified, _) = envelope::peek::<PollRequest>(body, limits::POLL_REQUEST).map_err(bad)?;
-        let known = self.wait(|s| s.known_node(unverified.node)).expect(STORE).ok_or(LinkError::Refused(401, "unknown_node"))?;
+        let known = self.wait(|s| s.known_node(unverified.node)).map_err(broken)?.ok_or(LinkError::Refused(401, "unknown_node"))?;
         let keys = KeyRing::from(known.key);
         let (mut request, _) = envelope::open::<PollRequest>(body, PollRequest::PURPOSE, &keys, limits::POLL_REQUEST).map_err(bad)?;
         self.nonces += 1;
@@ -214,6 +218,7 @@ impl Server {
         reply: &mut PollReply,
         now: Timestamp,
     ) -> Result<(), LinkError> {
+        let broken = |_| LinkError::Refused(500, "internal");
         let node = request.node;
         let (mut facts, mut latest) = (known.facts, known.latest);
         let more = request.reports.len() >= limits::REPORTS_PER_POLL;
@@ -230,16 +235,16 @@ impl Server {
                 inventory: request.inventory.take(),
                 reports: std::mem::take(&mut request.reports),
             };
-            let recorded = self.wait(|s| s.record_poll(node, told, Arc::clone(&self.director), now)).expect(STORE);
+            let recorded = self.wait(|s| s.record_poll(node, told, Arc::clone(&self.director), now)).map_err(broken)?;
             reply.acknowledged = recorded.acknowledged;
-            if let Some(known) = self.wait(|s| s.known_node(node)).expect(STORE) {
+            if let Some(known) = self.wait(|s| s.known_node(node)).map_err(broken)? {
                 (facts, latest) = (known.facts, known.latest);
             }
         }
         reply.send_facts = !facts;
         let mut wanted = request.specifications.clone();
         if latest > request.mark
-            && let Some(new) = self.wait(|s| s.manifest(node, request.mark)).expect(STORE)
+            && let Some(new) = self.wait(|s| s.manifest(node, request.mark)).map_err(broken)?
         {
             wanted.extend(new.specifications);
             reply.manifest = Some(Blob(new.envelope));
@@ -247,7 +252,7 @@ impl Server {
         wanted.sort_unstable();
         wanted.dedup();
         if !wanted.is_empty() {
-            let found = self.wait(|s| s.specifications(wanted)).expect(STORE);
+            let found = self.wait(|s| s.specifications(wanted)).map_err(broken)?;
             reply.specifications = found.into_iter().map(|(_, envelope)| Blob(envelope)).collect();
         }
         for image in request.images.clone() {
@@ -266,19 +271,20 @@ impl Server {
     }
 
     fn offer(&self, node: NodeId, image: ImageId, full: bool, now: Timestamp) -> Result<OfferState, LinkError> {
+        let broken = |_| LinkError::Refused(500, "internal");
         let failed = |reason: &str| Ok(OfferState::Failed { reason: reason.to_owned() });
         let Some(release) = library::release(&image) else { return failed("not known") };
-        if !self.wait(|s| s.needs_image(node, image)).expect(STORE) {
+        if !self.wait(|s| s.needs_image(node, image)).map_err(broken)? {
             return failed("no allocation of this node needs it");
         }
-        let offered = match self.wait(|s| s.offered(node, image)).expect(STORE) {
+        let offered = match self.wait(|s| s.offered(node, image)).map_err(broken)? {
             Some(offered) if offered.state != BuildState::Failed && (!full || offered.bundle.bases.is_empty()) => offered,
             _ => {
                 // One base for each image, so that nodes share bundles; real choices are the planner's tests.
-                let here = self.wait(|s| s.to_choose(node, image)).expect(STORE).map(|c| c.node.inventory).unwrap_or_default();
+                let here = self.wait(|s| s.to_choose(node, image)).map_err(broken)?.map(|c| c.node.inventory).unwrap_or_default();
                 let base = library::image(image.digest().as_bytes()[0]);
                 let bases = Some(base).filter(|b| !full && *b != image && here.contains(b)).into_iter().collect();
-                self.wait(|s| s.offer(node, BundleId { target: image, bases }, now)).expect(STORE)
+                self.wait(|s| s.offer(node, BundleId { target: image, bases }, now)).map_err(broken)?
             }
         };
         Ok(match (offered.state, offered.object) {
@@ -304,10 +310,20 @@ fn ada() -> Submitter {
     Submitter { name: "Ada".to_owned(), email: "ada@example.org".to_owned() }
 }
 
-/// Runs a future that waits for nobody: store and ledger do their work where they are asked.
+/// Runs a future on this thread alone; what it waits for comes from other threads.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
-    match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(done) => done,
-        Poll::Pending => panic!("it waits for somebody"),
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = std::pin::pin!(future);
+    loop {
+        if let Poll::Ready(done) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return done;
+        }
+        std::thread::park();
     }
 }

@@ -125,27 +125,27 @@ impl Model {
         Self { files, names, pending: Vec::new() }
     }
 
-    pub(super) fn step(&mut self, step: Step) {
+    pub(super) fn step(&mut self, step: &Step) {
         match step {
             Step::Create(name, id) => {
-                self.files.entry(id).or_default();
-                self.pending.push(Naming::Put(name, id));
+                self.files.entry(*id).or_default();
+                self.pending.push(Naming::Put(name.clone(), *id));
             }
-            Step::Write(id, at, bytes) => self.change(id, Change::Write(at, bytes)),
-            Step::Truncate(id, len) => self.change(id, Change::Truncate(len)),
+            Step::Write(id, at, bytes) => self.change(*id, Change::Write(*at, bytes.clone())),
+            Step::Truncate(id, len) => self.change(*id, Change::Truncate(*len)),
             Step::Sync(id) => {
-                if let Some(file) = self.files.get_mut(&id) {
+                if let Some(file) = self.files.get_mut(id) {
                     for change in std::mem::take(&mut file.pending) {
                         apply(&mut file.synced, &change);
                     }
                 }
             }
-            Step::Rename(from, to) => self.pending.push(Naming::Rename(from, to)),
-            Step::Remove(name) => self.pending.push(Naming::Remove(name)),
-            Step::MakeFolder(name) => self.pending.push(Naming::Folder(name)),
+            Step::Rename(from, to) => self.pending.push(Naming::Rename(from.clone(), to.clone())),
+            Step::Remove(name) => self.pending.push(Naming::Remove(name.clone())),
+            Step::MakeFolder(name) => self.pending.push(Naming::Folder(name.clone())),
             Step::SyncFolder(folder) => {
                 // File systems keep the order of names: what came before the last change of this folder is on the disk with it.
-                let last = self.pending.iter().rposition(|change| change.is_in(&folder));
+                let last = self.pending.iter().rposition(|change| change.is_in(folder));
                 for change in self.pending.drain(..last.map_or(0, |last| last + 1)) {
                     self.names.apply(&change);
                 }

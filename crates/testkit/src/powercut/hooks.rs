@@ -9,14 +9,13 @@
 
 use std::ffi::{CStr, OsStr, c_char, c_int, c_uint, c_void};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use libc::{iovec, mode_t, off_t, size_t, ssize_t};
 
-use super::known::{self, Known};
 use super::live::{self, Verdict};
-use super::trace::{self, Changed, Seen, note};
+use super::trace::{Seen, note};
 
 /// Recordings under way. While there are none, a hook is one comparison.
 pub(super) static ACTIVE: AtomicUsize = AtomicUsize::new(0);
@@ -26,15 +25,7 @@ pub(super) static LIVE: AtomicUsize = AtomicUsize::new(0);
 
 /// What becomes of a change of an open file.
 fn verdict(file: c_int) -> Verdict {
-    if LIVE.load(Ordering::SeqCst) == 0 {
-        return Verdict::Made;
-    }
-    let known = match known::of(file) {
-        Known::Apart => Some(Verdict::Made),
-        Known::File { recording, mapped, .. } => live::verdict_in(recording, mapped),
-        Known::Nothing => None,
-    };
-    known.unwrap_or_else(|| path_of(file).map_or(Verdict::Made, |path| live::verdict(&path)))
+    if LIVE.load(Ordering::SeqCst) == 0 { Verdict::Made } else { path_of(file).map_or(Verdict::Made, |path| live::verdict(&path)) }
 }
 
 /// The answer of a disk that is broken.
@@ -75,10 +66,9 @@ fn instead(file: c_int, at: Option<off_t>, len: size_t) -> Option<ssize_t> {
 
 /// Names the hooks, so that the linker takes them along.
 pub(super) fn keep() {
-    let hooks: [*const (); 13] = [
+    let hooks: [*const (); 12] = [
         open64 as *const (),
         open as *const (),
-        close as *const (),
         write as *const (),
         read as *const (),
         pread64 as *const (),
@@ -111,11 +101,6 @@ unsafe fn path_at(folder: c_int, name: *const c_char) -> Option<PathBuf> {
     } else {
         path_of(folder)?.join(name)
     };
-    // As programs mostly give it: below a folder whose own path holds no link.
-    let plain = absolute.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
-    if plain && trace::is_below(&absolute) {
-        return Some(absolute);
-    }
     // Folders may be links; the file itself is not followed.
     let parent = std::fs::canonicalize(absolute.parent()?).ok()?;
     Some(parent.join(absolute.file_name()?))
@@ -128,34 +113,20 @@ fn path_of(file: c_int) -> Option<PathBuf> {
 }
 
 unsafe fn open_at(folder: c_int, name: *const c_char, flags: c_int, mode: c_uint) -> c_int {
-    let path = if active() { unsafe { path_at(folder, name) } } else { None };
-    let changes = flags & (libc::O_CREAT | libc::O_TRUNC) != 0;
-    if changes && fails(path.as_deref()) {
+    let path = if active() && flags & (libc::O_CREAT | libc::O_TRUNC) != 0 { unsafe { path_at(folder, name) } } else { None };
+    if fails(path.as_deref()) {
         return broken();
     }
-    let there = changes && path.as_deref().is_some_and(Path::exists);
-    let flags = if changes && is_lost(path.as_deref()) { flags & !(libc::O_CREAT | libc::O_TRUNC | libc::O_EXCL) } else { flags };
+    let there = path.as_deref().is_some_and(Path::exists);
+    let flags = if is_lost(path.as_deref()) { flags & !(libc::O_CREAT | libc::O_TRUNC | libc::O_EXCL) } else { flags };
     let file = unsafe { libc::syscall(libc::SYS_openat, folder, name, flags, mode) } as c_int;
-    if file < 0 {
-        return file;
+    if let Some(path) = path
+        && file >= 0
+        && flags & libc::O_DIRECTORY == 0
+    {
+        note(&Seen::Opened { path: &path, created: !there, truncated: there && flags & libc::O_TRUNC != 0 });
     }
-    let known = match path {
-        Some(path) if flags & libc::O_DIRECTORY == 0 => {
-            if changes {
-                note(&Seen::Opened { path: &path, created: !there, truncated: there && flags & libc::O_TRUNC != 0 });
-            }
-            trace::find(&path)
-        }
-        _ => Known::Nothing,
-    };
-    known::remember(file, known);
     file
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn close(file: c_int) -> c_int {
-    known::remember(file, Known::Nothing);
-    unsafe { libc::syscall(libc::SYS_close, file) as c_int }
 }
 
 #[unsafe(no_mangle)]
@@ -199,30 +170,16 @@ unsafe extern "C" fn pread(file: c_int, bytes: *mut c_void, len: size_t, at: off
     unsafe { pread64(file, bytes, len, at) }
 }
 
-/// Writes down a change of an open file.
-fn changed(file: c_int, changed: &Changed<'_>) {
-    match known::of(file) {
-        Known::Apart => return,
-        Known::File { recording, file, .. } if trace::note_change(recording, file, changed) => return,
-        _ => {}
-    }
-    let Some(path) = path_of(file) else { return };
-    match changed {
-        // It may be a folder.
-        Changed::Synced => note(&Seen::Synced { path: &path }),
-        _ => trace::note_change_of(&path, changed),
-    }
-}
-
 /// Writes down bytes that were written at `at`.
 unsafe fn written(file: c_int, at: off_t, bytes: *const c_void, len: ssize_t) {
     let (Ok(len), Ok(at)) = (usize::try_from(len), u64::try_from(at)) else { return };
     if len == 0 {
         return;
     }
+    let Some(path) = path_of(file) else { return };
     // SAFETY: the kernel has just read these bytes.
     let bytes = unsafe { std::slice::from_raw_parts(bytes.cast::<u8>(), len) };
-    changed(file, &Changed::Written { at, bytes });
+    note(&Seen::Written { path: &path, at, bytes });
 }
 
 /// Where the next plain write goes, when it is a file.
@@ -292,8 +249,11 @@ unsafe extern "C" fn ftruncate64(file: c_int, len: off_t) -> c_int {
         Verdict::Made | Verdict::Full => {}
     }
     let done = unsafe { libc::syscall(libc::SYS_ftruncate, file, len) } as c_int;
-    if active() && done == 0 {
-        changed(file, &Changed::Truncated { len: u64::try_from(len).unwrap_or(0) });
+    if active()
+        && done == 0
+        && let Some(path) = path_of(file)
+    {
+        note(&Seen::Truncated { path: &path, len: u64::try_from(len).unwrap_or(0) });
     }
     done
 }
@@ -308,8 +268,10 @@ fn sync(file: c_int, call: libc::c_long) -> c_int {
     if verdict(file) == Verdict::Fails {
         return broken();
     }
-    if active() {
-        changed(file, &Changed::Synced);
+    if active()
+        && let Some(path) = path_of(file)
+    {
+        note(&Seen::Synced { path: &path });
     }
     unsafe { libc::syscall(call, file) as c_int }
 }

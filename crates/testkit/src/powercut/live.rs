@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use super::disk::{Chance, Disk, Model};
-use super::trace::{MAPPED, Recording, Running, Step, running};
+use super::trace::{Recording, Running, Step, running};
 
 /// A folder of one machine, with the model of its disk kept beside it. Several may be watched at once, for folders apart.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl Live {
         Self { model, steps: 0, cut: None, left: None, dead: false, full: false, broken: false }
     }
 
-    pub(super) fn step(&mut self, step: Step) {
+    pub(super) fn step(&mut self, step: &Step) {
         if self.dead {
             return;
         }
@@ -54,32 +54,18 @@ impl Live {
     }
 }
 
-impl Live {
-    /// What becomes of a change of one of its files.
-    fn verdict(&self, mapped: bool) -> Verdict {
-        match self {
-            // What SQLite was promised to have mapped must be there. It holds nothing that lasts.
-            Self { dead: true, .. } | Self { broken: true, .. } if mapped => Verdict::Made,
-            Self { dead: true, .. } => Verdict::Lost,
-            Self { broken: true, .. } => Verdict::Fails,
-            Self { full: true, .. } => Verdict::Full,
-            _ => Verdict::Made,
-        }
-    }
-}
-
-/// What becomes of a change of the file of this name.
+/// What becomes of a change of this file.
 pub(super) fn verdict(path: &Path) -> Verdict {
     let all = running();
     let live = all.iter().filter(|r| path.starts_with(&r.root)).find_map(|r| r.live.as_ref());
-    live.map_or(Verdict::Made, |live| live.verdict(path.as_os_str().as_encoded_bytes().ends_with(MAPPED)))
-}
-
-/// What becomes of a change of a file of this recording; none when that has ended.
-pub(super) fn verdict_in(recording: u64, mapped: bool) -> Option<Verdict> {
-    let all = running();
-    let this = all.iter().find(|r| r.id == recording)?;
-    Some(this.live.as_ref().map_or(Verdict::Made, |live| live.verdict(mapped)))
+    match live {
+        // SQLite maps this one into memory: what it was promised must be there. It holds nothing that lasts.
+        Some(live) if (live.dead || live.broken) && path.as_os_str().as_encoded_bytes().ends_with(b"-shm") => Verdict::Made,
+        Some(live) if live.dead => Verdict::Lost,
+        Some(live) if live.broken => Verdict::Fails,
+        Some(live) if live.full => Verdict::Full,
+        _ => Verdict::Made,
+    }
 }
 
 impl Watched {

@@ -14,7 +14,6 @@
 
 mod disk;
 mod hooks;
-mod known;
 mod live;
 mod trace;
 

@@ -9,11 +9,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use super::disk::{Chance, Disk, Model};
 use super::hooks;
-use super::known::Known;
 use super::live::Live;
-
-/// How names of files end that SQLite maps into memory.
-pub(super) const MAPPED: &[u8] = b"-shm";
 
 /// Tells files apart, whatever their names become.
 pub(super) type FileId = usize;
@@ -57,7 +53,7 @@ impl Trace {
     pub fn after_cut(&self, steps: usize, chance: &mut Chance) -> Disk {
         let mut model = Model::new(&self.start, &self.folders);
         for step in &self.steps[..steps.min(self.steps.len())] {
-            model.step(step.clone());
+            model.step(step);
         }
         model.cut(chance)
     }
@@ -88,11 +84,6 @@ pub(super) struct Running {
 
 static RUNNING: Mutex<Vec<Running>> = Mutex::new(Vec::new());
 static NEXT: AtomicU64 = AtomicU64::new(1);
-
-/// How many recordings ever began.
-pub(super) fn begun() -> u64 {
-    NEXT.load(Ordering::Relaxed)
-}
 
 pub(super) fn running() -> MutexGuard<'static, Vec<Running>> {
     RUNNING.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -173,23 +164,23 @@ fn walk(root: &Path, below: &Path, files: &mut BTreeMap<PathBuf, (FileId, Vec<u8
 /// What a hook saw; paths are absolute.
 pub(super) enum Seen<'a> {
     Opened { path: &'a Path, created: bool, truncated: bool },
+    Written { path: &'a Path, at: u64, bytes: &'a [u8] },
+    Truncated { path: &'a Path, len: u64 },
     Synced { path: &'a Path },
     Renamed { from: &'a Path, to: &'a Path },
     Removed { path: &'a Path },
     MadeFolder { path: &'a Path },
 }
 
-/// What a hook saw of a file.
-pub(super) enum Changed<'a> {
-    Written { at: u64, bytes: &'a [u8] },
-    Truncated { len: u64 },
-    Synced,
-}
-
 /// Writes down what a hook saw, where a recording wants it.
 pub(super) fn note(seen: &Seen<'_>) {
     let first = match seen {
-        Seen::Opened { path, .. } | Seen::Synced { path } | Seen::Removed { path } | Seen::MadeFolder { path } => *path,
+        Seen::Opened { path, .. }
+        | Seen::Written { path, .. }
+        | Seen::Truncated { path, .. }
+        | Seen::Synced { path }
+        | Seen::Removed { path }
+        | Seen::MadeFolder { path } => *path,
         Seen::Renamed { from, .. } => *from,
     };
     for recording in running().iter_mut() {
@@ -199,42 +190,6 @@ pub(super) fn note(seen: &Seen<'_>) {
             return;
         }
     }
-}
-
-/// Writes down a change of a file of a recording; false when that has ended.
-pub(super) fn note_change(recording: u64, file: FileId, changed: &Changed<'_>) -> bool {
-    let mut all = running();
-    let Some(this) = all.iter_mut().find(|r| r.id == recording) else { return false };
-    this.change(file, changed);
-    true
-}
-
-/// The same, of a file by its name; one that is not known yet is from now on.
-pub(super) fn note_change_of(path: &Path, changed: &Changed<'_>) {
-    for recording in running().iter_mut() {
-        if let Ok(name) = path.strip_prefix(&recording.root) {
-            let file = recording.file(name);
-            recording.change(file, changed);
-            return;
-        }
-    }
-}
-
-/// Which file has this name now.
-pub(super) fn find(path: &Path) -> Known {
-    for recording in running().iter() {
-        if let Ok(name) = path.strip_prefix(&recording.root) {
-            let Some(file) = recording.names.get(name) else { return Known::Nothing };
-            let mapped = name.as_os_str().as_encoded_bytes().ends_with(MAPPED);
-            return Known::File { recording: recording.id, file: *file, mapped };
-        }
-    }
-    Known::Apart
-}
-
-/// Is it a name in the folder of a recording, as it is written?
-pub(super) fn is_below(path: &Path) -> bool {
-    running().iter().any(|recording| path.starts_with(&recording.root))
 }
 
 impl Running {
@@ -247,6 +202,14 @@ impl Running {
                 if *truncated && let Some(id) = self.names.get(&name).copied() {
                     self.step(Step::Truncate(id, 0));
                 }
+            }
+            Seen::Written { at, bytes, .. } => {
+                let id = self.file(&name);
+                self.step(Step::Write(id, *at, bytes.to_vec()));
+            }
+            Seen::Truncated { len, .. } => {
+                let id = self.file(&name);
+                self.step(Step::Truncate(id, *len));
             }
             Seen::Synced { path } => match self.names.get(&name).copied() {
                 Some(id) => self.step(Step::Sync(id)),
@@ -269,17 +232,9 @@ impl Running {
         }
     }
 
-    fn change(&mut self, file: FileId, changed: &Changed<'_>) {
-        self.step(match changed {
-            Changed::Written { at, bytes } => Step::Write(file, *at, bytes.to_vec()),
-            Changed::Truncated { len } => Step::Truncate(file, *len),
-            Changed::Synced => Step::Sync(file),
-        });
-    }
-
     fn step(&mut self, step: Step) {
         match &mut self.live {
-            Some(live) => live.step(step),
+            Some(live) => live.step(&step),
             None => self.trace.steps.push(step),
         }
     }
