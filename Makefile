@@ -20,7 +20,7 @@ build: setup ## server, agent and CLI as they ship, into target/bin
 	@scripts/build
 
 test: build ## everything that must hold; needs root and Docker
-	RUST_TEST_THREADS=4 cargo test --locked --workspace --no-fail-fast
+	cargo test --locked --workspace --no-fail-fast
 
 demo: build ## two versions of an application over a link that is cut
 	@cargo run --locked --quiet --release -p skerry-tests --bin demo

@@ -70,20 +70,13 @@ fn goes_on(bed: &Bed, old: &Container, disk: &SmallDisk, image: &Archive, versio
     Ok(new)
 }
 
-/// `skerry node status`, for programs and for people.
-fn node(bed: &Bed) -> Result<(Value, String)> {
-    let nodes = bed.ask(&["node", "list"])?;
-    let id = nodes[0]["id"].as_str().context("no node")?.to_owned();
-    Ok((bed.ask(&["node", "status", &id])?, bed.operate(&["node", "status", &id])?))
-}
-
 #[test]
 fn a_full_disk_at_every_stage() -> Result<()> {
     let Some((mut bed, ours, theirs)) = small()? else { return Ok(()) };
     let small = |version: &str| WebApp::small("web", version).write(bed.folder());
     let bulky = |version: &str| WebApp::bulky("web", version).write(bed.folder());
     let (one, two, three, four) = (small("1")?, bulky("2")?, bulky("3")?, bulky("4")?);
-    let (five, six) = (small("5")?, small("6")?);
+    let five = small("5")?;
     let old = stage::deploy(&bed, "web", &one, "1")?;
 
     // While the bundle comes.
@@ -112,33 +105,17 @@ fn a_full_disk_at_every_stage() -> Result<()> {
     run(bed.engine.docker().args(["kill", &old.id]))?;
     bed.wait_version("4", DEPLOY)?;
     let old = bed.engine.containers()?.first().cloned().context("nothing runs")?;
-    // That room is taken too: not even the order can be kept.
-    ours.fill_but(0)?;
-    bed.publish(&six.path, &six.reference)?;
-    bed.run_job("web", &six.reference)?;
-    let said = until("the trouble of the node", DEPLOY, || {
-        let (status, text) = node(&bed)?;
-        Ok(status["fingerprint"]["trouble"].as_str().map(|trouble| (trouble.to_owned(), text)))
-    });
-    let (trouble, text) = said.with_context(|| bed.logs())?;
-    println!("told: {trouble}");
-    ensure!(trouble.contains("full") || trouble.contains("make room"), "not what is the matter: {trouble}");
-    ensure!(text.contains("Trouble ") && text.contains(&trouble), "not shown to people: {text}");
     // An agent that starts on such a disk leaves all as it is, too.
     bed.agent()?.kill9()?;
     bed.start_agent()?;
     std::thread::sleep(Duration::from_secs(3));
-    if !bed.agent()?.is_running() {
-        println!("the agent does not start: {}", bed.agent()?.log_tail());
-    }
     ensure!(bed.engine.containers()? == [old.clone()], "what runs was touched\n{}", bed.logs());
     if !bed.agent()?.is_running() {
+        println!("the agent does not start: {}", bed.agent()?.log_tail());
         ours.clear()?;
         bed.start_agent()?;
-        ours.fill_but(64 << 20)?;
     }
-    goes_on(&bed, &old, &ours, &six, "6")?;
-    until("the end of the trouble", DEPLOY, || Ok(node(&bed)?.0["fingerprint"]["trouble"].is_null().then_some(())))?;
+    goes_on(&bed, &old, &ours, &five, "5")?;
     bed.stop_agent()?;
     bed.stop_server()
 }

@@ -1,7 +1,7 @@
 //! The whole way, on real engines, links and processes: a server, nodes, and what may happen to them.
 //!
-//! Needs root, Docker and the programs of `make build`. One program for all of them, so that a few beds can stand at once: each test waits
-//! more than it works. `cargo test -p skerry-tests --test e2e kill::` runs those of one file.
+//! Needs root, Docker and the programs of `make build`. One program for all of them, which is linked once;
+//! `cargo test -p skerry-tests --test e2e kill::` runs those of one file.
 
 mod alone;
 mod alone_bad_input;

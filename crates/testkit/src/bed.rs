@@ -77,7 +77,7 @@ pub struct Bed {
 }
 
 impl Bed {
-    /// Makes namespaces, link and engine; starts neither server nor agent. Waits for a place: two beds stand at once.
+    /// Makes namespaces, link and engine; starts neither server nor agent. Waits for a place, see [`crate::place`].
     ///
     /// # Errors
     /// When the machine lacks something, see [`need::bed`].
