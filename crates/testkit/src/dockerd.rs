@@ -17,6 +17,8 @@ use crate::process::Process;
 
 /// An engine answers within this time after its start, on a busy machine.
 const START: Duration = Duration::from_secs(60);
+/// Starts that are tried of an engine that ends at its start.
+const STARTS: usize = 3;
 /// An engine ends within this time after SIGTERM.
 const STOP: Duration = Duration::from_secs(20);
 
@@ -78,11 +80,28 @@ impl Dockerd {
         run(self.docker().args(["version", "--format", "{{.Server.Version}}"])).map(|v| v.trim().to_owned())
     }
 
-    /// Starts it again after [`Dockerd::stop`] or [`Dockerd::kill9`]; its images and containers are those of before.
+    /// Starts it again after [`Dockerd::stop`] or [`Dockerd::kill9`]; its images and containers are those of before. One that ends at its
+    /// start is started anew, as a service manager does: it gives its containerd 15 s, which a busy machine may need to read the program.
     ///
     /// # Errors
     /// As [`Dockerd::start`].
     pub fn start_again(&mut self) -> Result<()> {
+        for _ in 1..STARTS {
+            if self.start_once()? {
+                return Ok(());
+            }
+        }
+        if self.start_once()? {
+            return Ok(());
+        }
+        bail!(
+            "the Docker engine ended at its start, {STARTS} times:\n{}",
+            self.process.as_ref().map(Process::log_tail).unwrap_or_default()
+        );
+    }
+
+    /// Did it answer, or end?
+    fn start_once(&mut self) -> Result<bool> {
         // A killed engine leaves its id file behind, and another process may have that id by now.
         let _ = fs::remove_file(self.home.join("dockerd.pid"));
         let mut command = match &self.namespace {
@@ -113,10 +132,7 @@ impl Dockerd {
         });
         let log = process.log_tail();
         self.process = Some(process);
-        if !answer.with_context(|| log.clone())? {
-            bail!("the Docker engine ended at its start:\n{log}");
-        }
-        Ok(())
+        answer.with_context(|| log)
     }
 
     /// Stops the engine as an operator would; its data stays.
