@@ -63,7 +63,6 @@ fn told(bed: &Bed, words: &[&str]) -> Result<String> {
 fn goes_on(bed: &Bed, old: &Container, disk: &SmallDisk, image: &Archive, version: &str) -> Result<Container> {
     ensure!(bed.engine.containers()? == [old.clone()], "what runs was touched\n{}", bed.logs());
     disk.clear()?;
-    bed.server_link.unlimit()?;
     let new = stage::wait_switch(bed, old, &image.image_id, DEPLOY)?;
     bed.wait_version(version, DEPLOY)?;
     bed.wait_deployed("web", DEPLOY)?;
@@ -83,18 +82,21 @@ fn a_full_disk_at_every_stage() -> Result<()> {
     begin(&bed, &two)?;
     ours.fill_but(0)?;
     told(&bed, &["make room", "not enough space"])?;
+    bed.server_link.unlimit()?;
     let old = goes_on(&bed, &old, &ours, &two, "2")?;
 
     // While a base is exported: the bundle has its room, and little more.
     begin(&bed, &three)?;
     ours.fill_but(BULK - BEGUN + (1 << 20))?;
     told(&bed, &["no space", "not enough space", "make room"])?;
+    bed.server_link.unlimit()?;
     let old = goes_on(&bed, &old, &ours, &three, "3")?;
 
     // While the engine takes the image.
     begin(&bed, &four)?;
     theirs.fill_but(1 << 20)?;
     told(&bed, &["no space left", "not enough space"])?;
+    bed.server_link.unlimit()?;
     let old = goes_on(&bed, &old, &theirs, &four, "4")?;
 
     // Before anything comes: the ledger has room of its own, so the order is taken, the reason told, and what ends is started again.
