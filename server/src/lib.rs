@@ -4,6 +4,7 @@
 //! - [`config`], [`dev`], [`run`], [`descriptors`]: how it starts and stops. [`admin`]: what is done on its machine.
 //! - [`http`]: addresses, roles, limits, errors. [`images`]: layers and releases come in.
 //! - [`agent_api`]: what agents speak. [`fleet`]: jobs, plans and what operators look at. [`builds`]: bundles are made. [`indexes`]: layers are indexed.
+//!   [`background`]: the threads for both.
 //! - [`store`]: the database, the only place with SQL. [`objects`]: the folder.
 //! - [`housekeeping`]: what is done by the clock. [`metrics`]: what is counted.
 //!
@@ -14,6 +15,7 @@
 pub mod admin;
 pub mod agent_api;
 pub mod app;
+pub mod background;
 pub mod builds;
 pub mod clock;
 pub mod config;
