@@ -98,7 +98,7 @@ fn perform(command: Command) -> Result<()> {
             say(&mut std::io::stdout(), &text);
             Ok(())
         }
-        Command::Logs(args) => runtime()?.block_on(Box::pin(logs::show(&args))),
+        Command::Logs(args) => runtime()?.block_on(Box::pin(logs::show::show(&args))),
         Command::Tell { data, request } => {
             let answer: serde_json::Value = runtime()?.block_on(control::order(&data, request))?;
             let text = match answer {

@@ -35,6 +35,7 @@ use crate::hints;
 use crate::images::Images;
 use crate::images::admission::Terms;
 use crate::ledger::{Ledger, LocalMeta};
+use crate::logs::answer::Outputs;
 use crate::needed::Needed;
 use crate::process::Processes;
 use crate::run::Allocator;
@@ -232,6 +233,7 @@ pub fn open<E: Engine + Clone + 'static>(parts: Parts<E>) -> Result<(View, impl 
         poll_interval: parts.poll_interval,
         roots: roots.clone(),
         ledger: ledger.clone(),
+        outputs: Outputs { data: parts.data.clone(), engine: None },
         wires: Wires {
             facts: facts.clone(),
             inventory,

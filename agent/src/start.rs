@@ -21,6 +21,7 @@ use crate::images::Images;
 use crate::images::admission::Terms;
 use crate::ledger::Ledger;
 use crate::lock::Lock;
+use crate::logs::answer::Outputs;
 use crate::needed::Needed;
 use crate::process::{Processes, output};
 use crate::run::Allocator;
@@ -132,6 +133,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
         poll_interval: config.poll_interval,
         roots: roots.clone(),
         ledger: ledger.clone(),
+        outputs: Outputs { data: data.clone(), engine: Some(engine.clone()) },
         wires: Wires {
             facts: facts.clone(),
             inventory,

@@ -6,7 +6,7 @@
 //! - [`agent_api`]: what agents speak. [`fleet`]: jobs, plans and what operators look at. [`builds`]: bundles are made. [`indexes`]: layers are indexed.
 //!   [`background`]: the threads for both.
 //! - [`store`]: the database, the only place with SQL. [`objects`]: the folder.
-//! - [`housekeeping`]: what is done by the clock. [`metrics`]: what is counted.
+//! - [`housekeeping`]: what is done by the clock. [`metrics`]: what is counted. `unpack`: what nodes send packed.
 //!
 //! What it promises: whatever it acknowledged is on the disk; killed at any instant it starts again with nothing acknowledged lost.
 //! Every request has a limit in bytes and in time; memory does not grow with images.
@@ -33,3 +33,4 @@ pub mod run;
 pub mod secret;
 pub mod store;
 pub mod tls;
+mod unpack;

@@ -37,6 +37,10 @@ fn exec_tasks_are_ordinary_users(bed: &Bed) -> Result<()> {
     let (main, child) = (word("main").context("no main")?, word("child").context("no child")?);
     ensure!(is_alive(&main) && is_alive(&child), "{said}");
 
+    // The same by way of the server, from a node that only asks.
+    let there = bed.operate(&["alloc", "logs", &alone::alloc_id(bed, "plain")?, "--lines", "1000"])?;
+    ensure!(there == said, "the server has {there:?}");
+
     let node = bed.ask(&["node", "list"])?[0]["id"].as_str().context("no node")?.to_owned();
     let facts = bed.ask(&["node", "status", &node])?;
     let groups = facts["fingerprint"]["attributes"]["cgroup"].as_str().context("no fact about control groups")?.to_owned();

@@ -46,6 +46,10 @@ fn a_first_image_goes_in_full_and_its_successor_as_a_patch() -> Result<()> {
     bed.wait_version("1", DEPLOY)?;
     ensure!(bed.object_bytes_sent()? - full - patch < 4096, "an image that is there was sent again");
 
+    // What the container wrote of the last requests, by way of the server.
+    let told = bed.ask(&["alloc", "logs", &skerry_tests::alone::alloc_id(&bed, "web")?, "-n", "3"])?;
+    ensure!(told["text"].as_str().is_some_and(|t| t.contains("response:200") && t.lines().count() <= 3), "the server has {told}");
+
     let status = bed.agent_status()?;
     ensure!(status.to_string().contains("web"), "skerry-agent status does not name the job: {status}");
     bed.operate(&["job", "stop", "web"])?;

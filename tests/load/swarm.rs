@@ -161,6 +161,7 @@ impl Node {
             full: Vec::new(),
             specifications: Vec::new(),
             reports: Vec::new(),
+            log: None,
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use skerry_trust::{EnvelopeError, TrustedRoot, envelope};
+use skerry_wire::logs::LogOrder;
 use skerry_wire::manifest::Mark;
 use skerry_wire::poll::{Event, PollReply, PollRequest};
 use skerry_wire::{Digest, NodeId, Timestamp, cbor, limits};
@@ -77,6 +78,8 @@ pub(super) struct Session {
     persisted: Timestamp,
     /// The refusal that was reported last: a server that offers the same again is not answered again.
     refused: Option<(Mark, String)>,
+    /// The order for output in the last reply.
+    log_ordered: Option<LogOrder>,
 }
 
 /// What a poll led to.
@@ -98,6 +101,7 @@ impl Session {
             lacking: BTreeSet::new(),
             persisted: uplink.ledger.time().at(),
             refused: None,
+            log_ordered: None,
         })
     }
 
@@ -121,6 +125,12 @@ impl Session {
         let desired = ledger.desired();
         self.lacking.extend(desired.missing());
         self.lacking.retain(|d| !self.received.contains_key(d) && !desired.specifications.contains_key(d));
+        // Taken, not kept: where this poll is lost on the way, the next costs no more than usual, and its reply orders it again.
+        let log = match self.log_ordered.take() {
+            Some(order) => Some(Box::new(Box::pin(uplink.outputs.answer(order)).await)),
+            None => None,
+        };
+        let answered = log.as_ref().map(|log| log.id);
         let nonce = nonce()?;
         let request = PollRequest {
             node,
@@ -135,6 +145,7 @@ impl Session {
             images: asking.clone(),
             specifications: self.lacking.iter().take(ASK).copied().collect(),
             reports: ledger.oldest_reports(limits::REPORTS_PER_POLL).await?,
+            log,
         };
         let body = envelope::seal(&uplink.key, PollRequest::PURPOSE, &request);
         let answer = uplink.client.post(PATH, body, limits::POLL_REPLY).await?;
@@ -169,7 +180,9 @@ impl Session {
         let reports_went = request.reports.first().is_some_and(|oldest| oldest.seq <= reply.acknowledged);
         let more_reports = reports_went && ledger.watch_outbox().borrow().pending > 0;
         let more_specifications = self.received.len() > waiting && !self.lacking.is_empty();
-        let at_once = accepted || more_reports || more_specifications || facts_wanted;
+        let more_output = reply.log.as_ref().is_some_and(|order| Some(order.id) != answered);
+        self.log_ordered = reply.log;
+        let at_once = more_output || accepted || more_reports || more_specifications || facts_wanted;
         Ok(Next { after: Duration::from_secs(u64::from(reply.next_poll_s.max(1))), at_once })
     }
 

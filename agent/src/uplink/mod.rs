@@ -1,7 +1,7 @@
 //! The uplink: the agent's one way to its server. It enrols, then polls, for ever.
 //!
 //! In: facts about the node, the images to ask for, the outbox. Out: accepted manifests in the ledger, offers of bundles, and
-//! [`Contact`], what is known about the server for people. It never decides what runs.
+//! [`Contact`], what is known about the server for people; and the end of what a task wrote, where the server orders it. It never decides what runs.
 
 pub(crate) mod backoff;
 pub(crate) mod client;
@@ -28,6 +28,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::clock::Clock;
 use crate::ledger::Ledger;
+use crate::logs::answer::Outputs;
 use crate::run::Hint;
 use crate::silence::Silence;
 use crate::trust::RootStore;
@@ -84,6 +85,8 @@ pub(crate) struct Uplink {
     pub(crate) clock: Clock,
     /// Told of every answer, and of every one that did not come.
     pub(crate) silence: Silence,
+    /// What tasks wrote, for the server when it orders it.
+    pub(crate) outputs: Outputs,
     /// The other ends.
     pub(crate) wires: Wires,
 }

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use skerry_trust::{PublicKey, Role, RoleKeys, Root, envelope, sign_root};
 use skerry_wire::enrol::{EnrolReply, EnrolRequest};
+use skerry_wire::logs::LogOrder;
 use skerry_wire::manifest::Manifest;
 use skerry_wire::poll::{PollReply, PollRequest};
-use skerry_wire::{Blob, limits};
+use skerry_wire::{AllocId, Blob, LogOrderId, limits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -63,6 +64,7 @@ async fn bed(root: &[u8], respond: Respond) -> Bed {
         poll_interval: Duration::from_secs(60),
         roots: RootStore::open(folder.path(), &first).unwrap(),
         ledger,
+        outputs: Outputs { data: folder.path().to_owned(), engine: None },
         wires,
     };
     Bed { uplink, inventory, contact, _folder: folder, _asking: asking_to, _facts: facts_to }
@@ -124,6 +126,7 @@ fn reply(request: &PollRequest) -> PollReply {
         specifications: vec![],
         offers: vec![],
         roots: vec![],
+        log: None,
     }
 }
 
@@ -203,6 +206,37 @@ async fn reports_that_are_never_acknowledged_are_not_sent_in_a_hurry() {
         assert!(!polled(&mut session, &bed).await.at_once);
     }
     assert_eq!(bed.uplink.ledger.watch_outbox().borrow().pending, 1);
+}
+
+/// An order for output is answered with the next poll, which comes at once; one that comes again although it was answered, without hurry.
+#[tokio::test]
+async fn output_is_sent_when_it_is_ordered() {
+    let keys = Keys::new();
+    let root = keys.root_file();
+    let orders: Vec<_> = [1, 1, 1, 2].map(|n| order(n, Some("web"))).into_iter().map(Some).chain([None, None]).collect();
+    let answers = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&answers);
+    let respond = move |_: &str, body: &[u8]| {
+        let request = peek(body);
+        let mut noted = noted.lock().unwrap();
+        let log = orders[noted.len()].clone();
+        noted.push(request.log.clone().map(|log| (log.id, log.lines.unwrap_err())));
+        sealed(&keys.director, &PollReply { log, ..reply(&request) })
+    };
+    let bed = bed(&root, Box::new(respond)).await;
+    let mut session = Session::new(&bed.uplink).await.unwrap();
+    for at_once in [true, false, false, true, false, false] {
+        assert_eq!(polled(&mut session, &bed).await.at_once, at_once);
+    }
+    let said = |n| {
+        let reason = format!("allocation {} has no task `web` on this node; it has ", order(n, None).alloc.short());
+        Some((order(n, None).id, reason))
+    };
+    assert_eq!(*answers.lock().unwrap(), [None, said(1), said(1), said(1), said(2), None]);
+}
+
+fn order(n: u8, task: Option<&str>) -> LogOrder {
+    LogOrder { id: LogOrderId::new([n; 16]), alloc: AllocId::new([n; 16]), task: task.map(str::to_owned), lines: 5 }
 }
 
 #[tokio::test]

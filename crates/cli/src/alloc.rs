@@ -2,14 +2,18 @@
 
 use anyhow::Result;
 use skerry_client::Client;
-use skerry_wire::api::{AllocDetail, AllocOrder, AllocSummary, DesiredStatus};
+use skerry_wire::api::{AllocDetail, AllocOrder, AllocSummary, DesiredStatus, LogRequest};
 
 use crate::args::AllocCommand;
 use crate::config::Config;
-use crate::output;
+use crate::node::span;
+use crate::{logs, output};
 
 /// `skerry alloc ...`
 pub(crate) async fn run(config: &Config, client: &Client, command: AllocCommand, json: bool) -> Result<()> {
+    if let AllocCommand::Logs { order: Some(order), .. } = &command {
+        return logs::read(client, order, json).await;
+    }
     let all = client.allocs().await?;
     let pick = |id: &str| output::pick(&all, id, "allocation", |a| vec![a.id.to_string()]);
     let (detail, done) = match command {
@@ -18,6 +22,10 @@ pub(crate) async fn run(config: &Config, client: &Client, command: AllocCommand,
         AllocCommand::Status { id } => {
             let detail = client.alloc(&pick(&id)?.id).await?;
             return if json { output::json(&detail) } else { output::print(&describe(&detail)) };
+        }
+        AllocCommand::Logs { id, task, lines, wait, .. } => {
+            let request = LogRequest { task, lines, submitter: config.submitter()? };
+            return logs::order(client, pick(&id.unwrap_or_default())?, request, span(&wait)?, json).await;
         }
         AllocCommand::Retry { id } => {
             let order = AllocOrder { submitter: config.submitter()? };

@@ -46,7 +46,7 @@ pub(crate) enum Command {
     /// Nodes: list, status, eligibility, drain, meta
     #[command(subcommand)]
     Node(NodeCommand),
-    /// Allocations: list, status, retry, override-lock
+    /// Allocations: list, status, logs, retry, override-lock
     #[command(subcommand)]
     Alloc(AllocCommand),
     /// Variables that jobs read: put, get, list, purge
@@ -265,6 +265,23 @@ pub(crate) enum AllocCommand {
     Status {
         /// Id of the allocation, or the start of it
         id: String,
+    },
+    /// What a task wrote last: ordered from its node, which sends it with its next poll
+    Logs {
+        /// Id of the allocation, or the start of it
+        #[arg(required_unless_present = "order")]
+        id: Option<String>,
+        /// The task; may be left out where there is one
+        task: Option<String>,
+        /// Lines, from the end
+        #[arg(long, short = 'n', default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=i64::from(skerry_wire::limits::LOG_LINES)))]
+        lines: u32,
+        /// How long to wait for the node: 90s, 12h, 30d
+        #[arg(long, value_name = "TIME", default_value = "2m")]
+        wait: String,
+        /// Instead: show what came of this order
+        #[arg(long, value_name = "ID", conflicts_with_all = ["id", "task", "lines", "wait"])]
+        order: Option<String>,
     },
     /// Try again on its node what failed there
     Retry {

@@ -21,6 +21,7 @@ mod engine_source;
 mod image;
 mod job;
 mod key;
+mod logs;
 mod node;
 mod output;
 mod publish;

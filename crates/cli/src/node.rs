@@ -233,7 +233,7 @@ pub(crate) async fn status(client: &Client, json: bool) -> Result<()> {
 }
 
 /// A span as people write it: a number and `s`, `m`, `h` or `d`.
-fn span(text: &str) -> Result<Millis> {
+pub(crate) fn span(text: &str) -> Result<Millis> {
     let seconds = text.char_indices().last().and_then(|(at, unit)| {
         let unit = match unit {
             's' => 1,

@@ -17,6 +17,11 @@ pub(crate) fn print(text: &str) -> Result<()> {
     write(&shown(text, &['\n', '\t']))
 }
 
+/// Writes text for programs to standard output, as it is.
+pub(crate) fn raw(text: &str) -> Result<()> {
+    write(text)
+}
+
 /// Text with every control character, but for the `plain` ones, in its escaped form: none of it can move the cursor, rewrite what
 /// stands there already or forge a line.
 pub(crate) fn shown<'a>(text: &'a str, plain: &[char]) -> Cow<'a, str> {

@@ -12,11 +12,11 @@ mod request;
 use http::Method;
 use skerry_wire::api::{
     AllocDetail, AllocOrder, AllocSummary, BundleSummary, Changed, DrainRequest, EligibilityRequest, ImageDetail, ImageSummary, JobStatus,
-    JobSummary, MetaRequest, NodeStatus, NodeSummary, PlanReply, PlanRequest, PrepareReply, PrepareRequest, PublishRequest, PutVariable,
+    JobSummary, LogRequest, LogStatus, MetaRequest, NodeStatus, NodeSummary, PlanReply, PlanRequest, PrepareReply, PrepareRequest, PublishRequest, PutVariable,
     ServerStatus, SetStatus, SetSummary, StopRequest, SubmitReply, SubmitRequest, TokenReply, TokenRequest, TokenSummary, Variable,
     VariableSummary,
 };
-use skerry_wire::{AllocId, DiffId, NodeId, SetId, TokenId};
+use skerry_wire::{AllocId, DiffId, LogOrderId, NodeId, SetId, TokenId};
 
 pub use connect::{Client, Connection};
 pub use error::ClientError;
@@ -116,6 +116,16 @@ impl Client {
     /// Orders a node to switch to an allocation in spite of an update lock. Safe to repeat.
     pub async fn override_lock(&self, id: &AllocId, order: &AllocOrder) -> Result<AllocDetail, ClientError> {
         self.send(Method::POST, &format!("/v1/allocations/{id}/override-lock"), order).await
+    }
+
+    /// Orders from its node the end of what a task wrote. Safe to repeat while it is not answered.
+    pub async fn order_log(&self, id: &AllocId, request: &LogRequest) -> Result<LogStatus, ClientError> {
+        self.send(Method::POST, &format!("/v1/allocations/{id}/logs"), request).await
+    }
+
+    /// What came of such an order.
+    pub async fn log_order(&self, id: &LogOrderId) -> Result<LogStatus, ClientError> {
+        self.get(&format!("/v1/log-orders/{id}")).await
     }
 
     /// May new allocations come to a node? Safe to repeat.

@@ -18,7 +18,7 @@ pub const VERSION_PATH: &str = "/version";
 /// Two modification times a day apart: that of a first build and that of a rebuild.
 const BUILT: [u64; 2] = [1_704_067_200, 1_704_153_600];
 
-/// A web server of busybox that says its version, with some bulk.
+/// A web server of busybox that says its version and writes down every request, with some bulk.
 #[derive(Debug, Clone)]
 pub struct WebApp {
     /// Name of the image.
@@ -63,7 +63,7 @@ impl WebApp {
             Member::file("www/version", Content::Bytes(self.version.clone().into_bytes())),
         ];
         let layers = [base, bulk, www].map(|members| LayerSpec { mtime: BUILT[0], members });
-        let command = ["/bin/busybox", "httpd", "-f", "-p", "8080", "-h", "/www"].map(str::to_owned);
+        let command = ["/bin/busybox", "httpd", "-f", "-v", "-p", "8080", "-h", "/www"].map(str::to_owned);
         ImageSpec {
             reference: format!("{}:{}", self.name, self.version),
             layers: layers.into(),

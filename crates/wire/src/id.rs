@@ -101,6 +101,10 @@ id! {
     SetId
 }
 id! {
+    /// One order for what a task wrote.
+    LogOrderId
+}
+id! {
     /// The public half of an enrolment or operator token.
     TokenId
 }

@@ -17,6 +17,7 @@ pub mod enrol;
 mod id;
 pub mod job;
 pub mod limits;
+pub mod logs;
 pub mod manifest;
 pub mod node;
 pub mod poll;
@@ -25,5 +26,5 @@ mod time;
 
 pub use cbor::Blob;
 pub use digest::{DiffId, Digest, DigestError, ImageId};
-pub use id::{AllocId, BootId, IdError, NodeId, SetId, TokenId};
+pub use id::{AllocId, BootId, IdError, LogOrderId, NodeId, SetId, TokenId};
 pub use time::{Millis, Timestamp};

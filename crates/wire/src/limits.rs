@@ -35,6 +35,14 @@ pub const ALLOCS_PER_NODE: usize = 256;
 pub const GROUPS_PER_JOB: usize = 64;
 /// Tasks in a group.
 pub const TASKS_PER_GROUP: usize = 32;
+/// Lines of a task's output that one order may ask for.
+pub const LOG_LINES: u32 = 10_000;
+/// What a node answers to an order for output, as it is sent: no more than what a cut of the link may cost.
+pub const LOG_ANSWER: usize = CHUNK;
+/// The same, unpacked.
+pub const LOG_TEXT: usize = 1024 * 1024;
+/// Orders for output that may wait for one node.
+pub const LOG_ORDERS: u32 = 16;
 /// The longest path of a variable, characters.
 pub const VARIABLE_PATH: usize = 256;
 /// The items of one variable together.

@@ -4,6 +4,7 @@ use ciborium::Value;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::logs::{LogAnswer, LogOrder};
 use crate::manifest::Mark;
 use crate::node::{Fingerprint, Inventory};
 use crate::{AllocId, Blob, BootId, Digest, ImageId, Millis, NodeId, Timestamp};
@@ -49,6 +50,9 @@ pub struct PollRequest {
     /// The oldest reports of the outbox, in order, at most [`crate::limits::REPORTS_PER_POLL`].
     #[serde(rename = "r", default, skip_serializing_if = "Vec::is_empty")]
     pub reports: Vec<Report>,
+    /// The answer to the last reply's order for output.
+    #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<Box<LogAnswer>>,
 }
 
 impl PollRequest {
@@ -92,6 +96,9 @@ pub struct PollReply {
     /// Root documents newer than the node's, in order.
     #[serde(rename = "r", default, skip_serializing_if = "Vec::is_empty")]
     pub roots: Vec<Blob>,
+    /// The oldest order for output that the node has not answered.
+    #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogOrder>,
 }
 
 impl PollReply {
@@ -409,11 +416,12 @@ mod tests {
             full: vec![],
             specifications: vec![],
             reports: vec![],
+            log: None,
         };
         // As an agent sends it that knows no such field: the idle poll has not grown.
         let bytes = cbor::encode(&request);
         let value: Value = cbor::decode(&bytes, 1000).unwrap();
-        assert!(value.as_map().unwrap().iter().all(|(key, _)| key.as_text() != Some("u")));
+        assert!(value.as_map().unwrap().iter().all(|(key, _)| !matches!(key.as_text(), Some("u" | "l"))));
         assert_eq!(cbor::decode::<PollRequest>(&bytes, 1000).unwrap(), request);
         let full = PollRequest { full: request.images.clone(), ..request };
         assert_eq!(cbor::decode::<PollRequest>(&cbor::encode(&full), 1000).unwrap(), full);

@@ -119,6 +119,7 @@ mod tests {
             full: Vec::new(),
             specifications: Vec::new(),
             reports: Vec::new(),
+            log: None,
         }
     }
 
@@ -134,6 +135,7 @@ mod tests {
             latest: Mark::default(),
             facts: false,
             lost: false,
+            log_ordered: false,
         };
         let contacts = Contacts::default();
         // (boot, sequence, echoed nonce), nonce of the reply, verdict; in this order.

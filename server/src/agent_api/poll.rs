@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use skerry_trust::{KeyRing, envelope};
+use skerry_wire::logs::LogAnswer;
 use skerry_wire::manifest::Mark;
 use skerry_wire::poll::{Offer, OfferState, PollReply, PollRequest};
 use skerry_wire::{Blob, Timestamp, limits};
@@ -16,7 +17,7 @@ use crate::app::App;
 use crate::clock;
 use crate::http::{Failure, body};
 use crate::secret;
-use crate::store::{KnownNode, Told};
+use crate::store::{KnownNode, Told, short};
 
 /// Bytes of a reply that specifications and offers may fill; the rest is for the envelope and the fields.
 const ROOM: usize = limits::POLL_REPLY - 64 * 1024;
@@ -26,6 +27,9 @@ const IMAGES: usize = 64;
 
 /// Specifications that one poll is answered for.
 const SPECIFICATIONS: usize = 256;
+
+/// The longest name of a task that is taken, bytes.
+const TASK: usize = 128;
 
 /// The highest sequence or mark that is believed.
 const HIGHEST: u64 = 1 << 48;
@@ -57,6 +61,7 @@ pub(super) async fn poll(State(app): State<Arc<App>>, body: Body) -> Result<Resp
         specifications: Vec::new(),
         offers: Vec::new(),
         roots: Vec::new(),
+        log: None,
     };
     match place {
         Place::Replayed => {
@@ -149,8 +154,26 @@ async fn answer(
         room = left;
         reply.offers.push(Offer { image: *image, bundle: state });
     }
+    if known.log_ordered {
+        if let Some(answer) = request.log.take() {
+            app.store.answer_log(node, bounded(*answer), now).await?;
+        }
+        reply.log = app.store.open_log_order(node).await?;
+    }
     reply.next_poll_s = next_poll(app, request, reply, more_reports);
     Ok(())
+}
+
+/// An answer with no more in it than is kept.
+fn bounded(answer: LogAnswer) -> LogAnswer {
+    let lines = match answer.lines {
+        Ok(lines) if lines.packed.0.len() > limits::LOG_ANSWER || lines.task.len() > TASK => {
+            Err(format!("the node sent more than the {} bytes that are taken", limits::LOG_ANSWER))
+        }
+        Ok(lines) => Ok(lines),
+        Err(reason) => Err(short(&reason).to_owned()),
+    };
+    LogAnswer { lines, ..answer }
 }
 
 /// Soon while something is on its way, else as configured.

@@ -164,6 +164,8 @@ pub struct Housekeeping {
     pub audit_rows: u32,
     /// See [`Keep`].
     pub bundles: Span,
+    /// See [`Keep`].
+    pub logs: Span,
     /// Objects younger than this stay.
     pub object_grace: Span,
 }
@@ -207,6 +209,7 @@ impl Default for Housekeeping {
             manifests_per_node: 20,
             audit_rows: 1_000_000,
             bundles: Span::secs(60 * 86_400),
+            logs: Span::secs(7 * 86_400),
             object_grace: Span::secs(86_400),
         }
     }
@@ -220,6 +223,7 @@ impl Housekeeping {
             manifests_per_node: self.manifests_per_node,
             audit_rows: self.audit_rows,
             bundles: self.bundles.0,
+            logs: self.logs.0,
         }
     }
 }

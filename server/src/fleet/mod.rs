@@ -3,6 +3,7 @@
 //! In: signed specifications and orders. Out: what was decided, from the planner's mouth. What an order changes is written in one
 //! transaction, with who ordered it.
 
+mod logs;
 mod operate;
 mod plan;
 mod resolve;
@@ -35,6 +36,8 @@ pub fn routes(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/v1/nodes/{id}", guarded(app, Reader, get(views::node)))
         .route("/v1/allocations/{id}/retry", guarded(app, Operator, post(operate::retry)))
         .route("/v1/allocations/{id}/override-lock", guarded(app, Operator, post(operate::override_lock)))
+        .route("/v1/allocations/{id}/logs", guarded(app, Operator, post(logs::order)))
+        .route("/v1/log-orders/{id}", guarded(app, Operator, get(logs::read)))
         .route("/v1/nodes/{id}/eligibility", guarded(app, Operator, post(operate::eligibility)))
         .route("/v1/nodes/{id}/drain", guarded(app, Operator, post(operate::drain)))
         .route("/v1/nodes/{id}/meta", guarded(app, Operator, post(operate::meta)))

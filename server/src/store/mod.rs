@@ -14,6 +14,7 @@ mod fleet;
 mod history;
 mod images;
 mod jobs;
+mod logs;
 mod migrate;
 mod nodes;
 mod objects;
@@ -35,6 +36,8 @@ pub use counts::{CountStore, Counts};
 pub use error::StoreError;
 pub use images::{AddImageError, ImageRef, ImageStore, NewImage, StoredImage, StoredLayer};
 pub use jobs::{JobStore, Submission, Submitted};
+pub use logs::{LogRefusal, LogStore};
+pub(crate) use nodes::short;
 pub use nodes::{Enrolment, KnownNode, LastContact, NewManifest, NodeStore, Recorded, Told};
 pub use objects::ObjectStore;
 pub use operate::{AllocOrdered, NodeOrder, OperateStore, OrderRefusal};
@@ -53,6 +56,7 @@ pub trait Store:
     + CountStore
     + ImageStore
     + JobStore
+    + LogStore
     + NodeStore
     + ObjectStore
     + OperateStore
@@ -73,6 +77,7 @@ impl<T> Store for T where
         + CountStore
         + ImageStore
         + JobStore
+        + LogStore
         + NodeStore
         + ObjectStore
         + OperateStore

@@ -51,6 +51,8 @@ pub struct KnownNode {
     pub facts: bool,
     /// Is any of its allocations lost? Its next word ends that.
     pub lost: bool,
+    /// Is there an order for output that it has not answered?
+    pub log_ordered: bool,
 }
 
 /// What came of a poll's news.
@@ -179,7 +181,8 @@ fn known_node(c: &Connection, id: NodeId) -> Result<Option<KnownNode>, StoreErro
     let latest = fleet::latest_mark(c, id)?;
     let mut query = c.prepare_cached(
         "SELECT key, boot, seq, acknowledged, mark_root, mark_epoch, mark_counter, fingerprint IS NOT NULL AND inventory IS NOT NULL,
-         EXISTS (SELECT 1 FROM allocs a WHERE a.node = ?1 AND a.lost_at IS NOT NULL) FROM nodes WHERE id = ?1",
+         EXISTS (SELECT 1 FROM allocs a WHERE a.node = ?1 AND a.lost_at IS NOT NULL),
+         EXISTS (SELECT 1 FROM log_orders o WHERE o.node = ?1 AND o.answered_at IS NULL) FROM nodes WHERE id = ?1",
     )?;
     let row = query.query_row([id.as_bytes()], |row| {
         Ok(KnownNode {
@@ -191,6 +194,7 @@ fn known_node(c: &Connection, id: NodeId) -> Result<Option<KnownNode>, StoreErro
             latest,
             facts: row.get(7)?,
             lost: row.get(8)?,
+            log_ordered: row.get(9)?,
         })
     });
     Ok(row.optional()?)
@@ -307,7 +311,7 @@ fn count_report(c: &Connection, node: NodeId, event: &Event, now: Timestamp) -> 
 }
 
 /// As much of a node's sentence as is kept.
-pub(super) fn short(reason: &str) -> &str {
+pub(crate) fn short(reason: &str) -> &str {
     &reason[..reason.floor_char_boundary(REASON)]
 }
 

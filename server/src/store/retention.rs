@@ -17,6 +17,8 @@ pub struct Keep {
     pub audit_rows: u32,
     /// Bundles after they were built, or failed, when no open deployment row needs their target.
     pub bundles: Millis,
+    /// Orders for what tasks wrote, and the answers, after they were ordered.
+    pub logs: Millis,
 }
 
 /// What was forgotten, in rows.
@@ -34,6 +36,8 @@ pub struct Removed {
     pub allocs: usize,
     /// Versions of jobs.
     pub versions: usize,
+    /// Orders for what tasks wrote.
+    pub logs: usize,
 }
 
 /// Forgetting.
@@ -84,6 +88,7 @@ impl RetentionStore for SqliteStore {
                      AND NOT EXISTS (SELECT 1 FROM deployment_sets s WHERE s.job = v.job AND s.version = v.version)",
                     [cut(keep.ended_sets)],
                 )?,
+                logs: c.execute("DELETE FROM log_orders WHERE ordered_at < ?1", [cut(keep.logs)])?,
             })
         })
         .await
@@ -122,6 +127,11 @@ mod tests {
                      INSERT INTO tokens (id, secret_hash, pool, uses, created_at, expires_at)
                        VALUES (zeroblob(16), zeroblob(32), 'p', 1, 0, 50), (randomblob(16), zeroblob(32), 'p', 1, 0, NULL);",
                 )?;
+                c.execute_batch(
+                    "INSERT INTO log_orders (id, node, alloc, lines, ordered_at, answered_at) VALUES
+                       (zeroblob(16), zeroblob(16), x'07070707070707070707070707070707', 5, 0, NULL),
+                       (randomblob(16), zeroblob(16), x'07070707070707070707070707070707', 5, 45, 46);",
+                )?;
                 for counter in 1..=5 {
                     c.execute("INSERT INTO manifests VALUES (zeroblob(16), 1, 1, ?1, x'00', 0)", [counter])?;
                 }
@@ -132,12 +142,12 @@ mod tests {
             })
             .await;
         rows.unwrap();
-        let keep = Keep { ended_sets: Millis(100), manifests_per_node: 2, audit_rows: 0, bundles: Millis(100) };
+        let keep = Keep { ended_sets: Millis(100), manifests_per_node: 2, audit_rows: 0, bundles: Millis(100), logs: Millis(40) };
         let removed = store.forget_old(keep, Timestamp(50)).await.unwrap();
-        assert_eq!(removed, Removed { manifests: 3, audit: 500, ..Removed::default() });
+        assert_eq!(removed, Removed { manifests: 3, audit: 500, logs: 1, ..Removed::default() });
         // Version 1 goes with its last allocation; what runs, or is not said to be over, stays however old it is.
         let removed = store.forget_old(keep, Timestamp(150)).await.unwrap();
-        assert_eq!(removed, Removed { sets: 1, allocs: 1, ..Removed::default() });
+        assert_eq!(removed, Removed { sets: 1, allocs: 1, logs: 1, ..Removed::default() });
         let removed = store.forget_old(keep, Timestamp(200)).await.unwrap();
         assert_eq!(removed, Removed { allocs: 1, versions: 1, ..Removed::default() });
         assert_eq!(store.forget_old(keep, Timestamp(10_000)).await.unwrap(), Removed::default());

@@ -151,6 +151,7 @@ impl TestNode {
             full: Vec::new(),
             specifications: Vec::new(),
             reports: Vec::new(),
+            log: None,
         }
     }
 

@@ -202,6 +202,7 @@ impl Server {
             specifications: vec![],
             offers: vec![],
             roots: vec![],
+            log: None,
         };
         match place {
             Place::Replayed => return Err(LinkError::Refused(409, "replayed")),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{AllocSummary, Submitter};
 use crate::poll::AllocStatus;
-use crate::{Millis, Timestamp};
+use crate::{AllocId, LogOrderId, Millis, NodeId, Timestamp};
 
 /// Health of a job version's allocations, counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +80,48 @@ pub struct AllocRun {
 pub struct AllocOrder {
     /// Who orders it.
     pub submitter: Submitter,
+}
+
+/// `POST /v1/allocations/{id}/logs`: the node is to send the end of what a task wrote. The same order again, while it is not answered, is
+/// the same one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogRequest {
+    /// The task; none where the allocation has only one.
+    #[serde(default)]
+    pub task: Option<String>,
+    /// Lines, from the end: 1 to [`crate::limits::LOG_LINES`].
+    pub lines: u32,
+    /// Who orders it.
+    pub submitter: Submitter,
+}
+
+/// Its answer, and `GET /v1/log-orders/{id}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogStatus {
+    /// Id of the order.
+    pub id: LogOrderId,
+    /// The allocation.
+    pub alloc: AllocId,
+    /// Its node.
+    pub node: NodeId,
+    /// Name of the node.
+    pub node_name: String,
+    /// When the node was last heard of.
+    pub last_seen: Option<Timestamp>,
+    /// The task; none where none was named and there is no answer yet.
+    pub task: Option<String>,
+    /// Lines that were ordered.
+    pub lines: u32,
+    /// When.
+    pub ordered_at: Timestamp,
+    /// When the node answered; none while it has not.
+    pub answered_at: Option<Timestamp>,
+    /// What the task wrote; what is no UTF-8 in it is replaced.
+    pub text: Option<String>,
+    /// Were older lines left out, because there was no room for them?
+    pub cut: bool,
+    /// Why there are none.
+    pub error: Option<String>,
 }
 
 /// Work is taken off a node.
