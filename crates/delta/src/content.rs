@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use crate::archive::form::Form;
 use crate::codec::bidiff::{self, Difference};
+use crate::codec::related::related;
 use crate::codec::bytecode::{self, Bytecode};
 use crate::codec::{Kind, dictionary, elf};
 use crate::hashed::{Hashed, cancelled};
@@ -218,6 +219,10 @@ fn best(old: &[u8], new: &[u8], memory: u64, cancel: &AtomicBool) -> io::Result<
         return Ok(Outcome::Bytecode(same));
     }
     let mut best = (cost(new)?, Outcome::New);
+    // Compressed or encrypted anew: nothing to be found, and the search for it takes longest of all.
+    if kind == Kind::Dense && best.0 >= new.len() - new.len() / 64 && !related(old, new) {
+        return Ok(best.1);
+    }
     // A program's runs are found better among marks than among addresses: plain differences are not tried as well.
     let program = if elf::memory(old.len() as u64, new.len() as u64) <= memory { elf::difference(old, new, cancel)? } else { None };
     let (difference, wrap): (_, fn(Kind, Difference) -> Outcome) = match program {

@@ -4,6 +4,7 @@ pub mod bidiff;
 pub mod bytecode;
 pub mod dictionary;
 pub mod elf;
+pub(crate) mod related;
 mod suffixes;
 
 pub(crate) use suffixes::common;
@@ -36,6 +37,19 @@ impl Codec {
             .into_iter()
             .find(|codec| *codec as u8 == number)
     }
+}
+
+/// Are the last bytes spread as evenly as those of anything that is compressed or encrypted, whatever it begins with?
+fn is_noise(bytes: &[u8]) -> bool {
+    const SAMPLE: usize = 4096;
+    const EXPECTED: i64 = SAMPLE as i64 / 256;
+    let Some(sample) = bytes.last_chunk::<SAMPLE>() else { return false };
+    let mut counts = [0i64; 256];
+    for byte in sample {
+        counts[usize::from(*byte)] += 1;
+    }
+    // Pearson's chi-squared: of noise 255, with a standard deviation of 23; of anything else thousands.
+    counts.iter().map(|count| (count - EXPECTED).pow(2)).sum::<i64>() / EXPECTED < 400
 }
 
 /// What new bytes are, which decides with which others they are compressed.
@@ -78,6 +92,9 @@ impl Kind {
             return Self::Text;
         }
         if DENSE.iter().any(|magic| start.starts_with(magic)) {
+            return Self::Dense;
+        }
+        if is_noise(&start[..start.len().min(64 << 10)]) {
             return Self::Dense;
         }
         let sample = &start[..start.len().min(4096)];

@@ -102,15 +102,36 @@ pub(super) fn plain(bytes: &[u8], window_log: u32) -> io::Result<(Coder, Vec<u8>
     // The strongest levels cost the most time per byte; beyond this length they gain nothing that is worth it.
     let levels: &[i32] = if bytes.len() <= 1 << 20 { &[19, 22] } else { &[19] };
     for &level in levels {
-        let mut frame = Strip::new(Vec::new());
-        let mut encoder = zstd(&mut frame, level, window_log, Some(bytes.len() as u64))?;
-        encoder.write_all(bytes)?;
-        encoder.finish()?;
-        if frame.inner.len() < best.1.len() {
-            best = (Coder::Zstd(window_number(window_log)), frame.inner);
+        let frame = encode(bytes, level, window_log)?;
+        if frame.len() < best.1.len() {
+            best = (Coder::Zstd(window_number(window_log)), frame);
         }
     }
     Ok(best)
+}
+
+/// Codes what hardly compresses: by a quick level, and only where that finds something as thoroughly as anything else.
+pub(super) fn dense(bytes: &[u8], window_log: u32) -> io::Result<(Coder, Vec<u8>)> {
+    const QUICK: i32 = 3;
+    const SHORT: usize = 256 << 10;
+    if bytes.len() < SHORT {
+        return plain(bytes, window_log);
+    }
+    let frame = encode(bytes, QUICK, window_log)?;
+    if frame.len() < bytes.len() - bytes.len() / 64 {
+        return plain(bytes, window_log);
+    }
+    let smaller = frame.len() < bytes.len();
+    Ok(if smaller { (Coder::Zstd(window_number(window_log)), frame) } else { (Coder::Raw, bytes.to_vec()) })
+}
+
+/// One frame of zstd, without its magic number.
+fn encode(bytes: &[u8], level: i32, window_log: u32) -> io::Result<Vec<u8>> {
+    let mut frame = Strip::new(Vec::new());
+    let mut encoder = zstd(&mut frame, level, window_log, Some(bytes.len() as u64))?;
+    encoder.write_all(bytes)?;
+    encoder.finish()?;
+    Ok(frame.inner)
 }
 
 /// A zstd encoder as every stream uses it.

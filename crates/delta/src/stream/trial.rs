@@ -61,6 +61,10 @@ fn settings(stream: Stream) -> &'static [Setting] {
 /// Codes all of `bytes` by zstd or LZMA with a window of at most two to `window_log`, or keeps them.
 pub(super) fn best(stream: Stream, bytes: &[u8], window_log: u32) -> io::Result<Coded> {
     let raw_len = bytes.len() as u64;
+    if stream == Stream::Dense {
+        let (coder, bytes) = coder::dense(bytes, window_log)?;
+        return Ok(Coded { coder, raw_len, bytes });
+    }
     let setting = if bytes.len() < 64 { None } else { setting(settings(stream), bytes, window_log)? };
     let mut best = match setting {
         // A long stream is not coded twice.
