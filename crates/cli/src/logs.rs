@@ -30,7 +30,12 @@ pub(crate) async fn order(client: &Client, alloc: &AllocSummary, request: LogReq
             );
         }
         tokio::time::sleep(LOOK).await;
-        status = client.log_order(&status.id).await?;
+        status = match client.log_order(&status.id).await {
+            Ok(next) => next,
+            // The server may be away for a while; the order is on its disk.
+            Err(error) if error.is_transient() => continue,
+            Err(error) => return Err(error).with_context(|| format!("waiting for the answer to order {}", status.id)),
+        };
     }
     show(&status, json)
 }

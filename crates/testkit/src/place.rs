@@ -1,7 +1,8 @@
 //! Places for test beds: how many of them stand on this machine at once.
 //!
-//! One, on a small machine: where the server of one bed builds a bundle, the probe of another that asks ten times a second is not answered in
-//! time. A bed that measures memory stands alone in any case: another agent of the same file would share its pages, and halve what is counted.
+//! Two: a test waits most of its time, and the server makes bundles at a low priority, so a probe of another bed that asks ten times a second is
+//! answered meanwhile. A bed that measures memory stands alone: another agent of the same file would share its pages, and halve what is
+//! counted.
 //!
 //! Goes in: nothing. Comes out: a place, given back when it is dropped. What it promises: over all processes with the same folder for
 //! temporary files at most [`PLACES`] beds at once, or one that is alone; a process that dies gives back what it held, and no file stays.
@@ -18,7 +19,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::{dockerd, netns, second};
 
 /// Beds at once.
-pub const PLACES: usize = 1;
+pub const PLACES: usize = 2;
 /// Between two looks for a free place.
 const LOOK: Duration = Duration::from_millis(200);
 
