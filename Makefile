@@ -8,7 +8,7 @@ WORKLOADS ?= $(CURDIR)/.work/workloads
 BENCH := $(or $(CARGO_TARGET_DIR),target)/release
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test demo workloads lint bench bench-delta bench-rank bench-pull check-aarch64 test-slow conditions engine-upgrade footprint load sim sim-breaks mutants clean
+.PHONY: help setup build test faults demo workloads lint bench bench-delta bench-rank bench-pull check-aarch64 test-slow conditions engine-upgrade footprint load sim sim-breaks mutants clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,8 +19,13 @@ setup: ## check what the machine needs, install what is missing
 build: setup ## server, agent and CLI as they ship, into target/bin
 	@scripts/build
 
-test: build ## everything that must hold; needs root and Docker
-	cargo test --locked --workspace --no-fail-fast
+test: setup ## everything that must hold; needs root and Docker. Agent as it ships, server and CLI with the compiler's checks
+	@scripts/build-for-tests
+	SKERRY_BIN_DIR=$(CURDIR)/target/checked cargo test --locked --workspace --no-fail-fast
+
+faults: build ## faults that take minutes each: kills at every step, full disks, the network conditions
+	cargo test --locked -p skerry-tests --test e2e --no-fail-fast -- --ignored --nocapture
+	cargo test --locked -p skerry-steps -- --ignored --nocapture
 
 demo: build ## two versions of an application over a link that is cut
 	@cargo run --locked --quiet --release -p skerry-tests --bin demo
@@ -62,7 +67,7 @@ test-slow: setup ## members over 2 GiB and layers over 4 GiB, some minutes
 
 conditions: build ## network conditions of the field, with their table: SKERRY_CUT_S=600 SKERRY_OFFLINE_S=3600 for longer ones
 	@mkdir -p .work && rm -f .work/conditions.md
-	SKERRY_TABLE=$(CURDIR)/.work/conditions.md cargo test --locked -p skerry-tests --test e2e network:: -- --test-threads 1 --nocapture
+	SKERRY_TABLE=$(CURDIR)/.work/conditions.md cargo test --locked -p skerry-tests --test e2e network:: -- --include-ignored --test-threads 1 --nocapture
 	@cat .work/conditions.md
 
 engine-upgrade: build ## allocations under an engine that becomes another version of Docker, from another Debian release

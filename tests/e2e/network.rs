@@ -48,6 +48,7 @@ fn flapping() -> Result<()> {
 
 /// Off for long, restarted meanwhile, and the world has moved on: the newest version comes, not the one that was under way.
 #[test]
+#[ignore = "takes minutes: make faults"]
 fn long_offline_node() -> Result<()> {
     let Some(mut course) = Course::begin(Plan::USUAL)? else { return Ok(()) };
     course.wait_down(PART)?;
@@ -67,12 +68,14 @@ fn long_offline_node() -> Result<()> {
 
 /// What the node sends arrives; what the server sends does not.
 #[test]
+#[ignore = "takes minutes: make faults"]
 fn node_reaches_server_but_not_the_other_way() -> Result<()> {
     one_way("node reaches server, not the other way", [Way::DOWN, USUAL[1]])
 }
 
 /// What the server sends arrives; what the node sends does not.
 #[test]
+#[ignore = "takes minutes: make faults"]
 fn server_cannot_be_reached_but_sends() -> Result<()> {
     one_way("server cannot be reached but sends", [USUAL[0], Way::DOWN])
 }
@@ -88,12 +91,14 @@ fn one_way(name: &str, ways: [Way; 2]) -> Result<()> {
 
 /// The node has another address from one moment to the next.
 #[test]
+#[ignore = "takes minutes: make faults"]
 fn address_that_changes() -> Result<()> {
     renumbered("the node's address changes", Stands::Moves)
 }
 
 /// The router on the way has another address, and the node is not told.
 #[test]
+#[ignore = "takes minutes: make faults"]
 fn address_of_the_nat_that_changes() -> Result<()> {
     renumbered("the address of the router before the node changes", Stands::BehindNat)
 }
