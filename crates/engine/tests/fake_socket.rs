@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use skerry_engine::{ContainerSpec, DockerEngine, Engine, EngineError};
+use skerry_engine::{ContainerSpec, ContainerStatus, DockerEngine, Engine, EngineError};
 use skerry_wire::{Digest, ImageId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
@@ -148,4 +148,31 @@ async fn a_taken_name() {
     assert_eq!(fake.engine().create(&spec).await.unwrap(), "c1");
     let error = fake.engine().create(&spec).await.unwrap_err().to_string();
     assert!(error.contains("label `alloc` is `2`, not `1`") && error.contains("docker rm -f web"), "{error}");
+}
+
+/// What podman says where Docker has another word or status for it.
+#[tokio::test]
+async fn podmans_answers() {
+    let many = r#"{"message":"unable to delete image \"abab\" by ID with more than one tag ([a:1 b:1]): please force removal"}"#;
+    let ended = r#"{"message":"can only kill running containers. c1 is in state exited: container state improper"}"#;
+    let gone = r#"{"message":"no container with name or ID \"a\" found: no such container"}"#;
+    let state = format!(r#"{{"Id":"c1","Name":"web","Image":"{}","State":{{"Status":"stopped","ExitCode":137}}}}"#, id());
+    let failed = |body| answer("500 Internal Server Error", body);
+    let fake = Fake::new(vec![
+        failed(many),
+        failed(ended),
+        answer("404 Not Found", gone),
+        answer("200 OK", r#"[{"Id":"c1","State":"stopped"}]"#),
+        answer("200 OK", &state),
+        answer("200 OK", "{}"),
+    ]);
+    let engine = fake.engine();
+    assert!(matches!(engine.remove_image(&id()).await, Err(EngineError::InUse { .. })));
+    engine.signal("a", "SIGHUP").await.unwrap();
+    assert!(matches!(engine.start("a").await, Err(EngineError::NoContainer { .. })));
+    let found = engine.containers("alloc").await.unwrap();
+    assert_eq!(found[0].status, ContainerStatus::Exited { code: 137, out_of_memory: false });
+    let mut changes = std::pin::pin!(engine.changes("alloc"));
+    changes.next().await.unwrap().unwrap();
+    assert!(fake.requests.lock().unwrap().last().unwrap().contains("died"), "podman's events have names of their own");
 }

@@ -12,7 +12,7 @@ use bollard::query_parameters::{
 };
 use futures_util::StreamExt;
 
-use super::{CALL, DockerEngine};
+use super::{CALL, DockerEngine, words};
 use crate::EngineError;
 use crate::engine::{ContainerSpec, ContainerState, ContainerStatus, NetworkMode};
 
@@ -175,7 +175,8 @@ impl DockerEngine {
     async fn inspect_container(&self, name: &str) -> Result<ContainerState, EngineError> {
         check_name(name)?;
         let what = format!("look at container `{name}`");
-        match self.call(&what, CALL, self.docker()?.inspect_container(name, None)).await {
+        let docker = self.docker()?;
+        match self.call(&what, CALL, async { words::known(docker.inspect_container(name, None).await) }).await {
             Ok(found) => {
                 let reason = "it has no id, name or image".into();
                 state(found).ok_or_else(|| EngineError::Broken { socket: self.socket(), what, reason })
@@ -189,7 +190,7 @@ impl DockerEngine {
         check_name(name)?;
         let what = format!("start container `{name}`");
         match self.call(&what, CALL, self.docker()?.start_container(name, None)).await {
-            Err(EngineError::Refused { status: 404, message, .. }) if message.contains("No such container") => {
+            Err(EngineError::Refused { status: 404, message, .. }) if message.to_lowercase().contains("no such container") => {
                 Err(EngineError::NoContainer { name: name.into() })
             }
             other => other,
@@ -233,7 +234,8 @@ impl DockerEngine {
     pub(super) async fn list_containers(&self, label: &str, before: &[ContainerState]) -> Result<Vec<ContainerState>, EngineError> {
         let filters = HashMap::from([("label".to_string(), vec![label.to_string()])]);
         let options = ListContainersOptions { all: true, filters: Some(filters), ..Default::default() };
-        let listed = self.call("list the containers", CALL, self.docker()?.list_containers(Some(options))).await?;
+        let docker = self.docker()?;
+        let listed = self.call("list the containers", CALL, async { words::known(docker.list_containers(Some(options)).await) }).await?;
         let mut found = Vec::new();
         for container in listed {
             let Some(id) = container.id else { continue };

@@ -8,6 +8,7 @@ mod events;
 mod exec;
 mod images;
 mod whole;
+mod words;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -73,7 +74,8 @@ impl DockerEngine {
         let (socket, what) = (self.socket(), what.to_string());
         match error {
             Error::DockerResponseServerError { status_code, message } => {
-                EngineError::Refused { what, status: status_code, message: message.trim().chars().take(2000).collect() }
+                let status = words::status(status_code, &message);
+                EngineError::Refused { what, status, message: message.trim().chars().take(2000).collect() }
             }
             // The client says only "client error (Connect)": ask the socket itself.
             Error::HyperLegacyError { .. } | Error::SocketNotFoundError(_) => match std::os::unix::net::UnixStream::connect(&self.socket) {
