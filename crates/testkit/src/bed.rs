@@ -109,6 +109,15 @@ impl Bed {
         Self::start_with(Place::among_others()?, |home, namespace| Dockerd::start_on(driver, home, namespace), None)
     }
 
+    /// The same with podman as the node's engine.
+    ///
+    /// # Errors
+    /// As [`Bed::start`].
+    pub fn start_on_podman() -> Result<Self> {
+        let podman = |home: &Path, namespace: Option<&Netns>| Dockerd::start_podman(home, namespace.context("podman needs a namespace")?);
+        Self::start_with(Place::among_others()?, podman, None)
+    }
+
     fn start_with(place: Place, engine: impl FnOnce(&Path, Option<&Netns>) -> Result<Dockerd>, ways: Option<[Way; 2]>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix(&format!("skerry-{}-", std::process::id())).tempdir()?;
         let (shore, node) = (Netns::create("shore")?, Netns::create("node")?);

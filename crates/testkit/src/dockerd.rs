@@ -1,4 +1,5 @@
-//! A private Docker engine with its own images, containers and network, beside the machine's own.
+//! A private engine with its own images, containers and network, beside the machine's own: Docker, or podman behind the same kind of
+//! socket ([`crate::podman`] has what is different about it).
 //!
 //! Goes in: a folder and a namespace. Comes out: a socket to talk to. What it promises: when dropped, its containers, processes,
 //! mounts and files are gone, and the machine's own engine was never touched.
@@ -13,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::command::{self, run, until};
 use crate::netns::Netns;
+use crate::podman;
 use crate::process::Process;
 
 /// An engine answers within this time after its start, on a busy machine.
@@ -22,9 +24,17 @@ const STARTS: usize = 3;
 /// An engine ends within this time after SIGTERM.
 const STOP: Duration = Duration::from_secs(20);
 
+/// Which program the engine is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Program {
+    Dockerd,
+    Podman,
+}
+
 /// A running engine; gone when dropped.
 #[derive(Debug)]
 pub struct Dockerd {
+    program: Program,
     home: PathBuf,
     namespace: Option<PathBuf>,
     driver: &'static str,
@@ -54,7 +64,24 @@ impl Dockerd {
         fs::create_dir_all(home.join("data"))?;
         // A file of its own, or the engine would read the machine's.
         fs::write(home.join("daemon.json"), "{}\n")?;
-        let mut engine = Self { home: home.to_owned(), namespace: namespace.map(Netns::path), driver, programs: None, process: None };
+        Self::start_program(Program::Dockerd, driver, home, namespace)
+    }
+
+    /// Starts podman's service in a namespace; the bridge and the ports of its containers are there, too.
+    ///
+    /// # Errors
+    /// As [`Dockerd::start`].
+    pub fn start_podman(home: &Path, namespace: &Netns) -> Result<Self> {
+        fs::create_dir_all(home.join("data"))?;
+        // Through FUSE podman wants a program named beside the driver.
+        let driver = if storage_driver(&home.join("data")) == "overlay2" { "overlay" } else { "vfs" };
+        podman::prepare(home)?;
+        Self::start_program(Program::Podman, driver, home, Some(namespace))
+    }
+
+    fn start_program(program: Program, driver: &'static str, home: &Path, namespace: Option<&Netns>) -> Result<Self> {
+        let (home, namespace) = (home.to_owned(), namespace.map(Netns::path));
+        let mut engine = Self { program, home, namespace, driver, programs: None, process: None };
         engine.start_again()?;
         Ok(engine)
     }
@@ -94,14 +121,28 @@ impl Dockerd {
         if self.start_once()? {
             return Ok(());
         }
-        bail!(
-            "the Docker engine ended at its start, {STARTS} times:\n{}",
-            self.process.as_ref().map(Process::log_tail).unwrap_or_default()
-        );
+        bail!("the engine ended at its start, {STARTS} times:\n{}", self.process.as_ref().map(Process::log_tail).unwrap_or_default());
     }
 
     /// Did it answer, or end?
     fn start_once(&mut self) -> Result<bool> {
+        let (name, mut command) = match self.program {
+            Program::Dockerd => ("dockerd", self.dockerd()?),
+            Program::Podman => ("podman", self.podman_service()),
+        };
+        let mut process = Process::spawn(name, &mut command, &self.home.join(format!("{name}.log")))?;
+        let answer = until("the engine to answer", START, || {
+            if !process.is_running() {
+                return Ok(Some(false));
+            }
+            Ok(command::output(self.docker().arg("version"))?.status.success().then_some(true))
+        });
+        let log = process.log_tail();
+        self.process = Some(process);
+        answer.with_context(|| log)
+    }
+
+    fn dockerd(&self) -> Result<Command> {
         // A killed engine leaves its id file behind, and another process may have that id by now.
         let _ = fs::remove_file(self.home.join("dockerd.pid"));
         let mut command = match &self.namespace {
@@ -123,19 +164,18 @@ impl Dockerd {
         let at = |name: &str| self.home.join(name).display().to_string();
         command.args(["--config-file", &at("daemon.json"), "--data-root", &at("data"), "--exec-root", &at("run")]);
         command.args(["--pidfile", &at("dockerd.pid"), "--host", &self.address(), "--storage-driver", self.driver]);
-        let mut process = Process::spawn("dockerd", &mut command, &self.home.join("dockerd.log"))?;
-        let answer = until("the Docker engine to answer", START, || {
-            if !process.is_running() {
-                return Ok(Some(false));
-            }
-            Ok(command::output(self.docker().arg("version"))?.status.success().then_some(true))
-        });
-        let log = process.log_tail();
-        self.process = Some(process);
-        answer.with_context(|| log)
+        Ok(command)
     }
 
-    /// Stops the engine as an operator would; its data stays.
+    fn podman_service(&self) -> Command {
+        // A killed one leaves its socket behind, and the next cannot listen there.
+        let _ = fs::remove_file(self.home.join("docker.sock"));
+        let mut command = podman::command(&self.home, self.namespace.as_deref(), self.driver);
+        command.args(["system", "service", "--time", "0", &self.address()]);
+        command
+    }
+
+    /// Stops the engine as an operator would; its data stays, and podman's containers go on without it.
     ///
     /// # Errors
     /// When it had to be killed.
@@ -225,7 +265,11 @@ impl Dockerd {
     }
 
     fn remove_everything(&mut self) {
-        if self.process.as_mut().is_some_and(Process::is_running)
+        if self.program == Program::Podman {
+            // By the command: the service may just be stopped while its containers go on.
+            let mut command = podman::command(&self.home, self.namespace.as_deref(), self.driver);
+            let _ = command::output(command.args(["rm", "--all", "--force", "--time", "0", "--volumes"]));
+        } else if self.process.as_mut().is_some_and(Process::is_running)
             && let Ok(ids) = run(self.docker().args(["ps", "--all", "--quiet"]))
             && !ids.trim().is_empty()
         {
@@ -248,16 +292,18 @@ pub(crate) fn remove_remains(home: &Path) {
     while Instant::now() < end && kill_remains(home) > 0 {
         std::thread::sleep(Duration::from_millis(50));
     }
+    podman::remove_remains(home);
     unmount_below(home);
     let _ = fs::remove_dir_all(home);
 }
 
-/// Kills shims, proxies and the engine's containerd, known by the engine's folder in their command line, and containers, known by
-/// their id in the name of their cgroup; returns how many there were.
+/// Kills shims, monitors, proxies and the engine's containerd, known by the engine's folder in their command line, and containers, known
+/// by their id in the name of their cgroup; returns how many there were.
 fn kill_remains(home: &Path) -> usize {
     let run_folder = home.join("run").display().to_string();
     let names = fs::read_dir(home.join("data/containers")).map(|e| e.flatten().map(|e| e.file_name().to_string_lossy().into_owned()));
-    let ids: Vec<String> = names.map(Iterator::collect).unwrap_or_default();
+    let mut ids: Vec<String> = names.map(Iterator::collect).unwrap_or_default();
+    ids.extend(podman::container_ids(home));
     let Ok(entries) = fs::read_dir("/proc") else { return 0 };
     let mut killed = 0;
     for entry in entries.flatten() {

@@ -1,7 +1,7 @@
-//! What the tests and the demo are made of: network namespaces, private Docker engines, processes that can be killed at any
+//! What the tests and the demo are made of: network namespaces, private engines (Docker, podman), processes that can be killed at any
 //! instant, a probe that notices every missed answer, and images that are built in seconds without a registry.
 //!
-//! Goes in: a Linux machine, root, an installed Docker engine. Comes out: a [`Bed`] with a server's and a node's side, joined by a
+//! Goes in: a Linux machine, root, installed engines. Comes out: a [`Bed`] with a server's and a node's side, joined by a
 //! link that can be cut and slowed.
 //!
 //! What it promises: every value cleans up after itself when it is dropped, and kills only processes that it started, by their id.
@@ -23,6 +23,7 @@ pub mod nat;
 pub mod need;
 pub mod netns;
 pub mod place;
+pub mod podman;
 pub mod powercut;
 pub mod probe;
 pub mod process;

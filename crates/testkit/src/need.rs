@@ -24,7 +24,7 @@ fn missing() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("this test makes network namespaces and needs root".to_owned());
     }
-    let tools = ["ip", "nft", "tc", "nsenter", "docker", "dockerd", "curl"];
+    let tools = ["ip", "nft", "tc", "nsenter", "docker", "dockerd", "podman", "runc", "curl"];
     tools.iter().find(|t| program(t).is_none()).map(|t| format!("the program `{t}` is not in PATH"))
 }
 
