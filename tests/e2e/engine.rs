@@ -30,8 +30,8 @@ fn wait_engine(bed: &Bed, answers: bool) -> Result<Value> {
     found.with_context(|| format!("last seen: {last}\n{}", bed.logs()))
 }
 
-/// The engine goes and comes back; with live-restore nothing of the allocation may change.
-fn away(bed: &mut Bed, running: &Container, go: impl FnOnce(&mut Bed) -> Result<()>) -> Result<()> {
+/// The engine goes and comes back; where containers outlive it nothing of the allocation may change.
+pub(crate) fn away(bed: &mut Bed, running: &Container, go: impl FnOnce(&mut Bed) -> Result<()>) -> Result<()> {
     go(bed)?;
     let status = wait_engine(bed, false)?;
     ensure!(status["allocs"][0]["status"] == "running", "what runs counts as gone: {status}");

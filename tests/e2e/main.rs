@@ -16,6 +16,7 @@ mod garbled;
 mod keep;
 mod kill;
 mod network;
+mod podman;
 mod spool;
 mod transfer;
 mod two_nodes;

@@ -36,6 +36,14 @@ pub fn enrolled_on(driver: &'static str) -> Result<Option<Bed>> {
     enrolled_in(|| Bed::start_on(driver))
 }
 
+/// The same with podman as the node's engine.
+///
+/// # Errors
+/// When something does not start.
+pub fn enrolled_on_podman() -> Result<Option<Bed>> {
+    enrolled_in(Bed::start_on_podman)
+}
+
 fn enrolled_in(bed: impl FnOnce() -> Result<Bed>) -> Result<Option<Bed>> {
     if !need::bed()? {
         return Ok(None);

@@ -89,10 +89,12 @@ pub(crate) fn remove_remains(home: &Path) {
             let _ = run(Command::new("ip").args(["netns", "delete", name]));
         }
     }
-    // The group above those of containers: one per controller, or one. It stays while another podman has containers in it.
+    // The groups of monitors and of all: one of each per controller, or one. They stay while another podman has something in them.
     let controllers = fs::read_dir(CONTROL_GROUPS).into_iter().flatten().flatten().map(|entry| entry.path());
     for folder in controllers.chain([PathBuf::from(CONTROL_GROUPS)]) {
-        let _ = fs::remove_dir(folder.join("libpod_parent"));
+        for group in ["libpod_parent/conmon", "libpod_parent"] {
+            let _ = fs::remove_dir(folder.join(group));
+        }
     }
 }
 

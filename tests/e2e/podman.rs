@@ -1,0 +1,66 @@
+//! The whole way on podman, by its socket that speaks as Docker's does.
+//!
+//! Needs root, podman, Docker's command and the built programs.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use skerry_testkit::Probe;
+use skerry_testkit::app::{VERSION_PATH, WebApp};
+use skerry_testkit::command::{run, until};
+use skerry_tests::stage::{self, DEPLOY};
+
+use crate::engine::away;
+
+#[test]
+fn the_whole_way_on_podman() -> Result<()> {
+    let Some(mut bed) = stage::enrolled_on_podman()? else { return Ok(()) };
+    let [one, two] = ["1", "2"].map(|v| WebApp::small("web", v).write(bed.folder()));
+    let (one, two) = (one?, two?);
+    let old = stage::deploy(&bed, "web", &one, "1")?;
+    let full = bed.object_bytes_sent()?;
+    ensure!(full > 256 * 1024 && full < one.size, "the full bundle took {full} bytes for {} bytes of layers", one.size);
+
+    // The service goes and comes back; the container goes on under its monitor.
+    away(&mut bed, &old, |bed| bed.engine.stop())?;
+    away(&mut bed, &old, |bed| bed.engine.kill9())?;
+
+    let probe = Probe::start(Some(&bed.node), bed.app_address()?, VERSION_PATH);
+    until("ten answers", DEPLOY, || Ok((probe.samples().len() >= 10).then_some(())))?;
+    bed.publish(&two.path, &two.reference)?;
+    bed.run_job("web", &two.reference)?;
+    let new = stage::wait_switch(&bed, &old, &two.image_id, DEPLOY)?;
+    bed.wait_deployed("web", DEPLOY)?;
+    until("an answer of the new version", DEPLOY, || Ok(probe.last_answer().is_some_and(|a| a.trim() == "2").then_some(())))?;
+    stage::answered_all_the_time(&probe.stop(), "1", "2", Duration::from_secs(15))?;
+    let patch = bed.object_bytes_sent()? - full;
+    ensure!(patch > 0 && patch < 16 * 1024, "the patch of one small file took {patch} bytes");
+    ensure!(bed.engine.containers()? == [new.clone()], "the old container is still there\n{}", bed.logs());
+
+    bed.agent()?.kill9()?;
+    bed.start_agent()?;
+    let mut status = Value::Null;
+    let taken_over = until("the agent to take the container over", DEPLOY, || {
+        status = bed.agent_status()?;
+        let seen = status["running"] == true && status["engine"]["about"].is_string();
+        Ok((seen && status["allocs"][0]["status"] == "running").then_some(()))
+    });
+    taken_over.with_context(|| format!("last seen: {status}\n{}", bed.logs()))?;
+    ensure!(bed.engine.containers()? == [new.clone()], "the container was touched\n{}", bed.logs());
+
+    // By its restart policy: 15 s after podman told of the end.
+    let ended = Instant::now();
+    run(bed.engine.docker().args(["kill", &new.id]))?;
+    let again =
+        until("the restart", DEPLOY, || Ok(bed.engine.containers()?.into_iter().find(|c| *c != new))).with_context(|| bed.logs())?;
+    println!("started again {:.1} s after its end", ended.elapsed().as_secs_f64());
+    ensure!(again.image == new.image, "another image runs: {again:?}\n{}", bed.logs());
+    bed.wait_version("2", DEPLOY)?;
+
+    bed.operate(&["job", "stop", "web"])?;
+    let all = || Ok(run(bed.engine.docker().args(["ps", "--all", "--quiet"]))?.trim().is_empty().then_some(()));
+    until("the end of the allocation", DEPLOY, all).with_context(|| bed.logs())?;
+    bed.stop_agent()?;
+    bed.stop_server()
+}
