@@ -2,6 +2,7 @@
 //!
 //! Needs root, podman, Docker's command and the built programs.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -21,6 +22,11 @@ fn the_whole_way_on_podman() -> Result<()> {
     let old = stage::deploy(&bed, "web", &one, "1")?;
     let full = bed.object_bytes_sent()?;
     ensure!(full > 256 * 1024 && full < one.size, "the full bundle took {full} bytes for {} bytes of layers", one.size);
+    let tried: Value = serde_json::from_slice(&fs::read(bed.agent_data().join("engine.json"))?)?;
+    ensure!(
+        tried["layers_in_place"] == false && tried["accepts_partial_load"] == false,
+        "podman can do other things than it could: {tried}"
+    );
 
     // The service goes and comes back; the container goes on under its monitor.
     away(&mut bed, &old, |bed| bed.engine.stop())?;
