@@ -3,8 +3,14 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
+
+/// Between two tries.
+const AGAIN: Duration = Duration::from_millis(50);
+/// Tries of an agent: five seconds.
+const TRIES: u32 = 100;
 
 /// Why the data folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -35,13 +41,24 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Makes the folder when it is not there, and takes it.
-    pub(crate) fn take(folder: &Path) -> Result<Self, LockError> {
+    /// Makes the folder when it is not there, and takes it for an agent: waits a little while another has it, since a command that found no
+    /// agent holds it while it reads, and must not keep one that is just starting from it.
+    pub(crate) async fn take(folder: &Path) -> Result<Self, LockError> {
+        Self::take_in(folder, TRIES).await
+    }
+
+    async fn take_in(folder: &Path, tries: u32) -> Result<Self, LockError> {
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(folder)
             .map_err(|source| LockError::Io { path: folder.to_owned(), source })?;
+        for _ in 1..tries {
+            match Self::take_existing(folder) {
+                Err(LockError::Held { .. }) => tokio::time::sleep(AGAIN).await,
+                other => return other,
+            }
+        }
         Self::take_existing(folder)
     }
 
@@ -62,14 +79,26 @@ impl Lock {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_second_is_refused_until_the_first_ends() {
+    #[tokio::test]
+    async fn the_second_is_refused_until_the_first_ends() {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("a/b");
-        let first = Lock::take(&data).unwrap();
-        let error = Lock::take(&data).unwrap_err();
+        let first = Lock::take(&data).await.unwrap();
+        let error = Lock::take_in(&data, 2).await.unwrap_err();
         assert!(matches!(&error, LockError::Held { .. }) && error.to_string().contains("--data"), "{error}");
         drop(first);
-        Lock::take(&data).unwrap();
+        Lock::take(&data).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_command_that_reads_keeps_no_agent_from_its_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let command = Lock::take_existing(folder.path()).unwrap();
+        let read = async {
+            tokio::time::sleep(3 * AGAIN).await;
+            drop(command);
+        };
+        let (agent, ()) = tokio::join!(Lock::take(folder.path()), read);
+        agent.unwrap();
     }
 }

@@ -46,7 +46,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
     for key in unknown {
         tracing::warn!("{}: `{key}` is not known to this agent and has no effect", args.config.display());
     }
-    let _lock = Lock::take(&args.data)?;
+    let _lock = Lock::take(&args.data).await?;
     let data = std::fs::canonicalize(&args.data).with_context(|| format!("cannot use the data folder {}", args.data.display()))?;
     // Listening from here on: a signal while things are being opened ends the agent just as well.
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
