@@ -2,18 +2,21 @@
 //! current after it, bytes over the wire; and never a stopped allocation.
 //!
 //! Needs root, Docker and the built programs. `make conditions` prints the table. Longer than every day: `SKERRY_CUT_S`,
-//! `SKERRY_OFFLINE_S` (seconds).
+//! `SKERRY_OFFLINE_S` (seconds), `SKERRY_WEAK_BYTES` (new bytes of the version that comes over the weakest link).
 
 use std::time::Duration;
 
 use anyhow::Result;
-use skerry_testkit::Way;
-use skerry_tests::course::{ABROAD, CUT, Course, HOME, Plan, Stands, USUAL, renumber, seconds};
+use skerry_testkit::{Resolver, Way};
+use skerry_tests::course::{ABROAD, CUT, Course, HOME, Plan, Stands, USUAL, number, renumber, seconds};
 
 /// A third of the usual bundle.
 const PART: u64 = 800_000;
 /// A link that is back is used again within this time: a try of every few seconds, a handshake, and the longest pause of TCP between two.
 const SOON: Duration = Duration::from_secs(20);
+
+/// Sixty-four kbit/s, 600 ms there and back, every twentieth packet lost.
+const WEAK: [Way; 2] = [Way::new(64.0, 300.0, 5.0), Way::new(64.0, 300.0, 5.0)];
 
 #[test]
 fn long_cut() -> Result<()> {
@@ -87,6 +90,48 @@ fn one_way(name: &str, ways: [Way; 2]) -> Result<()> {
     course.last(Duration::from_secs(25))?;
     let healed = course.heal()?;
     course.finish(name, healed, 1, SOON).map(drop)
+}
+
+/// Names do not resolve any more, in each of the ways that this happens, and stay so: every new connection, and an agent that was started
+/// anew, finds the server all the same.
+#[test]
+fn names_that_break() -> Result<()> {
+    let Some(mut course) = Course::begin(Plan { bulk: 2 * Plan::USUAL.bulk, named: true, ..Plan::USUAL })? else { return Ok(()) };
+    course.wait_down(PART)?;
+    // Another machine of that network, where nobody is.
+    let lie = Resolver::Answers([10, 77, 0, 99].into());
+    for (state, restart) in [(Resolver::IsSilent, false), (Resolver::Denies, true), (lie, false)] {
+        course.bed.names()?.set(state);
+        if restart {
+            course.bed.agent()?.kill9()?;
+            course.bed.start_agent()?;
+        } else {
+            course.bed.refuse_node(true)?;
+            course.last(Duration::from_secs(1))?;
+            course.bed.refuse_node(false)?;
+        }
+        let took = course.more(PART / 3, SOON)?;
+        println!("{state:?}, agent restarted: {restart}: more of the bundle after {:.1} s", took.as_secs_f64());
+    }
+    course.bed.names()?.set(Resolver::Fails);
+    course.bed.agent()?.kill9()?;
+    course.bed.start_agent()?;
+    let last = course.heal()?;
+    course.finish("names break: silence, denial, a lie, failure", last, 4, SOON).map(drop)
+}
+
+/// The weakest link of the field, with an agent that is started anew on it: the transfer passes, and the node knows where it is.
+#[test]
+fn very_low_bandwidth() -> Result<()> {
+    let bytes = number("SKERRY_WEAK_BYTES", 160_000);
+    let Some(mut course) = Course::begin(Plan { bulk: bytes, link: WEAK, ..Plan::USUAL })? else { return Ok(()) };
+    course.wait_down(bytes / 3)?;
+    course.bed.agent()?.kill9()?;
+    course.bed.start_agent()?;
+    // A kbyte a second, and a minute for all that is lost.
+    course.until_current(Duration::from_secs(120 + bytes / 1_000))?;
+    let healed = course.heal()?;
+    course.finish("64 kbit/s, 600 ms, 5 % lost", healed, 2, SOON).map(drop)
 }
 
 /// The node has another address from one moment to the next.

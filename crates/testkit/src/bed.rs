@@ -43,6 +43,8 @@ const POLL: &str = "3s";
 const KEEP_ALL: &str = "[images]\ncollect_above = 100\n";
 /// A server or an agent is ready within this time after its start.
 const START: Duration = Duration::from_secs(30);
+/// What is said of an agent that is not ready yet.
+const STARTING: &str = "runs but does not answer yet";
 /// A server or an agent ends within this time after SIGTERM.
 const STOP: Duration = Duration::from_secs(15);
 
@@ -366,13 +368,17 @@ impl Bed {
         self.start_agent()
     }
 
-    /// `skerry-agent status --json`, on the node, offline.
+    /// `skerry-agent status --json`, on the node, offline. An agent that is just starting is waited for.
     ///
     /// # Errors
     /// When the agent has nothing to say.
     pub fn agent_status(&self) -> Result<Value> {
         let mut command = self.node.command(need::binary("skerry-agent")?);
-        let text = run(command.arg("status").arg("--data").arg(self.agent_data()).arg("--json"))?;
+        command.arg("status").arg("--data").arg(self.agent_data()).arg("--json");
+        let text = until("the agent's word of itself", START, || match run(&mut command) {
+            Err(error) if error.to_string().contains(STARTING) => Ok(None),
+            other => Ok(Some(other)),
+        })??;
         serde_json::from_str(&text).with_context(|| format!("skerry-agent status said {text}"))
     }
 
