@@ -134,11 +134,18 @@ pub(crate) enum ClientError {
 type Connector = HttpsConnector<Metered>;
 type Http = hyper_util::client::legacy::Client<Connector, Full<Bytes>>;
 
+/// Replaced when its connections are of no use any more.
+#[derive(Debug)]
+struct Kept {
+    http: Http,
+    /// What [`Reach::lost`] counted when it was made.
+    lost: u64,
+}
+
 /// The client of the one server. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
-    /// Replaced when its connections are of no use any more.
-    http: Arc<Mutex<Http>>,
+    kept: Arc<Mutex<Kept>>,
     connector: Connector,
     resolver: Resolver,
     reach: Reach,
@@ -179,10 +186,10 @@ impl Client {
         tcp.set_keepalive(None);
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls::config(ca_pem, time)?).https_only().enable_http1();
         let connector = connector.wrap_connector(Metered::new(tcp, meter));
-        let http = Arc::new(Mutex::new(over(connector.clone())));
+        let kept = Arc::new(Mutex::new(Kept { http: over(connector.clone()), lost: 0 }));
         let (server, host) = (format!("https://{authority}"), authority.host().to_owned());
         Ok(Self {
-            http,
+            kept,
             connector,
             resolver,
             reach: Reach::new(),
@@ -262,7 +269,7 @@ impl Client {
 
     async fn send(&self, request: Request<Full<Bytes>>, limit: Duration) -> Result<Response<Incoming>, CallError> {
         let mut lost = self.reach.lost();
-        let http = self.http.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let http = self.http(*lost.borrow());
         let answer = async {
             // Cancel-safe: a request that is dropped takes its connection with it.
             tokio::select! {
@@ -286,10 +293,19 @@ impl Client {
             Err(_) => {
                 self.reach.failed();
                 // A kept connection may be as dead as the one that failed, and nobody would say so.
-                *self.http.lock().unwrap_or_else(PoisonError::into_inner) = over(self.connector.clone());
+                self.kept.lock().unwrap_or_else(PoisonError::into_inner).http = over(self.connector.clone());
             }
         }
         answer
+    }
+
+    /// Without kept connections from an address that went away since: a request on one would stand still.
+    fn http(&self, lost: u64) -> Http {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.lost != lost {
+            *kept = Kept { http: over(self.connector.clone()), lost };
+        }
+        kept.http.clone()
     }
 
     /// Passes the answer on when its status is one of these, else reads what the server says.
@@ -465,7 +481,7 @@ mod tests {
         let client = Client::new(&url, certificate.pem().as_bytes(), 65536, time, Meter::default()).unwrap();
         for request in 0..3 {
             if request == 2 {
-                *client.http.lock().unwrap() = over(client.connector.clone());
+                client.kept.lock().unwrap().http = over(client.connector.clone());
             }
             client.post("/", Vec::new(), 10).await.unwrap();
         }

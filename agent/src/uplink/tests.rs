@@ -14,6 +14,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::exchange::{Next, Session};
+use super::meter::Meter;
+use super::network::Change;
 use super::*;
 use crate::ledger::samples::{self, Keys};
 
@@ -298,4 +300,24 @@ async fn enrols_again_where_it_is_not_known_and_counts_on_where_it_is_behind() {
     assert_eq!(words[..5], ["enrol", "poll", "enrol", "poll", "poll"]);
     let sequences: Vec<u64> = seen.iter().filter(|(word, _)| *word == "poll").map(|(_, seq)| *seq).collect();
     assert!(sequences.is_sorted_by(|a, b| a < b), "{sequences:?}");
+}
+
+/// The poll's connection is kept while a download notices that the address is gone: the next request must not be sent on it.
+#[tokio::test]
+async fn no_request_goes_over_a_kept_connection_whose_address_is_gone() {
+    let (url, ca) = serve(Box::new(|_, _| (200, Vec::new()))).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (ledger, meter) = (Ledger::open(folder.path(), Timestamp(0)).unwrap(), Meter::default());
+    let client = Client::new(&url, ca.as_bytes(), 65536, ledger.watch_time(), meter.clone()).unwrap();
+    let took = async || {
+        let before = meter.total();
+        client.post("/", Vec::new(), 16).await.unwrap();
+        meter.total() - before
+    };
+    let (first, kept) = (took().await, took().await);
+    assert!(kept < first / 2, "the connection was not kept: {first} bytes, then {kept}");
+    client.reach().changed(Change::Gone([127, 0, 0, 1].into()));
+    let anew = took().await;
+    assert!(anew > 2 * kept, "a connection that is gone was used: {anew} bytes");
+    assert!(took().await < anew / 2, "kept again");
 }
