@@ -95,6 +95,7 @@ fn one_way(name: &str, ways: [Way; 2]) -> Result<()> {
 /// Names do not resolve any more, in each of the ways that this happens, and stay so: every new connection, and an agent that was started
 /// anew, finds the server all the same.
 #[test]
+#[ignore = "takes minutes: make faults"]
 fn names_that_break() -> Result<()> {
     let Some(mut course) = Course::begin(Plan { bulk: 2 * Plan::USUAL.bulk, named: true, ..Plan::USUAL })? else { return Ok(()) };
     course.wait_down(PART)?;
@@ -122,6 +123,7 @@ fn names_that_break() -> Result<()> {
 
 /// The weakest link of the field, with an agent that is started anew on it: the transfer passes, and the node knows where it is.
 #[test]
+#[ignore = "takes minutes: make faults"]
 fn very_low_bandwidth() -> Result<()> {
     let bytes = number("SKERRY_WEAK_BYTES", 160_000);
     let Some(mut course) = Course::begin(Plan { bulk: bytes, link: WEAK, ..Plan::USUAL })? else { return Ok(()) };
