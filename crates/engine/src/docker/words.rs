@@ -20,7 +20,7 @@ pub(super) fn known<T: DeserializeOwned>(answer: Result<T, Error>) -> Result<T, 
     let Err(Error::JsonDataError { ref contents, .. }) = answer else { return answer };
     let Ok(mut body) = serde_json::from_str::<Value>(contents) else { return answer };
     let translated = match &mut body {
-        Value::Array(listed) => listed.iter_mut().fold(false, |any, one| translate(one.get_mut("State")) || any),
+        Value::Array(listed) => listed.iter_mut().filter_map(|one| translate(one.get_mut("State")).then_some(())).count() > 0,
         one => translate(one.pointer_mut("/State/Status")),
     };
     match serde_json::from_value(body) {
