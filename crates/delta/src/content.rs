@@ -8,8 +8,8 @@ use rayon::prelude::*;
 
 use crate::archive::form::Form;
 use crate::codec::bidiff::{self, Difference};
-use crate::codec::related::related;
 use crate::codec::bytecode::{self, Bytecode};
+use crate::codec::related::related;
 use crate::codec::{Kind, dictionary, elf};
 use crate::hashed::{Hashed, cancelled};
 use crate::large::{self, Runs};
@@ -207,6 +207,9 @@ impl<'a> Contents<'a> {
 /// So many first bytes tell what a content is.
 const START: u64 = 64 << 10;
 
+/// A shorter content is compared whatever it is.
+const LONG: usize = 64 << 10;
+
 /// Bytes of memory that comparing in memory needs.
 fn need(job: &Job) -> u64 {
     elf::memory(job.old_size, job.new_size)
@@ -220,7 +223,7 @@ fn best(old: &[u8], new: &[u8], memory: u64, cancel: &AtomicBool) -> io::Result<
     }
     let mut best = (cost(new)?, Outcome::New);
     // Compressed or encrypted anew: nothing to be found, and the search for it takes longest of all.
-    if kind == Kind::Dense && best.0 >= new.len() - new.len() / 64 && !related(old, new) {
+    if new.len() >= LONG && kind == Kind::Dense && best.0 >= new.len() - new.len() / 64 && !related(old, new) {
         return Ok(best.1);
     }
     // A program's runs are found better among marks than among addresses: plain differences are not tried as well.

@@ -39,17 +39,21 @@ impl Codec {
     }
 }
 
-/// Are the last bytes spread as evenly as those of anything that is compressed or encrypted, whatever it begins with?
+/// Are the bytes in the middle and at the end spread as by chance, as those of anything that is compressed or encrypted, whatever it begins with?
 fn is_noise(bytes: &[u8]) -> bool {
     const SAMPLE: usize = 4096;
     const EXPECTED: i64 = SAMPLE as i64 / 256;
-    let Some(sample) = bytes.last_chunk::<SAMPLE>() else { return false };
-    let mut counts = [0i64; 256];
-    for byte in sample {
-        counts[usize::from(*byte)] += 1;
-    }
-    // Pearson's chi-squared: of noise 255, with a standard deviation of 23; of anything else thousands.
-    counts.iter().map(|count| (count - EXPECTED).pow(2)).sum::<i64>() / EXPECTED < 400
+    let by_chance = |sample: &[u8; SAMPLE]| {
+        let mut counts = [0i64; 256];
+        for byte in sample {
+            counts[usize::from(*byte)] += 1;
+        }
+        // Pearson's chi-squared: of noise 255, with a standard deviation of 23; of code and text thousands, of a counter nothing.
+        let spread = counts.iter().map(|count| (count - EXPECTED).pow(2)).sum::<i64>() / EXPECTED;
+        (150..400).contains(&spread)
+    };
+    let (middle, end) = (bytes[..bytes.len() / 2].last_chunk(), bytes.last_chunk());
+    middle.is_some_and(by_chance) && end.is_some_and(by_chance)
 }
 
 /// What new bytes are, which decides with which others they are compressed.

@@ -14,10 +14,14 @@ const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 pub(crate) fn related(old: &[u8], new: &[u8]) -> bool {
     let mut known = Vec::with_capacity(old.len() / EVERY as usize);
     sample(old, &mut |hash| {
-        known.push(hash);
+        // A run that repeats itself is known once.
+        if known.last() != Some(&hash) {
+            known.push(hash);
+        }
         false
     });
     known.sort_unstable();
+    known.dedup();
     sample(new, &mut |hash| known.binary_search(&hash).is_ok())
 }
 

@@ -140,7 +140,7 @@ impl<W: Write> Blocks<W> {
 
     fn ends(&self, since: usize) -> bool {
         let symbols = self.bytes.len();
-        if self.looks && symbols % LOOK == 0 {
+        if self.looks && symbols.is_multiple_of(LOOK) {
             // Many bytes for few matches: what comes may be of another kind.
             let counts = self.place_counts.iter().zip(&STEPS);
             let bits = counts.fold(symbols * 8, |bits, (&count, &(_, extra))| bits + count as usize * (5 + usize::from(extra)));
