@@ -9,7 +9,6 @@ use skerry_wire::Blob;
 use tokio::sync::Semaphore;
 
 use crate::agent_api::Agents;
-use crate::background::Background;
 use crate::builds::Builds;
 use crate::config::{self, Config};
 use crate::director::{Director, NotDirector};
@@ -36,8 +35,6 @@ pub struct App {
     pub roots: Vec<Vec<u8>>,
     /// What is counted.
     pub metrics: Metrics,
-    /// Where bundles and indexes are made.
-    pub background: Background,
     /// Where keys and secrets come from.
     pub random: SystemRandom,
     /// Layers that are being uploaded.

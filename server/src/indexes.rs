@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
 use crate::app::App;
+use crate::background;
 use crate::builds::open_frames;
 use crate::clock;
 use crate::objects::{NewObject, Objects};
@@ -79,7 +80,7 @@ pub async fn run(app: Arc<App>, mut stop: watch::Receiver<bool>) {
 async fn one(app: &Arc<App>, layer: StoredLayer, cancel: &Arc<AtomicBool>) -> anyhow::Result<()> {
     let (objects, stopping) = (app.objects.clone(), Arc::clone(cancel));
     let (diff_id, size) = (layer.diff_id, layer.size);
-    let made = app.background.run(move || make(&objects, &layer, &stopping)).await?;
+    let made = background::run(move || make(&objects, &layer, &stopping)).await?;
     let object = match made {
         Ok(object) => object,
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {

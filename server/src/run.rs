@@ -18,7 +18,6 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::agent_api::{self, Agents};
 use crate::app::{App, load_trust};
-use crate::background::Background;
 use crate::builds::{self, Builds, BundleMaker};
 use crate::config::Config;
 use crate::fleet::watch::Watch;
@@ -109,7 +108,6 @@ impl Server {
             director,
             roots,
             metrics: Metrics::new(),
-            background: Background::new().context("the threads for bundles cannot be started")?,
             random,
             uploads,
             agents,

@@ -22,6 +22,7 @@ pub use sources::StoredSources;
 pub(crate) use sources::open_frames;
 
 use crate::app::App;
+use crate::background;
 use crate::clock;
 use crate::objects::NewObject;
 use crate::store::{BundleId, ImageRef, StoredImage, TakenBuild};
@@ -146,7 +147,7 @@ async fn one(app: &Arc<App>, build: TakenBuild, cancel: &Arc<AtomicBool>) {
         Ok(order) => {
             let (maker, stopping) = (Arc::clone(&app.builds.maker), Arc::clone(cancel));
             let (objects, reserve) = (app.objects.clone(), app.config.limits.disk_reserve);
-            let made = app.background.run(move || {
+            let made = background::run(move || {
                 // The database needs the rest: what was built must be written down.
                 let free = objects.free().map_err(|e| MakeError::Failed(e.to_string()))?;
                 if free < reserve.0 {
