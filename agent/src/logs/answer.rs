@@ -1,7 +1,7 @@
 //! Answers the server's order for the end of what a task wrote.
 //!
 //! In: the order. Out: the lines, packed, or why there are none. What it promises: no more than [`limits::LOG_ANSWER`] bytes, the newest
-//! lines that fit; it takes [`WITHIN`] at most, because the poll waits for it; nothing is kept, for what was not taken is ordered again.
+//! lines that fit, and a word where some are left out; it takes [`WITHIN`] at most, because the poll waits for it; nothing is kept, for what was not taken is ordered again.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use skerry_engine::{DockerEngine, Engine};
 use skerry_wire::logs::{LogAnswer, LogLines, LogOrder};
 use skerry_wire::{Blob, limits};
 
-use super::{LogsError, Place, containers, end_of_both, pick, processes};
+use super::{End, LogsError, Place, containers, end_of_both, pick, processes};
 use crate::blocking;
 
 /// The engine has this long to give what it has.
@@ -29,10 +29,10 @@ pub(crate) struct Outputs {
 }
 
 impl Outputs {
-    /// The answer to an order.
-    pub(crate) async fn answer(&self, order: LogOrder) -> LogAnswer {
+    /// The answer to an order, of at most about `room` bytes.
+    pub(crate) async fn answer(&self, order: LogOrder, room: usize) -> LogAnswer {
         let id = order.id;
-        let lines = match tokio::time::timeout(WITHIN, self.lines(order)).await {
+        let lines = match tokio::time::timeout(WITHIN, self.lines(order, room.min(limits::LOG_ANSWER))).await {
             Ok(Ok(lines)) => Ok(lines),
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err(format!("the node's engine gave no output within {} s", WITHIN.as_secs())),
@@ -40,7 +40,7 @@ impl Outputs {
         LogAnswer { id, lines }
     }
 
-    async fn lines(&self, order: LogOrder) -> Result<LogLines, LogsError> {
+    async fn lines(&self, order: LogOrder, room: usize) -> Result<LogLines, LogsError> {
         let data = self.data.clone();
         let mut tasks = blocking::run(move || processes(&data)).await.unwrap_or_default();
         if let Some(engine) = &self.engine {
@@ -53,26 +53,29 @@ impl Outputs {
         }
         let (task, place) = pick(&tasks, order.alloc, order.task.as_deref())?;
         let lines = order.lines.min(limits::LOG_LINES);
-        let text = match (place, &self.engine) {
-            (Place::File(path), _) => blocking::run(move || end_of_both(&path, lines)).await.unwrap_or_else(|_| Ok(Vec::new()))?,
-            (Place::Container(name), Some(engine)) => engine.logs(&name, lines).await?,
+        let end = match (place, &self.engine) {
+            (Place::File(path), _) => blocking::run(move || end_of_both(&path, lines)).await.map_err(|_| LogsError::Ending)??,
+            (Place::Container(name), Some(engine)) => {
+                let text = engine.logs(&name, lines).await?;
+                End::of(&text, lines, text.len() >= skerry_engine::LOG_TAIL)
+            }
             _ => return Err(LogsError::NotKept(task)),
         };
-        let (packed, cut) = blocking::run(move || pack(&text)).await.unwrap_or_default();
-        Ok(LogLines { task, packed: Blob(packed), cut })
+        let (packed, cut) = blocking::run(move || pack(&end.bytes, room)).await.map_err(|_| LogsError::Ending)?;
+        Ok(LogLines { task, packed: Blob(packed), cut: cut || end.cut })
     }
 }
 
 /// Packs as much of the end as there is room for, from the beginning of a line; was anything left out?
-fn pack(text: &[u8]) -> (Vec<u8>, bool) {
-    let mut rest = &text[text.len().saturating_sub(limits::LOG_TEXT)..];
+fn pack(text: &[u8], room: usize) -> (Vec<u8>, bool) {
+    let mut rest = text;
     loop {
         let packed = zlib(rest);
-        if packed.len() <= limits::LOG_ANSWER {
+        if packed.len() <= room || rest.is_empty() {
             return (packed, rest.len() < text.len());
         }
         // As much less as it is too long, and a little: each time some are left out, so this ends.
-        let keep = rest.len() * limits::LOG_ANSWER / packed.len() * 15 / 16;
+        let keep = rest.len() * room / packed.len() * 15 / 16;
         let end = &rest[rest.len() - keep..];
         rest = end.iter().position(|byte| *byte == b'\n').filter(|at| at + 1 < end.len()).map_or(end, |at| &end[at + 1..]);
     }
@@ -99,8 +102,8 @@ mod tests {
     #[test]
     fn the_newest_lines_that_fit() {
         let short = b"one\ntwo\n".to_vec();
-        assert_eq!((unpacked(&pack(&short).0), pack(&short).1), (short, false));
-        assert_eq!((unpacked(&pack(b"").0), pack(b"").1), (Vec::new(), false));
+        assert_eq!((unpacked(&pack(&short, limits::LOG_ANSWER).0), pack(&short, limits::LOG_ANSWER).1), (short, false));
+        assert_eq!((unpacked(&pack(b"", 0).0), pack(b"", 0).1), (Vec::new(), false));
         // Lines that hardly pack, from a fixed seed.
         let mut state = 7u64;
         let mut long = Vec::new();
@@ -113,13 +116,13 @@ mod tests {
                 .collect();
             long.extend(format!("{line} {noise}\n").bytes());
         }
-        let (packed, cut) = pack(&long);
+        let (packed, cut) = pack(&long, limits::LOG_ANSWER);
         let text = unpacked(&packed);
         assert!(cut && packed.len() <= limits::LOG_ANSWER && packed.len() > limits::LOG_ANSWER / 2, "{}", packed.len());
         assert!(long.ends_with(&text) && long[long.len() - text.len() - 1] == b'\n');
         // One line that is too long is cut within.
         let one: Vec<u8> = long.iter().copied().filter(|b| *b != b'\n').collect();
-        let (packed, cut) = pack(&one);
+        let (packed, cut) = pack(&one, limits::LOG_ANSWER);
         assert!(cut && packed.len() <= limits::LOG_ANSWER && one.ends_with(&unpacked(&packed)));
     }
 }

@@ -34,6 +34,9 @@ type Tasks = BTreeMap<(AllocId, String), Place>;
 /// Why there is no output of a task.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LogsError {
+    /// Nothing of it.
+    #[error("nothing of allocation {} is on this node", .0.short())]
+    NotHere(AllocId),
     /// No such task.
     #[error("allocation {} has no task `{task}` on this node; it has {has}", alloc.short())]
     NoTask { alloc: AllocId, task: String, has: String },
@@ -46,6 +49,9 @@ pub(crate) enum LogsError {
     /// A file of it.
     #[error("cannot read {}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
+    /// The agent is ending.
+    #[error("the agent is ending")]
+    Ending,
     /// The engine has it.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -77,6 +83,7 @@ fn pick(tasks: &Tasks, alloc: AllocId, task: Option<&str>) -> Result<(String, Pl
     let of_alloc: Vec<&String> = tasks.keys().filter(|(a, _)| *a == alloc).map(|(_, task)| task).collect();
     let has = || of_alloc.iter().map(|t| t.as_str()).collect::<Vec<_>>().join(", ");
     let task = match (task, &of_alloc[..]) {
+        (_, []) => return Err(LogsError::NotHere(alloc)),
         (Some(task), _) => task.to_owned(),
         (None, [only]) => (*only).clone(),
         (None, _) => return Err(LogsError::Several { alloc, has: has() }),
@@ -88,21 +95,46 @@ fn pick(tasks: &Tasks, alloc: AllocId, task: Option<&str>) -> Result<(String, Pl
     }
 }
 
-/// The last lines of a file that is kept in two parts, the older one beside it.
-fn end_of_both(path: &Path, lines: u32) -> Result<Vec<u8>, LogsError> {
-    let older = PathBuf::from(format!("{}.1", path.display()));
-    let mut bytes = end_of(&older).unwrap_or_default();
-    bytes.extend(end_of(path).map_err(|source| LogsError::File { path: path.to_owned(), source })?);
-    Ok(last_lines(&bytes, lines).to_vec())
+/// The end of an output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct End {
+    /// Whole lines, where there are any.
+    bytes: Vec<u8>,
+    /// Were lines that were asked for left out?
+    cut: bool,
 }
 
-fn end_of(path: &Path) -> io::Result<Vec<u8>> {
+impl End {
+    /// The last lines of the last bytes of an output; was there `more` before these?
+    fn of(bytes: &[u8], lines: u32, more: bool) -> Self {
+        let end = last_lines(bytes, lines);
+        let cut = more && end.len() == bytes.len();
+        // What is left of the first line would look like a line.
+        let whole = end.iter().position(|byte| *byte == b'\n').filter(|at| cut && at + 1 < end.len()).map_or(end, |at| &end[at + 1..]);
+        Self { bytes: whole.to_vec(), cut }
+    }
+}
+
+/// The last lines of a file that is kept in two parts, the older one beside it.
+fn end_of_both(path: &Path, lines: u32) -> Result<End, LogsError> {
+    let (mut bytes, mut more) = end_of(path, TAIL).map_err(|source| LogsError::File { path: path.to_owned(), source })?;
+    let room = TAIL.saturating_sub(bytes.len() as u64);
+    let older = PathBuf::from(format!("{}.1", path.display()));
+    if !more && let Ok((before, more_before)) = end_of(&older, room) {
+        bytes = [before, bytes].concat();
+        more = more_before;
+    }
+    Ok(End::of(&bytes, lines, more))
+}
+
+/// The last `most` bytes of a file; are there more before them?
+fn end_of(path: &Path, most: u64) -> io::Result<(Vec<u8>, bool)> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
+    file.seek(SeekFrom::Start(length.saturating_sub(most)))?;
     let mut bytes = Vec::new();
-    file.take(TAIL).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok((bytes, length > most))
 }
 
 fn last_lines(bytes: &[u8], lines: u32) -> &[u8] {
@@ -135,6 +167,27 @@ mod tests {
     }
 
     #[test]
+    fn the_end_has_no_hole_and_whole_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("web.log");
+        let lines = |from: u32, to: u32| (from..to).map(|n| format!("{n:07}\n")).collect::<String>();
+        let half = u32::try_from(TAIL / 16).unwrap();
+        std::fs::write(&path, lines(half, 2 * half)).unwrap();
+        let read = |wanted| end_of_both(&path, wanted).unwrap();
+        assert_eq!(read(9999), End { bytes: lines(2 * half - 9999, 2 * half).into_bytes(), cut: false });
+        assert_eq!(read(u32::MAX), End { bytes: lines(half, 2 * half).into_bytes(), cut: false });
+        // The older part fits beside it; then it does not.
+        std::fs::write(folder.path().join("web.log.1"), lines(0, half)).unwrap();
+        assert_eq!(read(u32::MAX), End { bytes: lines(0, 2 * half).into_bytes(), cut: false });
+        std::fs::write(folder.path().join("web.log.1"), format!("abc{}", lines(0, half))).unwrap();
+        assert_eq!(read(u32::MAX), End { bytes: lines(1, 2 * half).into_bytes(), cut: true });
+        // As long as what is read by itself: nothing older is put before it.
+        std::fs::write(&path, lines(half, 4 * half)).unwrap();
+        assert_eq!(read(u32::MAX), End { bytes: lines(2 * half + 1, 4 * half).into_bytes(), cut: true });
+        assert_eq!(read(3), End { bytes: lines(4 * half - 3, 4 * half).into_bytes(), cut: false });
+    }
+
+    #[test]
     fn the_task_that_is_meant() {
         let (one, two) = (AllocId::new([1; 16]), AllocId::new([2; 16]));
         let place = Place::Container("c".into());
@@ -148,6 +201,8 @@ mod tests {
             (two, Some("web"), Ok("web")),
             (two, None, Err("allocation 02020202 has several tasks, name one: quiet, web")),
             (two, Some("quiet"), Err("no output of task `quiet` is kept: its jobspec says so")),
+            (AllocId::new([3; 16]), None, Err("nothing of allocation 03030303 is on this node")),
+            (AllocId::new([3; 16]), Some("web"), Err("nothing of allocation 03030303 is on this node")),
             (one, Some("quiet"), Err("allocation 01010101 has no task `quiet` on this node; it has web")),
         ] {
             let found = pick(&tasks, alloc, task).map_err(|e| e.to_string());

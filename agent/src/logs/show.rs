@@ -47,7 +47,7 @@ pub(crate) async fn show(args: &LogsArgs) -> Result<()> {
 
 async fn file(path: &Path, lines: u32, follow: bool) -> Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(&end_of_both(path, lines)?)?;
+    out.write_all(&end_of_both(path, lines)?.bytes)?;
     let mut at = std::fs::metadata(path).map_or(0, |m| m.len());
     if !follow {
         return Ok(());

@@ -293,7 +293,8 @@ impl Client {
             Err(_) => {
                 self.reach.failed();
                 // A kept connection may be as dead as the one that failed, and nobody would say so.
-                self.kept.lock().unwrap_or_else(PoisonError::into_inner).http = over(self.connector.clone());
+                let lost = *lost.borrow();
+                *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Kept { http: over(self.connector.clone()), lost };
             }
         }
         answer

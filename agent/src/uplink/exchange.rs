@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use skerry_trust::{EnvelopeError, TrustedRoot, envelope};
-use skerry_wire::logs::LogOrder;
+use skerry_wire::logs::{LogAnswer, LogOrder};
 use skerry_wire::manifest::Mark;
 use skerry_wire::poll::{Event, PollReply, PollRequest};
-use skerry_wire::{Digest, NodeId, Timestamp, cbor, limits};
+use skerry_wire::{Digest, LogOrderId, NodeId, Timestamp, cbor, limits};
 
 use super::Uplink;
 use super::client::CallError;
@@ -25,6 +25,8 @@ const PATH: &str = "/agent/v1/poll";
 const PERSIST_TIME: Duration = Duration::from_secs(15 * 60);
 /// Specifications asked for at once, so that the reply stays within its limit.
 const ASK: usize = 8;
+/// An answer to an order for output is sent so often.
+const LOG_TRIES: u32 = 3;
 /// Specifications that may wait for a manifest that names them: twice those of the fullest node.
 const RECEIVED: usize = 2 * limits::ALLOCS_PER_NODE;
 
@@ -80,6 +82,8 @@ pub(super) struct Session {
     refused: Option<(Mark, String)>,
     /// The order for output in the last reply.
     log_ordered: Option<LogOrder>,
+    /// An order whose answer was sent and is not known to have come, and how often.
+    log_tried: Option<(LogOrderId, u32)>,
 }
 
 /// What a poll led to.
@@ -102,6 +106,7 @@ impl Session {
             persisted: uplink.ledger.time().at(),
             refused: None,
             log_ordered: None,
+            log_tried: None,
         })
     }
 
@@ -125,12 +130,7 @@ impl Session {
         let desired = ledger.desired();
         self.lacking.extend(desired.missing());
         self.lacking.retain(|d| !self.received.contains_key(d) && !desired.specifications.contains_key(d));
-        // Taken, not kept: where this poll is lost on the way, the next costs no more than usual, and its reply orders it again.
-        let log = match self.log_ordered.take() {
-            Some(order) => Some(Box::new(Box::pin(uplink.outputs.answer(order)).await)),
-            None => None,
-        };
-        let answered = log.as_ref().map(|log| log.id);
+        let log = self.answer_log(uplink).await;
         let nonce = nonce()?;
         let request = PollRequest {
             node,
@@ -180,10 +180,23 @@ impl Session {
         let reports_went = request.reports.first().is_some_and(|oldest| oldest.seq <= reply.acknowledged);
         let more_reports = reports_went && ledger.watch_outbox().borrow().pending > 0;
         let more_specifications = self.received.len() > waiting && !self.lacking.is_empty();
-        let more_output = reply.log.as_ref().is_some_and(|order| Some(order.id) != answered);
+        let more_output = reply.log.as_ref().is_some_and(|order| self.log_tried.is_none_or(|(tried, _)| tried != order.id));
         self.log_ordered = reply.log;
         let at_once = more_output || accepted || more_reports || more_specifications || facts_wanted;
         Ok(Next { after: Duration::from_secs(u64::from(reply.next_poll_s.max(1))), at_once })
+    }
+
+    /// The answer to the last reply's order for output. The order is not kept: where this poll is lost on the way, the next costs no more than
+    /// usual, and its reply orders it again; then the answer is half as long, and in the end says that the link does not carry it.
+    async fn answer_log(&mut self, uplink: &Uplink) -> Option<Box<LogAnswer>> {
+        let order = self.log_ordered.take()?;
+        let (id, tries) = (order.id, self.log_tried.filter(|(tried, _)| *tried == order.id).map_or(0, |(_, tries)| tries));
+        self.log_tried = Some((id, tries.saturating_add(1)));
+        if tries >= LOG_TRIES {
+            let lines = Err(format!("the link broke {LOG_TRIES} times while it was sent: order fewer lines"));
+            return Some(Box::new(LogAnswer { id, lines }));
+        }
+        Some(Box::new(Box::pin(uplink.outputs.answer(order, limits::LOG_ANSWER >> tries)).await))
     }
 
     async fn saw_time(&mut self, uplink: &Uplink, root: &TrustedRoot, time: Timestamp) -> Result<(), ExchangeError> {

@@ -215,7 +215,7 @@ async fn reports_that_are_never_acknowledged_are_not_sent_in_a_hurry() {
 async fn output_is_sent_when_it_is_ordered() {
     let keys = Keys::new();
     let root = keys.root_file();
-    let orders: Vec<_> = [1, 1, 1, 2].map(|n| order(n, Some("web"))).into_iter().map(Some).chain([None, None]).collect();
+    let orders: Vec<_> = [1, 1, 1, 1, 2].map(|n| order(n, Some("web"))).into_iter().map(Some).chain([None, None]).collect();
     let answers = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&answers);
     let respond = move |_: &str, body: &[u8]| {
@@ -227,14 +227,15 @@ async fn output_is_sent_when_it_is_ordered() {
     };
     let bed = bed(&root, Box::new(respond)).await;
     let mut session = Session::new(&bed.uplink).await.unwrap();
-    for at_once in [true, false, false, true, false, false] {
+    for at_once in [true, false, false, false, true, false, false] {
         assert_eq!(polled(&mut session, &bed).await.at_once, at_once);
     }
     let said = |n| {
-        let reason = format!("allocation {} has no task `web` on this node; it has ", order(n, None).alloc.short());
+        let reason = format!("nothing of allocation {} is on this node", order(n, None).alloc.short());
         Some((order(n, None).id, reason))
     };
-    assert_eq!(*answers.lock().unwrap(), [None, said(1), said(1), said(1), said(2), None]);
+    let given_up = Some((order(1, None).id, "the link broke 3 times while it was sent: order fewer lines".to_owned()));
+    assert_eq!(*answers.lock().unwrap(), [None, said(1), said(1), said(1), given_up, said(2), None]);
 }
 
 fn order(n: u8, task: Option<&str>) -> LogOrder {

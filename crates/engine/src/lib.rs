@@ -18,7 +18,7 @@ mod pipe;
 mod probe;
 mod sync;
 
-pub use docker::DockerEngine;
+pub use docker::{DockerEngine, LOG_TAIL};
 pub use engine::{
     ArchiveStream, ContainerSpec, ContainerState, ContainerStatus, Device, Engine, Info, LogBounds, Mount, NetworkMode, PinnedImage,
     PublishedPort, Ran,

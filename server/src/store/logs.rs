@@ -1,4 +1,5 @@
-//! Orders for what tasks wrote: kept until their node has answered, and the answers until somebody has read them.
+//! Orders for what tasks wrote: kept until their node has answered; orders and answers go with retention, and answers
+//! when their node has given many newer ones.
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row};
@@ -9,6 +10,9 @@ use skerry_wire::{AllocId, LogOrderId, NodeId, Timestamp, cbor, limits};
 use super::audit::{self, By};
 use super::{SqliteStore, StoreError, fleet};
 use crate::unpack;
+
+/// Answers that are kept of one node.
+const ANSWERS: u32 = 64;
 
 /// Why an order is not taken.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -60,9 +64,8 @@ fn order(c: &Connection, order: &LogOrder, whose: &str, by: &By) -> Result<LogOr
     if let Some(id) = equal {
         return Ok(LogOrderId::new(id));
     }
-    let open: u32 = c
-        .prepare_cached("SELECT count(*) FROM log_orders WHERE node = ?1 AND answered_at IS NULL")?
-        .query_row([node], |row| row.get(0))?;
+    let open: u32 =
+        c.prepare_cached("SELECT count(*) FROM log_orders WHERE node = ?1 AND answered_at IS NULL")?.query_row([node], |row| row.get(0))?;
     if open >= limits::LOG_ORDERS {
         return Err(LogRefusal::TooMany);
     }
@@ -137,6 +140,11 @@ impl LogStore for SqliteStore {
         self.write(move |c| {
             c.prepare_cached("UPDATE log_orders SET answer = ?3, answered_at = ?4 WHERE id = ?1 AND node = ?2 AND answered_at IS NULL")?
                 .execute((answer.id.as_bytes(), node.as_bytes(), cbor::encode(&answer), now.0))?;
+            c.prepare_cached(
+                "DELETE FROM log_orders WHERE id IN (SELECT id FROM log_orders WHERE node = ?1 AND answered_at IS NOT NULL
+                 ORDER BY answered_at DESC, ordered_at DESC LIMIT -1 OFFSET ?2)",
+            )?
+            .execute((node.as_bytes(), ANSWERS))?;
             Ok(())
         })
         .await

@@ -17,7 +17,7 @@ use crate::EngineError;
 use crate::engine::{ContainerSpec, ContainerState, ContainerStatus, NetworkMode};
 
 /// Most that a tail of the logs gives.
-const TAIL: usize = 256 * 1024;
+pub const TAIL: usize = 256 * 1024;
 /// Least CPU weight that the kernel takes.
 const SHARES_MIN: u32 = 2;
 /// What the engine says for "never".

@@ -10,6 +10,8 @@ mod images;
 mod whole;
 mod words;
 
+pub use containers::TAIL as LOG_TAIL;
+
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};

@@ -10,4 +10,6 @@ CREATE TABLE log_orders (
     answer      BLOB                         -- CBOR, as it came
 ) STRICT;
 CREATE INDEX log_orders_open ON log_orders (node, ordered_at) WHERE answered_at IS NULL;
+CREATE INDEX log_orders_node ON log_orders (node, answered_at);
+CREATE INDEX log_orders_age ON log_orders (ordered_at);
 CREATE INDEX log_orders_alloc ON log_orders (alloc);
