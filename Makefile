@@ -19,12 +19,12 @@ setup: ## check what the machine needs, install what is missing
 build: setup ## server, agent and CLI as they ship, into target/bin
 	@scripts/build
 
-test: setup ## everything that must hold; needs root and Docker. Agent as it ships, server and CLI with the compiler's checks
+test: setup ## what must hold at every change; needs root, Docker and podman. Agent as it ships, server and CLI with the compiler's checks
 	@scripts/build-for-tests
 	SKERRY_BIN_DIR=$(CURDIR)/target/checked cargo test --locked --workspace --no-fail-fast
 
 faults: build ## faults that take minutes each: kills at every step, full disks, the network conditions
-	cargo test --locked -p skerry-tests --test e2e --no-fail-fast -- --ignored --nocapture
+	cargo test --locked -p skerry-tests --test e2e --no-fail-fast -- --ignored --test-threads 1 --nocapture
 	cargo test --locked -p skerry-steps -- --ignored --nocapture
 
 demo: build ## two versions of an application over a link that is cut

@@ -41,7 +41,7 @@ pub fn enrolled_on(driver: &'static str) -> Result<Option<Bed>> {
 /// # Errors
 /// When something does not start.
 pub fn enrolled_on_podman() -> Result<Option<Bed>> {
-    enrolled_in(Bed::start_on_podman)
+    if need::podman_bed()? { enrolled_in(Bed::start_on_podman) } else { Ok(None) }
 }
 
 fn enrolled_in(bed: impl FnOnce() -> Result<Bed>) -> Result<Option<Bed>> {

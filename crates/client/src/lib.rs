@@ -12,9 +12,9 @@ mod request;
 use http::Method;
 use skerry_wire::api::{
     AllocDetail, AllocOrder, AllocSummary, BundleSummary, Changed, DrainRequest, EligibilityRequest, ImageDetail, ImageSummary, JobStatus,
-    JobSummary, LogRequest, LogStatus, MetaRequest, NodeStatus, NodeSummary, PlanReply, PlanRequest, PrepareReply, PrepareRequest, PublishRequest, PutVariable,
-    ServerStatus, SetStatus, SetSummary, StopRequest, SubmitReply, SubmitRequest, TokenReply, TokenRequest, TokenSummary, Variable,
-    VariableSummary,
+    JobSummary, LogRequest, LogStatus, MetaRequest, NodeStatus, NodeSummary, PlanReply, PlanRequest, PrepareReply, PrepareRequest,
+    PublishRequest, PutVariable, ServerStatus, SetStatus, SetSummary, StopRequest, SubmitReply, SubmitRequest, TokenReply, TokenRequest,
+    TokenSummary, Variable, VariableSummary,
 };
 use skerry_wire::{AllocId, DiffId, LogOrderId, NodeId, SetId, TokenId};
 

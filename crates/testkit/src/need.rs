@@ -11,7 +11,19 @@ use anyhow::{Result, bail};
 /// # Errors
 /// When something is missing and `CI` is `true`.
 pub fn bed() -> Result<bool> {
-    let Some(missing) = missing() else { return Ok(true) };
+    all(&["ip", "nft", "tc", "nsenter", "docker", "dockerd", "curl"])
+}
+
+/// The same for those whose engine is podman.
+///
+/// # Errors
+/// As [`bed`].
+pub fn podman_bed() -> Result<bool> {
+    Ok(bed()? && all(&["podman", "runc"])?)
+}
+
+fn all(tools: &[&str]) -> Result<bool> {
+    let Some(missing) = missing(tools) else { return Ok(true) };
     let what = format!("{missing}; `make setup` as root installs what is needed");
     if std::env::var("CI").is_ok_and(|v| v == "true") {
         bail!("{what}");
@@ -20,11 +32,10 @@ pub fn bed() -> Result<bool> {
     Ok(false)
 }
 
-fn missing() -> Option<String> {
+fn missing(tools: &[&str]) -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("this test makes network namespaces and needs root".to_owned());
     }
-    let tools = ["ip", "nft", "tc", "nsenter", "docker", "dockerd", "podman", "runc", "curl"];
     tools.iter().find(|t| program(t).is_none()).map(|t| format!("the program `{t}` is not in PATH"))
 }
 
