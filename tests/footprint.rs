@@ -16,6 +16,8 @@ use skerry_tests::stage;
 const PAUSE: Duration = Duration::from_millis(400);
 /// Polls that are measured.
 const POLLS: u64 = 3;
+/// An agent is idle so long after its start.
+const SETTLED: Duration = Duration::from_secs(25);
 /// They come within this time: the bed's agent polls every few seconds.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -42,8 +44,11 @@ fn the_agent_keeps_its_figures() -> Result<()> {
     bed.stop_agent()?;
     bed.count_payload()?;
     bed.start_agent()?;
+    let started = Instant::now();
     let poll = idle_poll(&bed)?;
     let pid = bed.agent()?.pid();
+    // Before that it has not given back what it needed to start.
+    std::thread::sleep(SETTLED.saturating_sub(started.elapsed()));
     hold("agent-idle", pss_kib(pid)? * 1024)?;
     hold("idle-poll", poll)?;
     let anew = poll_on_a_new_connection(&bed)?;

@@ -1,7 +1,7 @@
 //! Gives back the memory of program text that an agent needs only to start: most of it is not run again while the node is idle.
 //!
-//! The kernel maps file pages in groups of sixteen around each one that is needed, so a start leaves nearly the whole program mapped. What
-//! is needed again is read again, from the page cache or the disk.
+//! The kernel reads file pages in groups around each one that is needed, and maps of these what is in its cache, so a start leaves nearly the
+//! whole program mapped. What is needed again is read again, page by page.
 
 use std::path::Path;
 use std::time::Duration;
@@ -50,8 +50,13 @@ fn text_of(maps: &str, program: &Path) -> Vec<(usize, usize)> {
 fn page_out(start: usize, len: usize) -> std::io::Result<()> {
     use rustix::mm::{Advice, madvise};
     let start = std::ptr::with_exposed_provenance_mut(start);
-    // SAFETY: paging out changes nothing that the program can see: unwritten pages of a file are read from it again when touched.
-    unsafe { madvise(start, len, Advice::LinuxPageOut) }.map_err(Into::into)
+    // SAFETY: neither changes anything that the program can see: unwritten pages of a file are read from it again when touched, and how many
+    // of their neighbours are read with them is the kernel's matter.
+    unsafe {
+        madvise(start, len, Advice::Random)?;
+        madvise(start, len, Advice::LinuxPageOut)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
