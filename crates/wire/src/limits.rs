@@ -41,6 +41,8 @@ pub const LOG_LINES: u32 = 10_000;
 pub const LOG_ANSWER: usize = CHUNK;
 /// The same, unpacked.
 pub const LOG_TEXT: usize = 1024 * 1024;
+/// The longest name of a task in an order for output or its answer, bytes.
+pub const TASK: usize = 128;
 /// Orders for output that may wait for one node.
 pub const LOG_ORDERS: u32 = 16;
 /// The longest path of a variable, characters.

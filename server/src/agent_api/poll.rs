@@ -28,9 +28,6 @@ const IMAGES: usize = 64;
 /// Specifications that one poll is answered for.
 const SPECIFICATIONS: usize = 256;
 
-/// The longest name of a task that is taken, bytes.
-const TASK: usize = 128;
-
 /// The highest sequence or mark that is believed.
 const HIGHEST: u64 = 1 << 48;
 
@@ -167,7 +164,7 @@ async fn answer(
 /// An answer with no more in it than is kept.
 fn bounded(answer: LogAnswer) -> LogAnswer {
     let lines = match answer.lines {
-        Ok(lines) if lines.packed.0.len() > limits::LOG_ANSWER || lines.task.len() > TASK => {
+        Ok(lines) if lines.packed.0.len() > limits::LOG_ANSWER || lines.task.len() > limits::TASK => {
             Err(format!("the node sent more than the {} bytes that are taken", limits::LOG_ANSWER))
         }
         Ok(lines) => Ok(lines),

@@ -19,9 +19,6 @@ use crate::http::body::JsonBody;
 use crate::secret;
 use crate::store::LogRefusal;
 
-/// The longest name of a task, bytes.
-const TASK: usize = 128;
-
 pub(super) async fn order(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
@@ -34,8 +31,8 @@ pub(super) async fn order(
     if !(1..=limits::LOG_LINES).contains(&request.lines) {
         return Err(bad(format!("{} lines cannot be sent", request.lines)).hint(format!("order 1 to {} lines", limits::LOG_LINES)));
     }
-    if request.task.as_ref().is_some_and(|task| task.is_empty() || task.len() > TASK) {
-        return Err(bad("this is no name of a task".to_owned()).hint(format!("a name has 1 to {TASK} bytes")));
+    if request.task.as_ref().is_some_and(|task| task.is_empty() || task.len() > limits::TASK) {
+        return Err(bad("this is no name of a task".to_owned()).hint(format!("a name has 1 to {} bytes", limits::TASK)));
     }
     let new = LogOrderId::new(secret::random(&app.random).map_err(Failure::internal)?);
     tracing::info!(%alloc, task = request.task, lines = request.lines, by = caller.name, "output ordered");
