@@ -70,7 +70,7 @@ fn knows(bed: &mut Bed, version: u64, running: &Container) -> Result<()> {
 }
 
 /// Starts the agent where it cannot work: it ends by itself, says these words, and leaves what runs alone.
-fn agent_refuses(bed: &Bed, running: &Container, words: &[&str]) -> Result<()> {
+pub(crate) fn agent_refuses(bed: &Bed, running: &Container, words: &[&str]) -> Result<()> {
     let log = bed.folder().join("refused.log");
     let mut agent = Process::spawn("agent", &mut bed.agent_command(&bed.agent_data())?, &log)?;
     let status = agent.wait_exit(Duration::from_secs(30))?;

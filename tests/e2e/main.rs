@@ -8,6 +8,7 @@ mod alone_bad_input;
 mod alone_changes;
 mod alone_reboot;
 mod bad_input;
+mod card;
 mod deploy;
 mod engine;
 mod files;

@@ -1,10 +1,10 @@
-//! Small disks: file systems in memory that are full at once, or read-only, when a test wants it.
+//! Small disks: file systems that are full at once, read-only, or fail, when a test wants it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
 use crate::command::run;
@@ -91,6 +91,57 @@ impl SmallDisk {
 
     fn remount(&self, options: &str) -> Result<()> {
         run(Command::new("mount").args(["-o", options]).arg(&self.0)).map(drop)
+    }
+}
+
+/// An ext4 file system in a file, as on a memory card, that becomes read-only at its first error.
+#[derive(Debug)]
+pub struct Card {
+    file: PathBuf,
+    at: PathBuf,
+}
+
+impl Card {
+    /// Makes one of `mib` MiB in the file `file` and mounts it over a folder, which is made when it is not there. It ends with what is
+    /// mounted below the folder of a [`crate::Bed`].
+    ///
+    /// # Errors
+    /// When it cannot be made or mounted.
+    pub fn mount(file: &Path, at: &Path, mib: u32) -> Result<Self> {
+        fs::create_dir_all(at).with_context(|| format!("cannot make {}", at.display()))?;
+        File::create(file)?.set_len(u64::from(mib) << 20)?;
+        run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(file))?;
+        let this = Self { file: file.to_owned(), at: at.to_owned() };
+        this.put_in()?;
+        Ok(this)
+    }
+
+    fn put_in(&self) -> Result<()> {
+        run(Command::new("mount").args(["-o", "loop,errors=remount-ro"]).arg(&self.file).arg(&self.at)).map(drop)
+    }
+
+    /// The file system meets an error, as the kernel sees one when a card is worn: what is open stays open, and every write and sync from
+    /// now on is refused.
+    ///
+    /// # Errors
+    /// When the kernel cannot be told.
+    pub fn fail(&self) -> Result<()> {
+        let device = run(Command::new("findmnt").args(["--noheadings", "--output", "SOURCE", "--mountpoint"]).arg(&self.at))?;
+        let name = Path::new(device.trim()).file_name().context("the card has no device")?;
+        let trigger = Path::new("/sys/fs/ext4").join(name).join("trigger_fs_error");
+        fs::write(&trigger, "1").with_context(|| format!("cannot write {}", trigger.display()))
+    }
+
+    /// Takes it out, checks it and puts it back, as a reboot does. Nothing may have a file of it open.
+    ///
+    /// # Errors
+    /// When it is in use, or is beyond repair.
+    pub fn repair(&self) -> Result<()> {
+        run(Command::new("umount").arg(&self.at))?;
+        // 1 says that there was something to correct.
+        let status = Command::new("e2fsck").args(["-f", "-y"]).arg(&self.file).output()?.status;
+        ensure!(matches!(status.code(), Some(0 | 1)), "e2fsck: {status}");
+        self.put_in()
     }
 }
 

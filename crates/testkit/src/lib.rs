@@ -32,7 +32,7 @@ pub mod second;
 pub mod wire;
 
 pub use bed::Bed;
-pub use disk::{ReadOnly, SmallDisk};
+pub use disk::{Card, ReadOnly, SmallDisk};
 pub use dns::{Names, Resolver};
 pub use dockerd::Dockerd;
 pub use liar::Liar;
