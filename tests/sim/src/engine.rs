@@ -82,12 +82,16 @@ impl Docker {
         let now = host.now();
         let (text, verdict) = {
             let mut state = host.state();
-            let Some(container) = state.containers.get(name).filter(|c| runs(c.status)) else { return };
-            let labels = container.labels.clone();
+            let Some(container) = state.containers.get(name) else { return };
+            let (labels, running) = (container.labels.clone(), runs(container.status));
             let text = format!("{how} {} version {}", labels.slot, labels.version);
             let verdict = host.check_stop(&state, &labels, now).map_err(|why| format!("{}: {why}", labels.slot));
+            // The power may have ended it between the order and the stop.
             if verdict == Ok(true) {
                 state.switched.remove(&labels.slot);
+            }
+            if !running {
+                return;
             }
             (text, verdict)
         };

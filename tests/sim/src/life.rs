@@ -10,7 +10,7 @@ use skerry_engine::ContainerStatus;
 use skerry_reconcile::Slot;
 use skerry_server::store::NodeOrder;
 use skerry_testkit::powercut::Chance;
-use skerry_wire::{NodeId, Timestamp};
+use skerry_wire::{ImageId, NodeId, Timestamp};
 
 use crate::book::Book;
 use crate::check::runs;
@@ -22,7 +22,7 @@ use crate::server::Server;
 use crate::{jobs, tamper};
 
 /// Steps of a life.
-const STEPS: usize = 45;
+const STEPS: usize = 24;
 /// After so long in peace everything must run.
 const PEACE: u64 = 8 * 60_000;
 /// Slices of a minute in which a fleet that nothing disturbs any more must come to rest.
@@ -251,13 +251,16 @@ impl Life {
                 host.changed.notify_one();
             }
             Event::ImageLost => {
-                let which = image(u8::try_from(self.chance.below(usize::from(IMAGES)))?);
                 let now = self.now;
                 let mut state = self.nodes[at].host.state();
                 // An engine keeps what a container is made of.
-                if state.containers.values().any(|c| c.image == which) || state.images.remove(&which).is_none() {
+                let unused = |id: &&ImageId| !state.containers.values().any(|c| c.image == **id);
+                let unused: Vec<ImageId> = state.images.keys().filter(unused).copied().collect();
+                if unused.is_empty() {
                     return Ok(());
                 }
+                let which = unused[self.chance.below(unused.len())];
+                state.images.remove(&which);
                 state.vanished.insert(which, now);
                 // What made it has to come again.
                 state.fetched.clear();
