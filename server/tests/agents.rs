@@ -149,6 +149,18 @@ async fn a_new_node_gets_system_jobs_and_its_mark_only_rises() {
     assert!(reply.manifest.is_some());
     assert!(node.mark > seen);
     assert_eq!(node.manifest.as_ref().unwrap().allocs.len(), 1);
+    // Put back to an older backup, it has given the node's mark to another manifest since.
+    let seen = node.mark;
+    for issued in [Timestamp(5), Timestamp(0)] {
+        let message = PollRequest { issued: Some(issued), ..node.next() };
+        let reply = node.send(&server.url, &message).await.unwrap();
+        assert!(reply.manifest.is_some(), "the node is thought to hold what it does not");
+    }
+    assert_eq!(node.mark.counter, seen.counter + 2);
+    assert_eq!(node.manifest.as_ref().unwrap().allocs.len(), 1);
+    // An older agent does not say which one it holds.
+    let message = PollRequest { issued: None, ..node.next() };
+    assert!(node.send(&server.url, &message).await.unwrap().manifest.is_none());
     // Nothing new: a small reply.
     let message = node.next();
     let reply = node.send(&server.url, &message).await.unwrap();

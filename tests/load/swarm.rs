@@ -155,6 +155,7 @@ impl Node {
             nonce: self.seq.to_le_bytes(),
             server_nonce: self.server_nonce,
             mark: Mark::default(),
+            issued: None,
             fingerprint: None,
             inventory: None,
             images: Vec::new(),

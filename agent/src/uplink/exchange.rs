@@ -15,7 +15,7 @@ use super::Uplink;
 use super::client::CallError;
 use crate::accept::{self, Received, Verdict};
 use crate::clock::boottime_ms;
-use crate::ledger::{Confirmed, LedgerError, sha256};
+use crate::ledger::{Confirmed, Desired, LedgerError, sha256};
 use crate::run::Hint;
 use crate::steps::{self, Step};
 use crate::trust::TrustError;
@@ -139,6 +139,7 @@ impl Session {
             nonce,
             server_nonce: self.server_nonce,
             mark: desired.mark,
+            issued: issued(&desired),
             fingerprint: (now.fingerprint != self.confirmed.fingerprint).then(|| Box::new(facts.as_ref().clone())),
             inventory: inventory.filter(|_| now.inventory != self.confirmed.inventory),
             full: asking.iter().filter(|i| ledger.keep().failed.get(i).is_some_and(|f| f.full)).copied().collect(),
@@ -293,6 +294,12 @@ impl Session {
         }
         Ok(send_facts && (request.fingerprint.is_none() || request.inventory.is_none() && now.inventory.is_some()))
     }
+}
+
+/// When the manifest of the mark was issued.
+fn issued(desired: &Desired) -> Option<Timestamp> {
+    let held = desired.manifest.as_ref().filter(|m| m.mark == desired.mark);
+    (desired.mark != Mark::default()).then(|| held.map_or(Timestamp(0), |m| m.issued_at))
 }
 
 fn publish_offers(uplink: &Uplink, asking: &[skerry_wire::ImageId], reply: &PollReply) {

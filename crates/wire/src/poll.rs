@@ -32,6 +32,11 @@ pub struct PollRequest {
     /// Mark of the manifest that the node holds.
     #[serde(rename = "m")]
     pub mark: Mark,
+    /// When that manifest was issued, as it says itself: by this a server that was restored from an older backup, and has given the same mark
+    /// to another manifest since, sees that the node holds not what it means. Zero when the manifest of the mark was lost; none
+    /// before the first one, and from older agents.
+    #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
+    pub issued: Option<Timestamp>,
     /// Facts, when they changed since the server confirmed them.
     #[serde(rename = "f", default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<Box<Fingerprint>>,
@@ -410,6 +415,7 @@ mod tests {
             nonce: [4; 8],
             server_nonce: [5; 8],
             mark: Mark::default(),
+            issued: None,
             fingerprint: None,
             inventory: None,
             images: vec![ImageId(Digest::new([7; 32]))],
@@ -421,9 +427,9 @@ mod tests {
         // As an agent sends it that knows no such field: the idle poll has not grown.
         let bytes = cbor::encode(&request);
         let value: Value = cbor::decode(&bytes, 1000).unwrap();
-        assert!(value.as_map().unwrap().iter().all(|(key, _)| !matches!(key.as_text(), Some("u" | "l"))));
+        assert!(value.as_map().unwrap().iter().all(|(key, _)| !matches!(key.as_text(), Some("u" | "l" | "h"))));
         assert_eq!(cbor::decode::<PollRequest>(&bytes, 1000).unwrap(), request);
-        let full = PollRequest { full: request.images.clone(), ..request };
+        let full = PollRequest { full: request.images.clone(), issued: Some(Timestamp(9)), ..request };
         assert_eq!(cbor::decode::<PollRequest>(&cbor::encode(&full), 1000).unwrap(), full);
     }
 

@@ -104,10 +104,11 @@ async fn answer(
     let mut latest = known.latest;
     // Under a newer root every node gets its manifest anew.
     let outdated = known.latest != Mark::default() && known.latest.root < app.director.root().root().version;
-    if tells || request.mark != known.mark || outdated || known.lost {
+    if tells || known.holds_another(request) || outdated || known.lost {
         let told = Told {
             boot: Some((request.boot, request.seq)),
             mark: request.mark,
+            issued: request.issued,
             fingerprint: request.fingerprint.take().map(|f| *f),
             inventory: request.inventory.take(),
             reports: std::mem::take(&mut request.reports).into_iter().take(limits::REPORTS_PER_POLL).collect(),

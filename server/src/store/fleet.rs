@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 use skerry_plan::{Alloc, Claim, Drain, Fleet, Image, JobVersion, Node, Order, Plan, State, claim};
 use skerry_trust::envelope;
 use skerry_wire::manifest::{Manifest, Mark};
@@ -329,6 +329,16 @@ pub(super) fn latest_mark(connection: &Connection, node: NodeId) -> Result<Mark,
     let mut rows = query.query([node.as_bytes()])?;
     let Some(row) = rows.next()? else { return Ok(Mark::default()) };
     Ok(Mark { root: row.get(0)?, epoch: row.get(1)?, counter: row.get(2)? })
+}
+
+/// The same, with when that manifest was issued.
+pub(super) fn latest_issue(connection: &Connection, node: NodeId) -> Result<(Mark, Timestamp), StoreError> {
+    let mark = latest_mark(connection, node)?;
+    let issued = connection
+        .prepare_cached("SELECT created_at FROM manifests WHERE node = ?1 AND root = ?2 AND epoch = ?3 AND counter = ?4")?
+        .query_row((node.as_bytes(), mark.root, mark.epoch, mark.counter), |row| row.get(0))
+        .optional()?;
+    Ok((mark, Timestamp(issued.unwrap_or(0))))
 }
 
 /// The newest manifest of a node with its mark.

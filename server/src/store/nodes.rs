@@ -10,7 +10,7 @@ use skerry_trust::{PublicKey, envelope};
 use skerry_wire::api::{DrainStatus, NodeStatus, NodeSummary};
 use skerry_wire::manifest::{Manifest, Mark};
 use skerry_wire::node::{Fingerprint, Inventory};
-use skerry_wire::poll::{AllocStatus, Event, Report};
+use skerry_wire::poll::{AllocStatus, Event, PollRequest, Report};
 use skerry_wire::{BootId, Digest, NodeId, Timestamp, TokenId, cbor, limits};
 
 use super::fleet::{self, damaged};
@@ -47,12 +47,21 @@ pub struct KnownNode {
     pub mark: Mark,
     /// Mark of the newest manifest made for it.
     pub latest: Mark,
+    /// When that was issued; zero when there is none.
+    pub issued: Timestamp,
     /// Are both its facts and its inventory known?
     pub facts: bool,
     /// Is any of its allocations lost? Its next word ends that.
     pub lost: bool,
     /// Is there an order for output that it has not answered?
     pub log_ordered: bool,
+}
+
+impl KnownNode {
+    /// Does the node say of the manifest that it holds what is not known here?
+    pub fn holds_another(&self, request: &PollRequest) -> bool {
+        request.mark != self.mark || request.mark == self.latest && request.issued.is_some_and(|at| at != self.issued)
+    }
 }
 
 /// What came of a poll's news.
@@ -71,6 +80,8 @@ pub struct Told {
     pub boot: Option<(BootId, u64)>,
     /// Mark of the manifest that the node holds.
     pub mark: Mark,
+    /// When that manifest was issued, if the node says so.
+    pub issued: Option<Timestamp>,
     /// Facts, when they were sent.
     pub fingerprint: Option<Fingerprint>,
     /// Inventory, when it was sent.
@@ -178,7 +189,7 @@ fn enrol(c: &Connection, node: &Enrolment, director: &Director, now: Timestamp) 
 }
 
 fn known_node(c: &Connection, id: NodeId) -> Result<Option<KnownNode>, StoreError> {
-    let latest = fleet::latest_mark(c, id)?;
+    let (latest, issued) = fleet::latest_issue(c, id)?;
     let mut query = c.prepare_cached(
         "SELECT key, boot, seq, acknowledged, mark_root, mark_epoch, mark_counter, fingerprint IS NOT NULL AND inventory IS NOT NULL,
          EXISTS (SELECT 1 FROM allocs a WHERE a.node = ?1 AND a.lost_at IS NOT NULL),
@@ -192,6 +203,7 @@ fn known_node(c: &Connection, id: NodeId) -> Result<Option<KnownNode>, StoreErro
             acknowledged: row.get(3)?,
             mark: Mark { root: row.get(4)?, epoch: row.get(5)?, counter: row.get(6)? },
             latest,
+            issued,
             facts: row.get(7)?,
             lost: row.get(8)?,
             log_ordered: row.get(9)?,
@@ -260,15 +272,17 @@ fn record_poll(c: &Connection, id: NodeId, told: &Told, director: &Director, now
     if moved {
         fleet::replan_for_a_node(c, director, now)?;
     }
-    let latest = fleet::latest_mark(c, id)?;
+    let (latest, issued) = fleet::latest_issue(c, id)?;
     let ours = director.root().root().version;
     // Under an older root than the node's no manifest of ours is accepted: that is a matter of the root file, not of the counter.
     if told.mark.root > ours {
         tracing::error!(node = %id, mark = %told.mark, root = ours, "the node trusts a newer root than this server has: add it to trust.roots");
     }
-    let ahead = told.mark > latest && told.mark.root <= ours;
+    let another = told.mark == latest && latest != Mark::default() && told.issued.is_some_and(|at| at != issued);
+    let ahead = (told.mark > latest || another) && told.mark.root <= ours;
     if ahead {
-        tracing::warn!(node = %id, mark = %told.mark, %latest, "the node holds a newer manifest than this server remembers; its counter is raised");
+        let what = if another { "another manifest under this mark" } else { "a newer manifest" };
+        tracing::warn!(node = %id, mark = %told.mark, %latest, "the node holds {what} than this server remembers; its counter is raised");
     }
     if ahead || (latest != Mark::default() && latest.root < ours) {
         let fleet = fleet::load(c)?;

@@ -145,6 +145,7 @@ impl TestNode {
             nonce: self.seq.to_le_bytes(),
             server_nonce: self.server_nonce,
             mark: self.mark,
+            issued: self.manifest.as_ref().filter(|m| m.mark == self.mark).map(|m| m.issued_at),
             fingerprint: None,
             inventory: None,
             images: Vec::new(),

@@ -226,12 +226,13 @@ impl Server {
         if request.fingerprint.is_some()
             || request.inventory.is_some()
             || !request.reports.is_empty()
-            || request.mark != known.mark
+            || known.holds_another(request)
             || known.lost
         {
             let told = Told {
                 boot: Some((request.boot, request.seq)),
                 mark: request.mark,
+                issued: request.issued,
                 fingerprint: request.fingerprint.take().map(|f| *f),
                 inventory: request.inventory.take(),
                 reports: std::mem::take(&mut request.reports),
