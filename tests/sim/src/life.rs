@@ -21,8 +21,11 @@ use crate::node::Node;
 use crate::server::Server;
 use crate::{jobs, tamper};
 
-/// Steps of a life.
-const STEPS: usize = 24;
+/// Steps of a life, and as many more as its manifests need.
+const STEPS: usize = 18;
+/// Manifests of a life, over all nodes, and the most steps until there are so many.
+const MANIFESTS: u64 = 20;
+const LONGEST: usize = 60;
 /// After so long in peace everything must run.
 const PEACE: u64 = 8 * 60_000;
 /// Slices of a minute in which a fleet that nothing disturbs any more must come to rest.
@@ -121,7 +124,10 @@ impl Life {
 
     fn live(mut self) -> Result<(BTreeSet<String>, u64, u64)> {
         self.pass(30_000)?;
-        for step in 0..STEPS {
+        for step in 0..LONGEST {
+            if step >= STEPS && self.manifests()? >= MANIFESTS {
+                break;
+            }
             let event = Event::draw(|n| self.chance.below(n));
             // At least so many manifests a life.
             let event = if step % 3 == 0 { Event::Submit } else { event };
@@ -143,13 +149,19 @@ impl Life {
         if self.book.pages().broken.is_empty() {
             self.rest()?;
         }
-        let mut manifests = 0;
+        let manifests = self.manifests()?;
+        Ok((self.faults, manifests, self.now))
+    }
+
+    /// Manifests that were signed, over all nodes.
+    fn manifests(&mut self) -> Result<u64> {
         self.server().start()?;
+        let mut manifests = 0;
         for at in 0..self.nodes.len() {
             let newest = self.id(at).map(|id| self.server().manifest(id)).transpose()?.flatten();
             manifests += newest.map_or(0, |m| m.mark.counter);
         }
-        Ok((self.faults, manifests, self.now))
+        Ok(manifests)
     }
 
     /// Time passes, on every node, and everything is looked at.

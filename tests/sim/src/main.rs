@@ -12,6 +12,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+/// Lives between two words of how far it is.
+const TOLD: u64 = 500;
+
 struct Args {
     seeds: u64,
     first: u64,
@@ -62,7 +65,10 @@ fn main() -> Result<ExitCode> {
                     return Ok(());
                 }
                 let outcome = skerry_sim::play(seed, skerry_sim::Rules::default())?;
-                lives.fetch_add(1, Ordering::Relaxed);
+                let played = lives.fetch_add(1, Ordering::Relaxed) + 1;
+                if played.is_multiple_of(TOLD) {
+                    let _ = writeln!(std::io::stderr(), "{played} of {} lives, {:.0} s", args.seeds, began.elapsed().as_secs_f64());
+                }
                 if let Some(first) = outcome.broken.first() {
                     failed.fetch_add(1, Ordering::Relaxed);
                     say(&format!("seed {seed}: {first}"));
