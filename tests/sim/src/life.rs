@@ -135,10 +135,11 @@ impl Life {
                 self.server().start()?;
             }
             self.happen(event)?;
-            let span = match self.chance.below(10) {
-                0..4 => 4_000 + self.chance.below(40_000),
-                4..8 => 60_000 + self.chance.below(120_000),
-                8 => 5 * 60_000,
+            // Mostly in the middle of what goes on; at times until all has settled.
+            let span = match self.chance.below(20) {
+                0..9 => 4_000 + self.chance.below(40_000),
+                9..17 => 40_000 + self.chance.below(60_000),
+                17..19 => 5 * 60_000,
                 _ => 12 * 60_000,
             };
             self.pass(span as u64)?;
