@@ -21,8 +21,10 @@ use crate::node::Node;
 use crate::server::Server;
 use crate::{jobs, tamper};
 
+/// Nodes of a fleet.
+const NODES: u8 = 5;
 /// Steps of a life, and as many more as its manifests need.
-const STEPS: usize = 18;
+const STEPS: usize = 15;
 /// Manifests of a life, over all nodes, and the most steps until there are so many.
 const MANIFESTS: u64 = 20;
 const LONGEST: usize = 60;
@@ -103,11 +105,10 @@ impl Life {
             chance.below(2);
         }
         let server = Arc::new(Mutex::new(Server::new(&folder.join("server"))?));
-        let count = 5 + chance.below(2);
         let mut nodes = Vec::new();
-        for number in 0..count {
-            let own = Chance::new(seed.wrapping_mul(1000).wrapping_add(number as u64 + 7));
-            nodes.push(Node::new(u8::try_from(number)?, folder, &server, book, own)?);
+        for number in 0..NODES {
+            let own = Chance::new(seed.wrapping_mul(1000).wrapping_add(u64::from(number) + 7));
+            nodes.push(Node::new(number, folder, &server, book, own)?);
             nodes.last().iter().for_each(|n| n.host.state().right_clocks = rules.right_clocks);
         }
         let (now, faults) = (0, BTreeSet::new());
