@@ -206,6 +206,40 @@ async fn a_ledger_garbled_anywhere_is_mended_or_made_anew() {
     }
 }
 
+/// Cut short at any byte, as it was closed and as a kill leaves it, with a journal that says more than the ledger has.
+#[tokio::test]
+async fn a_ledger_cut_anywhere_is_mended_or_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    // Over several pages, which SQLite reads past its cache.
+    let memory = vec![7; 20_000];
+    let ledger = open(dir.path());
+    ledger.accept(accepted(3, &["till"])).await.unwrap();
+    ledger.commit(vec![6; 20_000], vec![]).await.unwrap();
+    close(ledger, dir.path()).await;
+    let ledger = open(dir.path());
+    ledger.accept(accepted(4, &["till"])).await.unwrap();
+    ledger.commit(memory.clone(), vec![]).await.unwrap();
+    let desired = ledger.desired();
+    let (killed, cut_off) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    copy_folder(dir.path(), killed.path());
+    copy_folder(dir.path(), cut_off.path());
+    std::fs::remove_file(cut_off.path().join("ledger.sqlite-shm")).unwrap();
+    assert!(std::fs::metadata(killed.path().join("ledger.sqlite-wal")).unwrap().len() > 0);
+    close(ledger, dir.path()).await;
+    for from in [dir.path(), killed.path(), cut_off.path()] {
+        let whole = std::fs::read(from.join("ledger.sqlite")).unwrap();
+        for at in (0..whole.len()).step_by(509) {
+            let other = tempfile::tempdir().unwrap();
+            copy_folder(from, other.path());
+            std::fs::write(other.path().join("ledger.sqlite"), &whole[..at]).unwrap();
+            let again = open(other.path());
+            assert_eq!(again.desired(), desired, "at {at}");
+            assert_eq!(again.memory().as_ref(), Some(&memory), "at {at}");
+            close(again, other.path()).await;
+        }
+    }
+}
+
 /// The head of the file says how to read it, and of which version it is: one wrong byte there must not keep the agent from starting.
 #[tokio::test]
 async fn any_byte_of_the_ledgers_head_may_be_garbled() {

@@ -3,7 +3,7 @@
 //! The agent sees it through [`Machine`] and the engine's trait ([`crate::engine`]). From the moment that the power goes nothing that the
 //! agent still does reaches anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,7 +11,7 @@ use skerry_agent::simulate::{Machine, View};
 use skerry_engine::ContainerStatus;
 use skerry_reconcile::{Labels, Slot};
 use skerry_testkit::powercut::{Chance, Watched};
-use skerry_wire::manifest::Mark;
+use skerry_wire::manifest::{Manifest, Mark};
 use skerry_wire::{BootId, Digest, ImageId, Timestamp};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -123,6 +123,17 @@ pub(crate) struct Host {
 }
 
 impl Host {
+    /// The node holds this manifest now: what was fetched of an image that nothing names any more is let go of; should it be named again, it
+    /// comes again.
+    pub(crate) fn forget_unneeded(&self, manifest: Option<&Manifest>) {
+        let named: BTreeSet<ImageId> = {
+            let pages = self.book.pages();
+            let jobs = manifest.iter().flat_map(|m| &m.allocs).filter_map(|a| pages.specifications.get(&a.specification));
+            jobs.flat_map(|job| job.images().filter_map(|c| c.image_id)).collect()
+        };
+        self.state().fetched.retain(|digest, _| library::target(digest).is_some_and(|image| named.contains(&image)));
+    }
+
     pub(crate) fn new(name: String, book: Arc<Book>, chance: Chance) -> Self {
         let state = State {
             slice: (0, None),

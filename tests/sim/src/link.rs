@@ -9,7 +9,7 @@ use skerry_wire::{Digest, Timestamp, limits};
 
 use crate::host::{BEGAN, Host};
 use crate::library::{self, Bundle};
-use crate::server::{Server, reports_of};
+use crate::server::{Server, manifest_of, reports_of};
 
 /// Bytes that come at once.
 const FRAME: usize = 16 * 1024;
@@ -76,7 +76,13 @@ impl Link for Wires {
             if let Err(LinkError::Refused(status, code)) = &answer {
                 this.host.tell(&format!("the server refuses: {status} {code}"));
             }
-            if unanswered { broken() } else { answer }
+            if unanswered {
+                return broken();
+            }
+            // One manifest may come on the heels of another: what the first does not name, the second may name again.
+            let new = answer.as_ref().ok().filter(|_| path.ends_with("/poll")).and_then(|bytes| manifest_of(bytes));
+            new.iter().for_each(|manifest| this.host.forget_unneeded(Some(manifest)));
+            answer
         })
     }
 

@@ -231,17 +231,7 @@ impl Node {
             self.host.broken("P5", &format!("the node's mark went back from {before} to {mark}"));
         }
         self.check_reports(&view);
-        self.forget_unneeded(&view);
-    }
-
-    /// What is fetched of an image that nothing names any more is let go of; should it be named again, it comes again.
-    fn forget_unneeded(&self, view: &simulate::View) {
-        let manifest = view.manifest();
-        let pages = self.host.book.pages();
-        let jobs = manifest.iter().flat_map(|m| &m.allocs).filter_map(|a| pages.specifications.get(&a.specification));
-        let named: std::collections::BTreeSet<_> = jobs.flat_map(|job| job.images().filter_map(|c| c.image_id)).collect();
-        let mut state = self.host.state();
-        state.fetched.retain(|digest, _| crate::library::target(digest).is_some_and(|image| named.contains(&image)));
+        self.host.forget_unneeded(view.manifest().as_ref());
     }
 
     /// P8: what was in the outbox has reached the server, or is there still, or was counted as dropped.

@@ -304,6 +304,12 @@ pub(crate) fn reports_of(body: &[u8]) -> Vec<Report> {
     envelope::peek::<PollRequest>(body, limits::POLL_REQUEST).map(|(r, _)| r.reports).unwrap_or_default()
 }
 
+/// The manifest in the answer to a poll.
+pub(crate) fn manifest_of(answer: &[u8]) -> Option<Manifest> {
+    let (reply, _) = envelope::peek::<PollReply>(answer, limits::POLL_REPLY).ok()?;
+    envelope::peek(&reply.manifest?.0, limits::MANIFEST).ok().map(|(manifest, _)| manifest)
+}
+
 fn by(at: Timestamp) -> By {
     By { who: "ada".to_owned(), at }
 }
