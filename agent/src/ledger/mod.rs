@@ -328,6 +328,8 @@ impl Ledger {
 #[cfg(test)]
 mod broken;
 #[cfg(test)]
+mod kept;
+#[cfg(test)]
 mod power;
 #[cfg(test)]
 pub(crate) mod samples;
