@@ -51,7 +51,10 @@ impl Host {
         // What was decided last is in the memory; a manifest that came since does not undo it.
         let switched = memory.slots.get(slot).and_then(|m| m.current.as_ref()).filter(|c| c.born != labels.alloc).map(|c| c.specification);
         let wanted = manifest.iter().flat_map(|m| &m.allocs).find(|a| Slot::from(*a) == *slot).map(|a| a.specification);
-        self.may_replace(state, slot, (labels.specification, switched.or(wanted)), now).map(|()| false)
+        let decided = memory.slots.get(slot).and_then(|m| m.next.as_ref()).map(|n| n.version.specification);
+        let verdict = self.may_replace(state, slot, (labels.specification, switched.or(wanted)), now);
+        // A newer manifest may come between the decision and the stop.
+        verdict.or_else(|why| self.may_replace(state, slot, (labels.specification, decided), now).map_err(|_| why)).map(|()| false)
     }
 
     /// May the second specification take the place of the first?
