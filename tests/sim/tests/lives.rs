@@ -14,7 +14,7 @@ fn lived(seed: u64, rules: Rules) -> Outcome {
 #[test]
 fn promises_hold_in_some_lives() {
     let mut faults = BTreeSet::new();
-    for seed in 0..5 {
+    for seed in 0..8 {
         let outcome = lived(seed, Rules::default());
         assert!(outcome.manifests >= 20, "seed {seed}: {} manifests", outcome.manifests);
         faults.extend(outcome.faults);
