@@ -15,7 +15,7 @@ use crate::files::agent_refuses;
 
 #[test]
 fn a_card_that_fails_under_the_agent() -> Result<()> {
-    if !need::bed()? {
+    if !need::card_bed()? {
         return Ok(());
     }
     let mut bed = Bed::start()?;
@@ -28,15 +28,18 @@ fn a_card_that_fails_under_the_agent() -> Result<()> {
     let old = stage::deploy(&bed, "web", &one, "1")?;
 
     let probe = Probe::start(Some(&bed.node), bed.app_address()?, VERSION_PATH);
+    let node = bed.ask(&["node", "list"])?[0]["id"].as_str().context("no node")?.to_owned();
+    let status = bed.ask(&["node", "status", &node])?;
+    ensure!(status["fingerprint"]["trouble"].is_null(), "trouble before there is any: {status}");
     card.fail()?;
     bed.publish(&two.path, &two.reference)?;
     bed.run_job("web", &two.reference)?;
-    let node = bed.ask(&["node", "list"])?[0]["id"].as_str().context("no node")?.to_owned();
     let trouble = until("the trouble of the node", DEPLOY, || {
         Ok(bed.ask(&["node", "status", &node])?["fingerprint"]["trouble"].as_str().map(str::to_owned))
     });
     let trouble = trouble.with_context(|| bed.logs())?;
     println!("told: {trouble}");
+    ensure!(trouble.contains("read-only"), "not what is the matter: {trouble}");
     std::thread::sleep(Duration::from_secs(5));
     let samples = probe.stop();
     let silent = samples.iter().filter(|s| s.answer.is_err()).count();

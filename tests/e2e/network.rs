@@ -118,7 +118,7 @@ fn names_that_break() -> Result<()> {
     course.bed.agent()?.kill9()?;
     course.bed.start_agent()?;
     let last = course.heal()?;
-    course.finish("names break: silence, denial, a lie, failure", last, 4, SOON).map(drop)
+    course.finish("names break: silence, denial, a lie, failure; agent killed at two of them", last, 4, SOON).map(drop)
 }
 
 /// The weakest link of the field, with an agent that is started anew on it: the transfer passes, and the node knows where it is.
@@ -133,7 +133,7 @@ fn very_low_bandwidth() -> Result<()> {
     // A kbyte a second, and a minute for all that is lost.
     course.until_current(Duration::from_secs(120 + bytes / 1_000))?;
     let healed = course.heal()?;
-    course.finish("64 kbit/s, 600 ms, 5 % lost", healed, 2, SOON).map(drop)
+    course.finish("64 kbit/s, 600 ms, 5 % lost; agent killed", healed, 2, SOON).map(drop)
 }
 
 /// The node has another address from one moment to the next.

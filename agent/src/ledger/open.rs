@@ -56,6 +56,7 @@ fn open(path: &Path) -> Result<Connection, LedgerError> {
         .map_err(at)?;
     check(&connection).map_err(at)?;
     migrate(path, &mut connection)?;
+    read_all(&connection).map_err(at)?;
     Ok(connection)
 }
 
@@ -69,7 +70,7 @@ fn close_to_others(path: &Path) -> Result<(), FileError> {
 fn check(connection: &Connection) -> rusqlite::Result<()> {
     let answer: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
     if answer == "ok" {
-        return read_all(connection);
+        return Ok(());
     }
     let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
     Err(rusqlite::Error::SqliteFailure(code, Some(answer)))

@@ -315,3 +315,23 @@ fn publish_offers(uplink: &Uplink, asking: &[skerry_wire::ImageId], reply: &Poll
         changed
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::samples::{manifest, mark};
+
+    #[test]
+    fn when_what_is_held_was_issued() {
+        let held = |counter, at| Desired { mark: mark(at), manifest: Some(manifest(counter, &[])), ..Desired::default() };
+        let cases = [
+            (Desired::default(), None),
+            (held(3, 3), Some(Timestamp(2000))),
+            (held(2, 3), Some(Timestamp(0))),
+            (Desired { mark: mark(3), ..Desired::default() }, Some(Timestamp(0))),
+        ];
+        for (desired, expected) in cases {
+            assert_eq!(issued(&desired), expected, "{desired:?}");
+        }
+    }
+}

@@ -22,6 +22,14 @@ pub fn podman_bed() -> Result<bool> {
     Ok(bed()? && all(&["podman", "runc"])?)
 }
 
+/// The same for those with a [`crate::Card`].
+///
+/// # Errors
+/// As [`bed`].
+pub fn card_bed() -> Result<bool> {
+    Ok(bed()? && all(&["mkfs.ext4", "e2fsck", "findmnt"])?)
+}
+
 fn all(tools: &[&str]) -> Result<bool> {
     let Some(missing) = missing(tools) else { return Ok(true) };
     let what = format!("{missing}; `make setup` as root installs what is needed");

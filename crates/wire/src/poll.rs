@@ -424,7 +424,7 @@ mod tests {
             reports: vec![],
             log: None,
         };
-        // As an agent sends it that knows no such field: the idle poll has not grown.
+        // As an agent sends it that knows no such field.
         let bytes = cbor::encode(&request);
         let value: Value = cbor::decode(&bytes, 1000).unwrap();
         assert!(value.as_map().unwrap().iter().all(|(key, _)| !matches!(key.as_text(), Some("u" | "l" | "h"))));

@@ -104,7 +104,7 @@ async fn answer(
     let mut latest = known.latest;
     // Under a newer root every node gets its manifest anew.
     let outdated = known.latest != Mark::default() && known.latest.root < app.director.root().root().version;
-    if tells || known.holds_another(request) || outdated || known.lost {
+    if tells || known.holds_another(request, app.director.root().root().version) || outdated || known.lost {
         let told = Told {
             boot: Some((request.boot, request.seq)),
             mark: request.mark,

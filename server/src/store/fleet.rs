@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 use skerry_plan::{Alloc, Claim, Drain, Fleet, Image, JobVersion, Node, Order, Plan, State, claim};
 use skerry_trust::envelope;
 use skerry_wire::manifest::{Manifest, Mark};
@@ -31,7 +31,12 @@ pub(super) fn specification(envelope: &[u8]) -> Result<Specification, StoreError
 pub(super) fn load(connection: &Connection) -> Result<Fleet, StoreError> {
     let jobs = jobs(connection)?;
     let (nodes, images) = (nodes(connection)?, images(connection)?);
-    Ok(Fleet { nodes, allocs: allocs(connection, &jobs)?, jobs, images, now: Timestamp(0) })
+    Ok(Fleet { nodes, allocs: allocs(connection, &jobs, None)?, jobs, images, now: Timestamp(0) })
+}
+
+/// The allocations of one node.
+pub(super) fn of_node(connection: &Connection, id: NodeId) -> Result<BTreeMap<AllocId, Alloc>, StoreError> {
+    allocs(connection, &jobs(connection)?, Some(id))
 }
 
 /// Decodes the facts of a node's row.
@@ -131,13 +136,18 @@ pub(super) fn images(connection: &Connection) -> Result<BTreeMap<ImageId, Image>
 }
 
 /// The allocations that run, and those whose node has not said yet that they stopped.
-fn allocs(connection: &Connection, jobs: &BTreeMap<String, JobVersion>) -> Result<BTreeMap<AllocId, Alloc>, StoreError> {
-    let mut query = connection.prepare_cached(
+fn allocs(
+    connection: &Connection,
+    jobs: &BTreeMap<String, JobVersion>,
+    node: Option<NodeId>,
+) -> Result<BTreeMap<AllocId, Alloc>, StoreError> {
+    let of_node = if node.is_some() { "AND a.node = ?1" } else { "" };
+    let mut query = connection.prepare_cached(&format!(
         "SELECT a.id, a.job, a.version, a.grp, a.idx, a.node, a.desired, t.reason, a.status, a.healthy, a.reported_at IS NOT NULL,
          a.running_since, a.lost_at IS NOT NULL, a.placed_at, a.covers, a.retry, a.override_lock FROM allocs a
-         LEFT JOIN tombstones t ON t.alloc = a.id AND t.done_at IS NULL WHERE a.desired = 'run' OR t.alloc IS NOT NULL",
-    )?;
-    let mut rows = query.query([])?;
+         LEFT JOIN tombstones t ON t.alloc = a.id AND t.done_at IS NULL WHERE (a.desired = 'run' OR t.alloc IS NOT NULL) {of_node}",
+    ))?;
+    let mut rows = query.query(rusqlite::params_from_iter(node.iter().map(NodeId::as_bytes)))?;
     let mut old: BTreeMap<(String, u64), Specification> = BTreeMap::new();
     let mut allocs = BTreeMap::new();
     while let Some(row) = rows.next()? {
@@ -323,22 +333,18 @@ fn highest_mark(connection: &Connection, node: NodeId) -> Result<Mark, StoreErro
 
 /// The mark of the newest manifest of a node; zero when there is none.
 pub(super) fn latest_mark(connection: &Connection, node: NodeId) -> Result<Mark, StoreError> {
-    let mut query = connection.prepare_cached(
-        "SELECT root, epoch, counter FROM manifests WHERE node = ?1 ORDER BY root DESC, epoch DESC, counter DESC LIMIT 1",
-    )?;
-    let mut rows = query.query([node.as_bytes()])?;
-    let Some(row) = rows.next()? else { return Ok(Mark::default()) };
-    Ok(Mark { root: row.get(0)?, epoch: row.get(1)?, counter: row.get(2)? })
+    Ok(latest_issue(connection, node)?.0)
 }
 
-/// The same, with when that manifest was issued.
+/// The same, with when that manifest was issued. Asked at every poll: by an index alone, since the row holds the whole manifest.
 pub(super) fn latest_issue(connection: &Connection, node: NodeId) -> Result<(Mark, Timestamp), StoreError> {
-    let mark = latest_mark(connection, node)?;
-    let issued = connection
-        .prepare_cached("SELECT created_at FROM manifests WHERE node = ?1 AND root = ?2 AND epoch = ?3 AND counter = ?4")?
-        .query_row((node.as_bytes(), mark.root, mark.epoch, mark.counter), |row| row.get(0))
-        .optional()?;
-    Ok((mark, Timestamp(issued.unwrap_or(0))))
+    let mut query = connection.prepare_cached(
+        "SELECT root, epoch, counter, created_at FROM manifests INDEXED BY manifests_issued WHERE node = ?1
+         ORDER BY root DESC, epoch DESC, counter DESC LIMIT 1",
+    )?;
+    let mut rows = query.query([node.as_bytes()])?;
+    let Some(row) = rows.next()? else { return Ok(Default::default()) };
+    Ok((Mark { root: row.get(0)?, epoch: row.get(1)?, counter: row.get(2)? }, Timestamp(row.get(3)?)))
 }
 
 /// The newest manifest of a node with its mark.

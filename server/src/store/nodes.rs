@@ -58,10 +58,16 @@ pub struct KnownNode {
 }
 
 impl KnownNode {
-    /// Does the node say of the manifest that it holds what is not known here?
-    pub fn holds_another(&self, request: &PollRequest) -> bool {
-        request.mark != self.mark || request.mark == self.latest && request.issued.is_some_and(|at| at != self.issued)
+    /// Does the node say of the manifest that it holds what is not known here? `root` is the version of the server's own root.
+    pub fn holds_another(&self, request: &PollRequest, root: u64) -> bool {
+        request.mark != self.mark || is_another((request.mark, request.issued), (self.latest, self.issued), root)
     }
+}
+
+/// Is what the node holds another manifest of the mark of the newest one made here? Under a newer root than the server's that is no matter of
+/// the counter.
+fn is_another((mark, held): (Mark, Option<Timestamp>), (latest, issued): (Mark, Timestamp), root: u64) -> bool {
+    mark == latest && latest != Mark::default() && mark.root <= root && held.is_some_and(|at| at != issued)
 }
 
 /// What came of a poll's news.
@@ -278,15 +284,14 @@ fn record_poll(c: &Connection, id: NodeId, told: &Told, director: &Director, now
     if told.mark.root > ours {
         tracing::error!(node = %id, mark = %told.mark, root = ours, "the node trusts a newer root than this server has: add it to trust.roots");
     }
-    let another = told.mark == latest && latest != Mark::default() && told.issued.is_some_and(|at| at != issued);
-    let ahead = (told.mark > latest || another) && told.mark.root <= ours;
+    let another = is_another((told.mark, told.issued), (latest, issued), ours);
+    let ahead = another || told.mark > latest && told.mark.root <= ours;
     if ahead {
         let what = if another { "another manifest under this mark" } else { "a newer manifest" };
         tracing::warn!(node = %id, mark = %told.mark, %latest, "the node holds {what} than this server remembers; its counter is raised");
     }
     if ahead || (latest != Mark::default() && latest.root < ours) {
-        let fleet = fleet::load(c)?;
-        fleet::write_manifests(c, director, &fleet.allocs, &BTreeSet::from([id]), now)?;
+        fleet::write_manifests(c, director, &fleet::of_node(c, id)?, &BTreeSet::from([id]), now)?;
     }
     Ok(Recorded { acknowledged, stirred })
 }

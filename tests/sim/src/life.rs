@@ -126,7 +126,7 @@ impl Life {
     fn live(mut self) -> Result<(BTreeSet<String>, u64, u64)> {
         self.pass(30_000)?;
         for step in 0..LONGEST {
-            if step >= STEPS && self.manifests()? >= MANIFESTS {
+            if step >= STEPS && self.server().is_up() && self.manifests()? >= MANIFESTS {
                 break;
             }
             let event = Event::draw(|n| self.chance.below(n));

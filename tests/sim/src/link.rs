@@ -7,7 +7,7 @@ use bytes::Bytes;
 use skerry_agent::simulate::{Answer, Body, Found, Link, LinkError};
 use skerry_wire::{Digest, Timestamp, limits};
 
-use crate::host::{BEGAN, Host};
+use crate::host::{BEGAN, Fetched, Host};
 use crate::library::{self, Bundle};
 use crate::server::{Server, manifest_of, reports_of};
 
@@ -140,7 +140,7 @@ impl Body for Stream {
         let start = usize::try_from(self.at).unwrap_or(0);
         let bytes = Bytes::copy_from_slice(&self.bundle.bytes[start..start + length]);
         self.at += length as u64;
-        let digest = self.digest;
+        let (digest, length_of) = (self.digest, self.bundle.bytes.len() as u64);
         Box::pin(async move {
             alive(&host).await;
             tokio::time::sleep(Duration::from_millis(5 + wire.slow)).await;
@@ -152,7 +152,9 @@ impl Body for Stream {
                 // What begins at an image that vanished comes anew, until the server has heard of it.
                 let gone = state.vanished.values().any(|at| host_now.saturating_sub(*at) < 15 * 60_000);
                 let refused = if state.full || gone { bytes.len() as u64 } else { 0 };
-                let fetched = state.fetched.entry(digest).or_default();
+                // A manifest that names its image no more may come while it is fetched.
+                let whole = Fetched { bytes: 0, allowed: length_of };
+                let fetched = state.fetched.entry(digest).or_insert(whole);
                 fetched.bytes += bytes.len() as u64;
                 fetched.allowed += refused;
                 fetched.bytes > fetched.allowed

@@ -226,7 +226,7 @@ impl Server {
         if request.fingerprint.is_some()
             || request.inventory.is_some()
             || !request.reports.is_empty()
-            || known.holds_another(request)
+            || known.holds_another(request, self.director.root().root().version)
             || known.lost
         {
             let told = Told {
