@@ -75,7 +75,7 @@ async fn what_is_remembered_of_images() {
     let ledger = open(dir.path());
     let idle = Idle { image: image(1), since: Timestamp(5) };
     let patch = FailedPatch { mark: samples::mark(3), why: "why".to_owned(), full: true };
-    let (one, two) = (idle.clone(), patch.clone());
+    let (one, two) = (idle, patch.clone());
     ledger
         .change_keep(move |keep| {
             keep.idle.push(one);
