@@ -6,21 +6,8 @@ use skerry_trust::envelope;
 use skerry_wire::limits;
 
 use super::keep::{FailedPatch, Removed};
-use super::samples::{self, Keys};
+use super::samples::{self, Keys, close, open};
 use super::*;
-
-fn open(folder: &Path) -> Ledger {
-    Ledger::open(folder, Timestamp(1000)).unwrap()
-}
-
-/// Waits until the thread has closed the file.
-async fn close(ledger: Ledger, folder: &Path) {
-    let Ledger { queue, .. } = ledger;
-    drop(queue);
-    while folder.join("ledger.sqlite-wal").exists() {
-        tokio::task::yield_now().await;
-    }
-}
 
 fn image(n: u8) -> ImageId {
     ImageId(Digest::new([n; 32]))

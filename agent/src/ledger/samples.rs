@@ -1,6 +1,7 @@
-//! Signed manifests and specifications for tests.
+//! Ledgers, signed manifests and specifications for tests.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use skerry_trust::{PublicKey, Role, RoleKeys, Root, SigningKey, TrustedRoot, envelope, sign_root};
 use skerry_wire::job::{DockerConfig, Driver, Group, Job, JobType, Task};
@@ -8,7 +9,7 @@ use skerry_wire::manifest::{Manifest, ManifestAlloc, Mark};
 use skerry_wire::release::Specification;
 use skerry_wire::{AllocId, Digest, ImageId, NodeId, Timestamp};
 
-use super::sha256;
+use super::{Ledger, sha256};
 
 /// The keys of a small fleet.
 #[derive(Debug)]
@@ -48,6 +49,20 @@ impl Keys {
         let content = Specification { job, signed_at: Timestamp(5) };
         let bytes = envelope::seal(&self.release, Specification::PURPOSE, &content);
         (sha256(&bytes), bytes, content)
+    }
+}
+
+/// The ledger in this folder.
+pub(crate) fn open(folder: &Path) -> Ledger {
+    Ledger::open(folder, Timestamp(1000)).unwrap()
+}
+
+/// Waits until the thread has closed the file: the next open must not meet the old connection.
+pub(crate) async fn close(ledger: Ledger, folder: &Path) {
+    let Ledger { queue, .. } = ledger;
+    drop(queue);
+    while folder.join("ledger.sqlite-wal").exists() {
+        tokio::task::yield_now().await;
     }
 }
 

@@ -4,20 +4,7 @@ use super::*;
 use skerry_trust::envelope;
 use skerry_wire::limits;
 
-use samples::Keys;
-
-fn open(folder: &Path) -> Ledger {
-    Ledger::open(folder, Timestamp(1000)).unwrap()
-}
-
-/// Waits until the thread has closed the file: the next open must not meet the old connection.
-async fn close(ledger: Ledger, folder: &Path) {
-    let Ledger { queue, .. } = ledger;
-    drop(queue);
-    while folder.join("ledger.sqlite-wal").exists() {
-        tokio::task::yield_now().await;
-    }
-}
+use samples::{Keys, close, open};
 
 fn accepted(counter: u64, names: &[&str]) -> Accepted {
     let keys = Keys::new();

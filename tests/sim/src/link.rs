@@ -170,7 +170,8 @@ impl Body for Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         if self.cut || self.at < self.to || self.host.is_cut() {
-            self.host.state().fetched.entry(self.digest).or_default().allowed += BREAK;
+            let whole = Fetched { bytes: 0, allowed: self.bundle.bytes.len() as u64 };
+            self.host.state().fetched.entry(self.digest).or_insert(whole).allowed += BREAK;
         }
     }
 }
