@@ -1,24 +1,19 @@
-//! The listener: accepts, does TLS, serves HTTP/1.1, stops in order.
+//! The listener: accepts, does TLS, hands each connection on, stops in order.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
+use super::connection;
 use super::pace::{RECORD, at_slowest};
 use super::stall::Stall;
 use crate::config::Limits;
 
-/// Bytes of a request's head at most.
-const HEAD: usize = 16 * 1024;
 /// Bytes that may wait in the kernel without having been sent. What is under way is bounded by the other end's receive window alone, so
 /// that a long and fast link is filled by whoever makes that large.
 const UNSENT: u32 = 32 * 1024;
@@ -28,7 +23,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Accepts until `stop` turns true; then lets requests under way end within `limits.shutdown`.
 pub async fn serve(listener: TcpListener, tls: TlsAcceptor, router: Router, limits: Limits, mut stop: watch::Receiver<bool>) {
     let permits = Arc::new(Semaphore::new(usize::try_from(limits.connections).unwrap_or(Semaphore::MAX_PERMITS)));
-    let graceful = GracefulShutdown::new();
+    let limits = Arc::new(limits);
     loop {
         let accepted = async {
             let permit = Arc::clone(&permits).acquire_owned().await.ok()?;
@@ -45,9 +40,9 @@ pub async fn serve(listener: TcpListener, tls: TlsAcceptor, router: Router, limi
         };
         match accepted {
             Ok((stream, _)) => {
-                let (tls, router, limits, watcher) = (tls.clone(), router.clone(), limits.clone(), graceful.watcher());
+                let (tls, router, limits, stop) = (tls.clone(), router.clone(), Arc::clone(&limits), stop.clone());
                 tokio::spawn(async move {
-                    connection(stream, tls, router, limits, watcher).await;
+                    accepted_one(stream, tls, router, limits, stop).await;
                     drop(permit);
                 });
             }
@@ -58,12 +53,13 @@ pub async fn serve(listener: TcpListener, tls: TlsAcceptor, router: Router, limi
         }
     }
     drop(listener);
-    if tokio::time::timeout(limits.shutdown.duration(), graceful.shutdown()).await.is_err() {
+    // Every connection that is served has a permit.
+    if tokio::time::timeout(limits.shutdown.duration(), permits.acquire_many(limits.connections)).await.is_err() {
         tracing::warn!("some requests did not end in time and were cut off");
     }
 }
 
-async fn connection(stream: TcpStream, tls: TlsAcceptor, router: Router, limits: Limits, watcher: Watcher) {
+async fn accepted_one(stream: TcpStream, tls: TlsAcceptor, router: Router, limits: Arc<Limits>, stop: watch::Receiver<bool>) {
     // Small answers go out at once; they are written whole.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "no TCP_NODELAY");
@@ -77,22 +73,14 @@ async fn connection(stream: TcpStream, tls: TlsAcceptor, router: Router, limits:
     if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, unconfirmed) {
         tracing::debug!(%error, "no TCP_USER_TIMEOUT");
     }
-    let stream = match tokio::time::timeout(limits.handshake.duration(), tls.accept(stream)).await {
+    // Boxed: the task of a connection that is idle has no room for a handshake.
+    let stream = match Box::pin(tokio::time::timeout(limits.handshake.duration(), tls.accept(stream))).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => return tracing::debug!("a TLS handshake took too long"),
     };
     // Room is told of only when what waits has gone, and a record is taken whole.
     let moves = at_slowest(u64::from(UNSENT) + RECORD);
-    let stream = TokioIo::new(Stall::new(stream, limits.stalled.duration() + moves));
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        // hyper starts this clock when the last answer is done: it is also how long an idle connection is kept.
-        .header_read_timeout(limits.keep_alive.duration())
-        .max_buf_size(HEAD)
-        .auto_date_header(false)
-        .serve_connection(stream, TowerToHyperService::new(router));
-    if let Err(error) = watcher.watch(served).await {
-        tracing::debug!(%error, "a connection broke off");
-    }
+    let stream = Stall::new(stream, limits.stalled.duration() + moves);
+    connection::serve(stream, router, limits.keep_alive.duration(), stop).await;
 }

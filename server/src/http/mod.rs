@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod body;
+mod connection;
 pub mod error;
 pub mod listen;
 mod operators;
