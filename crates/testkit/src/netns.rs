@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getpid, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::command::run;
@@ -17,7 +17,7 @@ use crate::wire::{Way, Wire};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// A network namespace; gone when dropped.
+/// A network namespace; gone when dropped, with the processes in it.
 #[derive(Debug)]
 pub struct Netns {
     name: String,
@@ -126,7 +126,7 @@ impl Netns {
 impl Drop for Netns {
     fn drop(&mut self) {
         // Nothing can be done about a failure here; the next run sweeps.
-        let _ = ip(&["netns", "del", &self.name]);
+        let _ = remove(&self.name);
     }
 }
 
@@ -310,13 +310,23 @@ pub fn sweep() -> Result<()> {
         if Path::new("/proc").join(owner.to_string()).exists() {
             continue;
         }
-        for pid in ip(&["netns", "pids", &name])?.split_whitespace() {
-            if let Some(pid) = pid.parse().ok().and_then(Pid::from_raw) {
+        remove(&name)?;
+    }
+    Ok(())
+}
+
+/// Removes a namespace and ends what runs in it: a node's processes outlive its agent.
+fn remove(name: &str) -> Result<()> {
+    for pid in ip(&["netns", "pids", name])?.split_whitespace() {
+        match pid.parse().ok().and_then(Pid::from_raw) {
+            // The test's own main thread may be in it.
+            Some(pid) if pid != getpid() => {
                 let _ = kill_process(pid, Signal::KILL);
             }
+            _ => {}
         }
-        ip(&["netns", "del", &name])?;
     }
+    ip(&["netns", "del", name])?;
     Ok(())
 }
 
