@@ -59,7 +59,7 @@ pub async fn serve(listener: TcpListener, tls: TlsAcceptor, router: Router, limi
     }
 }
 
-async fn accepted_one(stream: TcpStream, tls: TlsAcceptor, router: Router, limits: Arc<Limits>, stop: watch::Receiver<bool>) {
+async fn accepted_one(stream: TcpStream, tls: TlsAcceptor, router: Router, limits: Arc<Limits>, mut stop: watch::Receiver<bool>) {
     // Small answers go out at once; they are written whole.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "no TCP_NODELAY");
@@ -74,7 +74,13 @@ async fn accepted_one(stream: TcpStream, tls: TlsAcceptor, router: Router, limit
         tracing::debug!(%error, "no TCP_USER_TIMEOUT");
     }
     // Boxed: the task of a connection that is idle has no room for a handshake.
-    let stream = match Box::pin(tokio::time::timeout(limits.handshake.duration(), tls.accept(stream))).await {
+    let handshake = Box::pin(tokio::time::timeout(limits.handshake.duration(), tls.accept(stream)));
+    let shaken = tokio::select! {
+        biased;
+        _ = stop.wait_for(|stop| *stop) => return,
+        shaken = handshake => shaken,
+    };
+    let stream = match shaken {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => return tracing::debug!("a TLS handshake took too long"),
