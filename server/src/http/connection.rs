@@ -37,12 +37,10 @@ const FIRST: usize = 1024;
 
 /// Serves requests until the peer ends, a next request is not there within `keep_alive` with its whole head, or `stop` turns true; a
 /// request that is under way then is still answered.
-pub(super) async fn serve<S>(stream: S, router: Router, keep_alive: Duration, mut stop: watch::Receiver<bool>)
+pub(super) async fn serve<S>(mut stream: Box<S>, router: Router, keep_alive: Duration, mut stop: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    // Boxed, as is the exchange: the task of an idle connection is then small.
-    let mut stream = Box::new(stream);
     let mut ahead = Bytes::new();
     loop {
         let deadline = Instant::now() + keep_alive;
@@ -58,6 +56,7 @@ where
                 _ => break,
             }
         }
+        // Boxed, as is the stream: the task of an idle connection is small.
         match Box::pin(exchange(Ahead::new(ahead, stream), router.clone(), deadline, &mut stop)).await {
             Ok(Some(back)) => (stream, ahead) = (back.stream, back.ahead),
             Ok(None) => return,
@@ -345,7 +344,7 @@ mod tests {
                 }),
             );
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(serve(near, router, KEEP, stopped));
+        let task = tokio::spawn(serve(Box::new(near), router, KEEP, stopped));
         (far, seen, stop, task)
     }
 

@@ -8,6 +8,7 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::connection;
 use super::pace::{RECORD, at_slowest};
@@ -73,20 +74,27 @@ async fn accepted_one(stream: TcpStream, tls: TlsAcceptor, router: Router, limit
     if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, unconfirmed) {
         tracing::debug!(%error, "no TCP_USER_TIMEOUT");
     }
-    // Boxed: the task of a connection that is idle has no room for a handshake.
-    let handshake = Box::pin(tokio::time::timeout(limits.handshake.duration(), tls.accept(stream)));
-    let shaken = tokio::select! {
+    // Boxed, as is the stream: the task of a connection that is idle has no room for either.
+    let handshake = Box::pin(shaken(stream, tls, Arc::clone(&limits)));
+    let stream = tokio::select! {
         biased;
         _ = stop.wait_for(|stop| *stop) => return,
-        shaken = handshake => shaken,
+        stream = handshake => stream,
     };
-    let stream = match shaken {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
-        Err(_) => return tracing::debug!("a TLS handshake took too long"),
-    };
-    // Room is told of only when what waits has gone, and a record is taken whole.
-    let moves = at_slowest(u64::from(UNSENT) + RECORD);
-    let stream = Stall::new(stream, limits.stalled.duration() + moves);
+    let Some(stream) = stream else { return };
     connection::serve(stream, router, limits.keep_alive.duration(), stop).await;
+}
+
+/// The stream after its handshake.
+async fn shaken(stream: TcpStream, tls: TlsAcceptor, limits: Arc<Limits>) -> Option<Box<Stall<TlsStream<TcpStream>>>> {
+    match tokio::time::timeout(limits.handshake.duration(), tls.accept(stream)).await {
+        Ok(Ok(stream)) => {
+            // Room is told of only when what waits has gone, and a record is taken whole.
+            let moves = at_slowest(u64::from(UNSENT) + RECORD);
+            return Some(Box::new(Stall::new(stream, limits.stalled.duration() + moves)));
+        }
+        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!("a TLS handshake took too long"),
+    }
+    None
 }

@@ -40,12 +40,17 @@ impl Host {
         // A tombstone also stops what is older than what it names in the same place; the memory says so.
         let buried = memory.slots.get(slot).is_some_and(|m| m.leaving.values().any(|l| l.born == labels.alloc && l.tombstone));
         let of_slot = |t: &&skerry_wire::manifest::Tombstone| names.contains(&t.id) || buried && Slot::from(*t) == *slot;
+        let moved = pages.drained && (slot.job == jobs::name(2) || slot.job == jobs::name(3));
+        let ordered = pages.stopped.contains(&slot.job) || moved;
         if let Some(stone) = manifest.iter().flat_map(|m| &m.tombstones).find(of_slot) {
-            let moved = pages.drained && (slot.job == jobs::name(2) || slot.job == jobs::name(3));
-            if pages.stopped.contains(&slot.job) || moved {
+            if ordered {
                 return Ok(true);
             }
             return Err(format!("stopped by a tombstone that nobody ordered: {}", stone.reason));
+        }
+        // An engine that refuses may keep the order from being done until a newer manifest, without the tombstone, is here.
+        if buried && ordered {
+            return Ok(true);
         }
         drop(pages);
         // What was decided last is in the memory; a manifest that came since does not undo it.
