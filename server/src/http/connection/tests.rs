@@ -116,7 +116,8 @@ async fn more_than_any_buffer_holds_is_read_to_its_end() {
     let all = first + &"GET /small HTTP/1.1\r\nhost: ab\r\n\r\n".repeat(3000);
     let mut got = vec![0; SMALL.len() * 3001];
     let (sent, read) = tokio::join!(half.write_all(all.as_bytes()), answers.read_exact(&mut got));
-    (sent.unwrap(), read.unwrap());
+    sent.unwrap();
+    read.unwrap();
     assert_eq!(String::from_utf8(got).unwrap(), SMALL.repeat(3001));
     assert_eq!(seen.lock().unwrap().len(), 3001);
 }
@@ -198,7 +199,8 @@ async fn who_wants_an_end_gets_it_with_the_answer() {
         let (mut answers, mut half) = tokio::io::split(&mut far);
         let mut got = String::new();
         let (sent, read) = tokio::join!(half.write_all(request.as_bytes()), answers.read_to_string(&mut got));
-        (sent.unwrap(), read.unwrap());
+        sent.unwrap();
+        read.unwrap();
         assert!(got.ends_with("small"), "{got}");
         task.await.unwrap();
         assert_eq!(seen.lock().unwrap().len(), 1);
