@@ -1,4 +1,4 @@
-//! One connection: requests one after another, and between them no more memory than its TLS state.
+//! One connection: requests one after another, and between them little more memory than its TLS state.
 //!
 //! In: a stream that is read and written, the service, the time that an idle connection is kept, a word to stop. Promises: requests are
 //! answered in their order; the next one is read only from behind the whole body of the one before; a connection that waits holds no
