@@ -1,5 +1,5 @@
-//! Foreign streams applied to a known layer: no panic, no more bytes than the layer may have, memory as libFuzzer bounds it. Most streams
-//! are plain bytes here; the target `coders` has the others.
+//! Foreign streams applied to known layers, of archives too: no panic, no more bytes than the layer may have, memory as libFuzzer bounds
+//! it. Most streams are plain bytes here; the target `coders` has the others.
 #![no_main]
 
 use std::io::Cursor;
@@ -7,10 +7,12 @@ use std::io::Cursor;
 use libfuzzer_sys::fuzz_target;
 use skerry_delta::apply::Applier;
 use skerry_delta::stream::{Coder, StreamsReader};
-use skerry_fuzz::{CONFIGS, OLD, layer, sections};
+use skerry_fuzz::{Bounded, CONFIGS, olds, sections};
 
 /// Bytes that the layer may have.
 const SIZE: u64 = 256 * 1024;
+/// Bytes that its scratch files may have.
+const SCRATCH: usize = 16 << 20;
 
 fuzz_target!(|data: &[u8]| {
     let (sections, bytes) = sections(data, |coder| coder == Coder::Sparse);
@@ -18,9 +20,11 @@ fuzz_target!(|data: &[u8]| {
     if StreamsReader::memory(&sections) > 32 << 20 {
         return;
     }
-    let old = vec![layer(OLD).expect("memory")];
+    let old = olds().expect("memory");
+    let scratch = Bounded::new(SCRATCH);
     let Ok(streams) = StreamsReader::open(&sections, |i| Ok(Box::new(Cursor::new(bytes[i])))) else { return };
-    let Ok(mut applier) = Applier::new(streams, &old, 1 << 20) else { return };
+    let Ok(applier) = Applier::new(streams, &old, 1 << 20) else { return };
+    let mut applier = applier.with_scratch(&scratch);
     if applier.config(Some(CONFIGS[0]), &[[7; 32]]).is_err() {
         return;
     }

@@ -9,7 +9,7 @@ use skerry_delta::index::LayerIndex;
 use skerry_delta::make::{Budget, Input, make};
 use skerry_delta::stream::{Coder, Stream, StreamsReader};
 use skerry_delta::{Silent, TarLayer};
-use skerry_fuzz::{CONFIGS, NEW, OLD, layer, put};
+use skerry_fuzz::{CONFIGS, NEW, NEW_ARCHIVES, OLD, layer, olds, put};
 
 fn main() -> io::Result<()> {
     let folder = std::env::args().nth(1).ok_or_else(|| io::Error::other("usage: seeds FOLDER"))?;
@@ -29,10 +29,9 @@ fn main() -> io::Result<()> {
     for level in [1, 4, 6, 9, 17, 20, 22, 25] {
         write("deflate", &format!("level{level}"), &[&[level, 3, 1], &NEW[..NEW.len().min(20_000)]].concat())?;
     }
-    for (name, olds) in [("patch", vec![OLD]), ("full", vec![])] {
-        let old = olds.into_iter().map(layer).collect::<io::Result<Vec<_>>>()?;
+    for (name, old, new) in [("patch", olds()?, NEW), ("archives", olds()?, NEW_ARCHIVES), ("full", vec![], NEW)] {
         let old: Vec<_> = old.iter().map(|layer| &**layer).collect();
-        let new = layer(NEW)?;
+        let new = layer(new)?;
         let input = Input { config: CONFIGS[1], base_config: Some(CONFIGS[0]), known: &[[7; 32]], new: &[&*new], old: &old };
         let patch = make(&input, Budget { make: 64 << 20, apply: 4 << 20 }, &Silent, &AtomicBool::new(false))?;
         // As it stands in a bundle, and with every stream as plain bytes.

@@ -85,16 +85,18 @@ impl ImageSink for Kept {
 #[test]
 fn the_vectors_make_the_image() {
     let key = SigningKey::from_text(&String::from_utf8(read("key.txt")).unwrap()).unwrap();
-    let old = (read("old.json"), read("old.tar"));
-    for (bundle, node, bases) in [("patch.skb", Node { old: Some(old) }, 1), ("full.skb", Node { old: None }, 0)] {
+    for (folder, bundle, bases) in [("", "patch.skb", 1), ("", "full.skb", 0), ("archives/", "patch.skb", 1)] {
+        let read = |name: &str| read(&format!("{folder}{name}"));
+        let node = Node { old: (bases > 0).then(|| (read("old.json"), read("old.tar"))) };
+        let name = format!("{folder}{bundle}");
         let mut bytes = Cursor::new(read(bundle));
         let toc = VerifiedToc::read(&mut bytes, &KeyRing::from(key.public())).unwrap();
-        assert_eq!(toc.toc().bases.len(), bases, "{bundle}");
-        assert_eq!(toc.size(), bytes.get_ref().len() as u64, "{bundle}");
+        assert_eq!(toc.toc().bases.len(), bases, "{name}");
+        assert_eq!(toc.size(), bytes.get_ref().len() as u64, "{name}");
         let mut kept = Kept::default();
         let done = reconstruct(&mut bytes, &toc, &node, &mut kept, &Limits::default()).unwrap();
-        assert_eq!(done.image_id, ImageId(sha256(&read("new.json"))), "{bundle}");
-        assert!(kept.config == read("new.json") && kept.layer == read("new.tar") && kept.ended == 1, "{bundle} makes another image");
+        assert_eq!(done.image_id, ImageId(sha256(&read("new.json"))), "{name}");
+        assert!(kept.config == read("new.json") && kept.layer == read("new.tar") && kept.ended == 1, "{name} makes another image");
         for index in 0..toc.chunk_count() {
             let range = toc.chunk_range(index);
             let bytes = &bytes.get_ref()[usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()];
@@ -303,8 +305,7 @@ fn write_vectors() {
     };
     let (old, new) = (image(false), image(true));
     let (made, patch) = build(&new, Some(&old), &key);
-    let used: BTreeSet<_> = made.stats.layers.values().flat_map(|layer| layer.codecs.keys().copied()).collect();
-    assert_eq!(used, BTreeSet::from([Codec::Copy, Codec::New, Codec::Bidiff, Codec::Dictionary, Codec::Elf]), "a codec has no vector");
+    assert_eq!(codecs(&made), BTreeSet::from([Codec::Copy, Codec::New, Codec::Bidiff, Codec::Dictionary, Codec::Elf]), "a codec has no vector");
     assert!(made.stats.layers.values().all(|layer| layer.raw > 0), "raw bytes have no vector");
     let (_, full) = build(&new, None, &key);
     for (name, bytes) in
@@ -312,4 +313,20 @@ fn write_vectors() {
     {
         fs::write(file(name), bytes).unwrap();
     }
+    // The layers of archives are of other writers: archives/make.py.
+    let image = |new: bool, name: &str| {
+        let tar = read(&format!("archives/{name}"));
+        (config(new, &tar), tar)
+    };
+    let (old, new) = (image(false, "old.tar"), image(true, "new.tar"));
+    let (made, patch) = build(&new, Some(&old), &key);
+    assert_eq!(codecs(&made), BTreeSet::from([Codec::Archive, Codec::Bidiff, Codec::Bytecode, Codec::Elf]), "a codec of archives has no vector");
+    assert!(made.stats.layers.values().all(|layer| layer.codecs[&Codec::Archive].0 == 4), "a kind of archive has no vector");
+    for (name, bytes) in [("old.json", &old.0), ("new.json", &new.0), ("patch.skb", &patch)] {
+        fs::write(file(&format!("archives/{name}")), bytes).unwrap();
+    }
+}
+
+fn codecs(made: &Made) -> BTreeSet<Codec> {
+    made.stats.layers.values().flat_map(|layer| layer.codecs.keys().copied()).collect()
 }

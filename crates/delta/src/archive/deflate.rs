@@ -139,4 +139,42 @@ mod tests {
     fn bytes_of_another_program_have_no_level() {
         assert_eq!(level(b"plain", b"something else", 6), None);
     }
+
+    /// What the zlib 1.2.13 of Python 3.11 made of words and of noughts and ones at levels 1 to 9, its length and checksum:
+    /// `zlib.compressobj(level, zlib.DEFLATED, -15)`.
+    #[test]
+    fn bytes_of_stock_zlib() {
+        let mut state = 31u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(state >> 33).unwrap()
+        };
+        let crc = |bytes: &[u8]| {
+            let mut crc = flate2::Crc::new();
+            crc.update(bytes);
+            crc.sum()
+        };
+        let words: Vec<String> = (0..300).map(|_| format!("{:x}", next() % 4096)).collect();
+        let mut text = Vec::new();
+        for _ in 0..40_000 {
+            let (word, most) = (next(), 1 + next() % 300);
+            text.push(&words[word % most][..]);
+        }
+        let mut plain = text.join(" ").into_bytes();
+        plain.extend((0..100_000).map(|_| if next() % 2 == 0 { b'0' } else { b'1' }));
+        assert_eq!((plain.len(), crc(&plain)), (258_568, 1_860_753_104));
+        let made: Vec<_> = (1..=9).map(|level| deflated(&plain, level).unwrap()).map(|coded| (coded.len(), crc(&coded))).collect();
+        let stock = [
+            (90_356, 3_058_161_790),
+            (89_986, 3_273_582_758),
+            (87_729, 1_743_090_073),
+            (85_229, 2_232_593_441),
+            (80_546, 454_702_461),
+            (76_753, 4_163_330_013),
+            (76_425, 3_750_638_869),
+            (76_124, 3_794_433_864),
+            (76_080, 2_471_210_564),
+        ];
+        assert_eq!(made, stock);
+    }
 }
