@@ -1,7 +1,10 @@
 //! Running tests, and what they say of a mutant.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -34,6 +37,9 @@ impl Verdict {
     }
 }
 
+/// Tests of a program that run beside each other: the quick ones are not to wait for the long ones, for one that fails ends them all.
+const THREADS: &str = "--test-threads=8";
+
 /// How the tests are run.
 #[derive(Debug, Clone)]
 pub struct Tests {
@@ -59,7 +65,8 @@ impl Tests {
 
     fn one(&self, program: &Path, mutant: Option<usize>, cases: Option<u32>) -> Result<Verdict> {
         let mut command = Command::new(program);
-        command.args(&self.filters).current_dir(&self.folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.args(&self.filters).arg(THREADS).current_dir(&self.folder);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         // What fails is not kept: the next mutant's first case would be one that another mutant failed at.
         command.env("PROPTEST_MAX_SHRINK_ITERS", "0").env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1").env("RUST_BACKTRACE", "0");
         command.env("CARGO_MANIFEST_DIR", &self.folder);
@@ -72,19 +79,34 @@ impl Tests {
         }
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut child = command.spawn().with_context(|| program.display().to_string())?;
+        let failed = Arc::new(AtomicBool::new(false));
+        let (tells, out) = (Arc::clone(&failed), child.stdout.take().context("its output")?);
+        std::thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                if line.starts_with("test ") && line.ends_with(" FAILED") {
+                    tells.store(true, Ordering::Relaxed);
+                }
+            }
+        });
+        self.wait(&mut child, &failed)
+    }
+
+    /// Waits until the program ends, one of its tests fails, or its time is over.
+    fn wait(&self, child: &mut Child, failed: &AtomicBool) -> Result<Verdict> {
         let end = Instant::now() + self.limit;
         let mut wait = Duration::from_millis(2);
         loop {
             if let Some(status) = child.try_wait()? {
                 return Ok(if status.success() { Verdict::Missed } else { Verdict::Caught });
             }
-            if Instant::now() >= end {
+            let failed = failed.load(Ordering::Relaxed);
+            if failed || Instant::now() >= end {
                 // Its group too: what it started is not to live on.
                 let group = i32::try_from(child.id()).context("its number")?;
                 let _ = Command::new("kill").args(["-KILL", "--", &format!("-{group}")]).status();
                 let _ = child.kill();
                 child.wait()?;
-                return Ok(Verdict::Timeout);
+                return Ok(if failed { Verdict::Caught } else { Verdict::Timeout });
             }
             std::thread::sleep(wait);
             wait = (wait * 2).min(Duration::from_millis(50));
