@@ -144,16 +144,31 @@ fn calls() -> Vec<u8> {
     (0..4000).flat_map(call).collect()
 }
 
+/// The same for aarch64.
+fn calls_arm() -> Vec<u8> {
+    let mut numbers = Numbers(31);
+    let call = |i: u32| {
+        [
+            (0x9400_0000 | 0x1000u32.wrapping_sub(i * 2) & 0x03ff_ffff).to_le_bytes(),
+            (0xd280_0000 | u32::from(numbers.bytes(1)[0]) % 8 << 5).to_le_bytes(),
+        ]
+        .concat()
+    };
+    (0..4000).flat_map(call).collect()
+}
+
 /// A coder's number, a stream, its bytes, old bytes beside them, and for how many new bytes it is made.
 type Case = (u8, Stream, Vec<u8>, Vec<u8>, u64);
 
-/// A stream for each coder that is more than zstd.
-fn coders() -> [Case; 4] {
+/// A stream for each kind of coder that is more than zstd.
+fn coders() -> [Case; 6] {
     let (few, beside_few) = differences(2);
     let (many, beside_many) = differences(40);
     let small = Numbers(17).bytes(20_000).iter().map(|byte| byte % 3).collect();
     [
+        (49, Stream::Text, Numbers(37).lines(4000).concat().into_bytes(), Vec::new(), 0),
         (81, Stream::Program, calls(), Vec::new(), 0),
+        (113, Stream::Program, calls_arm(), Vec::new(), 0),
         (128, Stream::Insert, small, Vec::new(), u64::MAX),
         (129, Stream::Difference, few, beside_few, u64::MAX),
         (130, Stream::Difference, many, beside_many, 0),
@@ -305,7 +320,11 @@ fn write_vectors() {
     };
     let (old, new) = (image(false), image(true));
     let (made, patch) = build(&new, Some(&old), &key);
-    assert_eq!(codecs(&made), BTreeSet::from([Codec::Copy, Codec::New, Codec::Bidiff, Codec::Dictionary, Codec::Elf]), "a codec has no vector");
+    assert_eq!(
+        codecs(&made),
+        BTreeSet::from([Codec::Copy, Codec::New, Codec::Bidiff, Codec::Dictionary, Codec::Elf]),
+        "a codec has no vector"
+    );
     assert!(made.stats.layers.values().all(|layer| layer.raw > 0), "raw bytes have no vector");
     let (_, full) = build(&new, None, &key);
     for (name, bytes) in
@@ -320,7 +339,11 @@ fn write_vectors() {
     };
     let (old, new) = (image(false, "old.tar"), image(true, "new.tar"));
     let (made, patch) = build(&new, Some(&old), &key);
-    assert_eq!(codecs(&made), BTreeSet::from([Codec::Archive, Codec::Bidiff, Codec::Bytecode, Codec::Elf]), "a codec of archives has no vector");
+    assert_eq!(
+        codecs(&made),
+        BTreeSet::from([Codec::Archive, Codec::Bidiff, Codec::Bytecode, Codec::Elf]),
+        "a codec of archives has no vector"
+    );
     assert!(made.stats.layers.values().all(|layer| layer.codecs[&Codec::Archive].0 == 4), "a kind of archive has no vector");
     for (name, bytes) in [("old.json", &old.0), ("new.json", &new.0), ("patch.skb", &patch)] {
         fs::write(file(&format!("archives/{name}")), bytes).unwrap();
