@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use crate::agent_api::Agents;
 use crate::builds::Builds;
+use crate::checked::Checked;
 use crate::config::{self, Config};
 use crate::director::{Director, NotDirector};
 use crate::fleet::watch::Watch;
@@ -29,6 +30,8 @@ pub struct App {
     pub store: Arc<dyn Store>,
     /// The object folder.
     pub objects: Objects,
+    /// Which of its files are whole.
+    pub checked: Checked,
     /// The director's key and the root in force.
     pub director: Arc<Director>,
     /// All root files, oldest first.

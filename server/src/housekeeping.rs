@@ -15,7 +15,7 @@ use tokio_cron_scheduler::{Job, JobScheduler};
 use crate::app::App;
 use crate::clock;
 use crate::objects::Objects;
-use crate::store::{ObjectStore, Store};
+use crate::store::{BuildStore, ObjectStore, Store};
 
 /// A piece of housekeeping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,7 @@ impl Chore {
                 let deleted = collect_objects(app.store.as_ref(), &app.objects, Timestamp(now.0.saturating_sub_unsigned(grace.0))).await?;
                 for digest in &deleted {
                     app.metrics.forget(digest);
+                    app.checked.forget(digest);
                 }
                 Ok(format!("{} objects", deleted.len()))
             }
@@ -70,26 +71,30 @@ pub async fn collect_objects(store: &dyn Store, objects: &Objects, before: Times
     .await?
 }
 
-/// At start: deletes files that no row names, and says which rows have no file.
-pub async fn check_objects(store: &impl ObjectStore, objects: &Objects) -> anyhow::Result<()> {
+/// At start: deletes files that no row names, has bundles built again whose file is gone or cut, and says which other rows have no file.
+pub async fn check_objects(store: &(impl ObjectStore + BuildStore), objects: &Objects, now: Timestamp) -> anyhow::Result<()> {
     let known = store.objects().await?;
     let sole = objects.sole().await;
     let objects = objects.clone();
-    tokio::task::spawn_blocking(move || {
-        for (digest, size) in &known {
-            let found = std::fs::metadata(objects.path(digest)).map(|file| file.len()).ok();
-            if found != Some(*size) {
-                tracing::error!(%digest, size, ?found, "an object of the database is not in the folder; restore it from a backup");
-            }
-        }
+    let look = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
+        let size_of = |digest: &Digest| std::fs::metadata(objects.path(digest)).map(|file| file.len()).ok();
+        let damaged: Vec<_> = known.iter().map(|(digest, size)| (*digest, *size, size_of(digest))).collect();
+        let damaged: Vec<_> = damaged.into_iter().filter(|(_, size, found)| *found != Some(*size)).collect();
         let known: BTreeSet<_> = known.into_iter().map(|(digest, _)| digest).collect();
         let swept = objects.sweep(&known, &sole)?;
         if swept > 0 {
             tracing::info!(swept, "objects that nothing names were deleted");
         }
-        Ok(())
-    })
-    .await?
+        Ok(damaged)
+    });
+    for (digest, size, found) in look.await?? {
+        if store.build_again(digest, now).await? == 0 {
+            tracing::error!(%digest, size, ?found, "an object of the database is not in the folder; restore it from a backup");
+        } else {
+            tracing::error!(%digest, size, ?found, "the file of a bundle is gone or cut; it is built again");
+        }
+    }
+    Ok(())
 }
 
 /// One chore with its guard.

@@ -17,6 +17,7 @@ pub mod agent_api;
 pub mod app;
 pub mod background;
 pub mod builds;
+pub mod checked;
 pub mod clock;
 pub mod config;
 pub mod descriptors;

@@ -29,6 +29,8 @@ pub struct Metrics {
     pub bundles_built: Counter,
     /// Bundles that could not be built.
     pub bundles_failed: Counter,
+    /// Files of bundles that were found damaged.
+    pub objects_damaged: Counter,
     /// Bytes of layers received.
     pub layer_bytes: Counter,
     objects: Family<Object, Counter>,
@@ -50,6 +52,7 @@ impl Metrics {
             enrolments: counter(&mut registry, "enrolments", "Enrolments answered"),
             bundles_built: counter(&mut registry, "bundles_built", "Bundles built"),
             bundles_failed: counter(&mut registry, "bundles_failed", "Bundles that could not be built"),
+            objects_damaged: counter(&mut registry, "objects_damaged", "Files of bundles that were found damaged, and built again"),
             layer_bytes: counter(&mut registry, "layer_bytes_received", "Bytes of layers received"),
             objects,
             registry: Mutex::new(registry),

@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::agent_api::{self, Agents};
 use crate::app::{App, load_trust};
 use crate::builds::{self, Builds, BundleMaker};
+use crate::checked::Checked;
 use crate::config::Config;
 use crate::fleet::watch::Watch;
 use crate::http::{listen, router};
@@ -26,7 +27,7 @@ use crate::indexes::{self, IndexEstimator, Indexes};
 use crate::metrics::Metrics;
 use crate::objects::Objects;
 use crate::store::{BuildStore, SqliteStore, Store, database_path};
-use crate::{fleet, housekeeping, secret, tls};
+use crate::{clock, fleet, housekeeping, secret, tls};
 
 /// A server that listens.
 #[derive(Debug)]
@@ -89,7 +90,7 @@ impl Server {
         };
         let (director, roots, tls, store, objects) = tokio::task::spawn_blocking(open).await??;
         let director = Arc::new(director);
-        housekeeping::check_objects(&store, &objects).await?;
+        housekeeping::check_objects(&store, &objects, clock::now()).await?;
         let listener = TcpListener::bind(config.listen).await.with_context(|| {
             format!("cannot listen on {}\nhelp: another program may have this port; choose another one with `listen`", config.listen)
         })?;
@@ -105,6 +106,7 @@ impl Server {
             config,
             store,
             objects,
+            checked: Checked::default(),
             director,
             roots,
             metrics: Metrics::new(),

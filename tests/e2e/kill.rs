@@ -17,7 +17,7 @@ const CHUNK: u64 = 64 * 1024;
 const MIDDLE: u64 = 5 << 20;
 
 /// Version 1 runs, version 2 is published and ordered, the relay counts; `cut` kills something in the middle and starts it again.
-fn survives(cuts: u64, cut: impl FnOnce(&mut Bed) -> Result<()>) -> Result<()> {
+pub(crate) fn survives(cuts: u64, cut: impl FnOnce(&mut Bed) -> Result<()>) -> Result<()> {
     let Some(mut bed) = stage::enrolled()? else { return Ok(()) };
     let (one, two) = (WebApp::bulky("web", "1").write(bed.folder())?, WebApp::bulky("web", "2").write(bed.folder())?);
     let old = stage::deploy(&bed, "web", &one, "1")?;
@@ -41,13 +41,17 @@ fn survives(cuts: u64, cut: impl FnOnce(&mut Bed) -> Result<()>) -> Result<()> {
     // TLS records and HTTP headers take under 1.5 % of chunks of 64 KiB; polls and handshakes under a chunk.
     let most = size + cuts * CHUNK + size / 64 + CHUNK;
     println!("bundle {size} bytes, {down} bytes of TCP payload to the node, {cuts} cuts, at most {most}");
-    ensure!(down >= size && down <= most, "{down} bytes came to the node for a bundle of {size}; at most {most} were allowed");
+    ensure!(
+        down >= size && down <= most,
+        "{down} bytes came to the node for a bundle of {size}; at most {most} were allowed\n{}",
+        bed.logs()
+    );
     stage::answered_all_the_time(&probe.stop(), "1", "2", Duration::from_secs(15)).with_context(|| bed.logs())?;
     Ok(())
 }
 
 /// Waits until the middle of the bundle has passed the relay.
-fn wait_middle(bed: &Bed) -> Result<()> {
+pub(crate) fn wait_middle(bed: &Bed) -> Result<()> {
     let start = bed.relay()?.payload().down;
     until("the middle of the transfer", DEPLOY, || Ok((bed.relay()?.payload().down >= start + MIDDLE).then_some(())))
         .with_context(|| bed.logs())

@@ -17,6 +17,7 @@ mod garbled;
 mod keep;
 mod kill;
 mod network;
+mod objects;
 mod podman;
 mod spool;
 mod transfer;

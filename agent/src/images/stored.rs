@@ -104,9 +104,14 @@ impl<E: Engine> Images<E> {
             }
             let file = path.clone();
             if !blocking::run(move || fetch::is_whole(&file, &keys)).await.unwrap_or(false) {
-                // What is wrong in it may not be fetchable any more: the server offers one anew.
-                tracing::warn!("kept bundle {} is damaged and goes", path.display());
-                let _ = crate::files::remove(&path);
+                // The server may offer the same one: then what holds of it stays of use. Without its last byte it is a bundle under way, which
+                // is not hashed at every look.
+                tracing::warn!("kept bundle {} is damaged: what is wrong in it is to be fetched again", path.display());
+                let shortened = std::fs::File::options().write(true).open(&path).and_then(|file| file.set_len(size.saturating_sub(1)));
+                if let Err(error) = shortened {
+                    tracing::warn!("{}: {error}: it goes", path.display());
+                    let _ = crate::files::remove(&path);
+                }
                 continue;
             }
             // Its release was checked when it came; the image's id is in a specification that a release key signed.

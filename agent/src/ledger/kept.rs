@@ -154,12 +154,15 @@ async fn the_outbox_tells_what_changed_in_it() {
     let ledger = open(dir.path());
     let mut outbox = ledger.watch_outbox();
     let transit = |have| Event::ImageInTransit { image: image(1), have, size: 100 };
+    let mut seen = (0, 0);
     // (what comes, reports that wait, how often one of them was urgent)
     let come = [(vec![transit(1)], 1, 0), (vec![failed("a")], 2, 1), (vec![transit(2), failed("b")], 3, 2), (vec![transit(3)], 3, 2)];
     for (events, pending, urgent) in come {
         ledger.push_events(events.clone()).await.unwrap();
+        assert_eq!(outbox.has_changed().unwrap(), seen != (pending, urgent), "{events:?}");
         let state = *outbox.borrow_and_update();
         assert_eq!((state.pending, state.urgent), (pending, urgent), "{events:?}");
+        seen = (pending, urgent);
     }
     ledger.push_events(vec![]).await.unwrap();
     assert!(!outbox.has_changed().unwrap(), "nothing came");

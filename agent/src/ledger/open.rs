@@ -142,3 +142,32 @@ fn set_aside(path: &Path) -> Result<PathBuf, FileError> {
     files::sync_folder_of(path)?;
     Ok(aside)
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ffi;
+
+    use super::*;
+
+    /// A ledger that the disk does not give, or that somebody else holds, is no garbled one.
+    #[test]
+    fn what_says_that_the_file_is_garbled() {
+        let cases = [
+            (ffi::SQLITE_CORRUPT, true),
+            (ffi::SQLITE_NOTADB, true),
+            (ffi::SQLITE_READONLY, true),
+            (ffi::SQLITE_IOERR_SHORT_READ, true),
+            (ffi::SQLITE_IOERR_READ, false),
+            (ffi::SQLITE_IOERR_WRITE, false),
+            (ffi::SQLITE_FULL, false),
+            (ffi::SQLITE_BUSY, false),
+            (ffi::SQLITE_CANTOPEN, false),
+            (ffi::SQLITE_NOMEM, false),
+            (ffi::SQLITE_PERM, false),
+        ];
+        for (code, garbled) in cases {
+            let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+            assert_eq!(is_garbled(&error), garbled, "{error}");
+        }
+    }
+}

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use skerry_wire::{Digest, NodeId};
 
 use crate::app::App;
+use crate::clock;
 use crate::http::Failure;
 
 /// Bytes read and handed to the connection at a time: with the small send buffer of the socket, what a cut wastes at most.
@@ -52,15 +53,14 @@ pub(super) async fn object(
         None => None,
     };
     let Span { first, end } = span.unwrap_or(Span { first: 0, end: size });
-    let objects = app.objects.clone();
-    let opened = tokio::task::spawn_blocking(move || {
-        let mut file = objects.open_object(&digest)?;
-        file.seek(SeekFrom::Start(first))?;
-        Ok(file)
-    });
-    let file = opened.await.map_err(Failure::internal)?;
-    let file =
-        file.map_err(|e: io::Error| if e.kind() == io::ErrorKind::NotFound { unknown(&digest.to_string()) } else { Failure::io(&e) })?;
+    let Some(mut file) = app.checked.open(&app.objects, digest, size).await.map_err(|e| Failure::io(&e))? else {
+        let builds = app.store.build_again(digest, clock::now()).await?;
+        tracing::error!(object = %digest, builds, "the file of a bundle is damaged or gone; it is built again");
+        app.metrics.objects_damaged.inc();
+        app.builds.wake();
+        return Err(unknown(&format!("{digest} any more: its file is damaged, and it is built again")));
+    };
+    file.seek(SeekFrom::Start(first)).map_err(|e| Failure::io(&e))?;
     let mut response = Response::new(stream(app, digest, file, Span { first, end }));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_LENGTH, (end - first).into());

@@ -1,5 +1,6 @@
 //! `POST /agent/v1/poll`: a node says what happened and what it lacks, and hears what it must run.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -9,8 +10,8 @@ use http::StatusCode;
 use skerry_trust::{KeyRing, envelope};
 use skerry_wire::logs::LogAnswer;
 use skerry_wire::manifest::Mark;
-use skerry_wire::poll::{Offer, OfferState, PollReply, PollRequest};
-use skerry_wire::{Blob, Timestamp, limits};
+use skerry_wire::poll::{Event, Offer, OfferState, PollReply, PollRequest, Report};
+use skerry_wire::{Blob, NodeId, Timestamp, limits};
 
 use super::{Place, offers};
 use crate::app::App;
@@ -104,6 +105,7 @@ async fn answer(
     let mut latest = known.latest;
     // Under a newer root every node gets its manifest anew.
     let outdated = known.latest != Mark::default() && known.latest.root < app.director.root().root().version;
+    doubt(app, node, &request.reports).await?;
     if tells || known.holds_another(request, app.director.root().root().version) || outdated || known.lost {
         let told = Told {
             boot: Some((request.boot, request.seq)),
@@ -159,6 +161,20 @@ async fn answer(
         reply.log = app.store.open_log_order(node).await?;
     }
     reply.next_poll_s = next_poll(app, request, reply, more_reports);
+    Ok(())
+}
+
+/// A bundle by which a node did not come to its image may have been damaged on the server's disk.
+async fn doubt(app: &App, node: NodeId, reports: &[Report]) -> Result<(), Failure> {
+    let failed = reports.iter().filter_map(|report| match report.event {
+        Event::ImageFailed { image, .. } => Some(image),
+        _ => None,
+    });
+    for image in failed.collect::<BTreeSet<_>>() {
+        if let Some((object, _)) = app.store.offered(node, image).await?.and_then(|offered| offered.object) {
+            app.checked.doubt(&object);
+        }
+    }
     Ok(())
 }
 

@@ -81,6 +81,9 @@ pub trait BuildStore {
     /// A build failed; it is tried again at `retry_at`, or not any more.
     async fn build_failed(&self, bundle: BundleId, reason: String, retry_at: Option<Timestamp>, now: Timestamp) -> Result<(), StoreError>;
 
+    /// The file of an object is damaged or gone: the bundles that it is wait to be built again. How many they are.
+    async fn build_again(&self, object: Digest, now: Timestamp) -> Result<u64, StoreError>;
+
     /// Builds that were being made when the server ended wait again; the attempt that was cut off does not count.
     async fn requeue_builds(&self) -> Result<u64, StoreError>;
 
@@ -319,6 +322,15 @@ impl BuildStore for SqliteStore {
                 }
             }
             Ok(())
+        })
+        .await
+    }
+
+    async fn build_again(&self, object: Digest, now: Timestamp) -> Result<u64, StoreError> {
+        self.write(move |c| {
+            let sql = "UPDATE builds SET state = 'queued', attempts = 0, object = NULL, size = NULL, queued_at = ?2, finished_at = NULL
+                       WHERE object = ?1";
+            Ok(u64::try_from(c.execute(sql, (object.as_bytes(), now.0))?).unwrap_or(u64::MAX))
         })
         .await
     }

@@ -293,6 +293,22 @@ fn an_image_that_lacks_holds_the_switch_up() {
     assert_eq!(current(&bed), 2);
 }
 
+/// What several jobs need comes by the highest of their priorities, whatever the order in which they were submitted.
+#[test]
+fn images_are_needed_in_the_order_of_priorities() {
+    let mut bed = Bed::new();
+    for (id, image, priority) in [("logs", 3, 10), ("sign", 2, 50), ("ads", 4, 5), ("till", 4, 90), ("news", 1, 100), ("menu", 5, 50)] {
+        let mut spec = job(JobType::Service, vec![docker("main")]);
+        (spec.id, spec.priority) = (id.to_owned(), priority);
+        if let skerry_wire::job::Driver::Docker(config) = &mut spec.groups[0].tasks[0].driver {
+            config.image_id = Some(ImageId(Digest::new([image; 32])));
+        }
+        bed.submit(spec);
+    }
+    let needed: Vec<_> = bed.decide().needed.iter().map(|n| (n.image.digest().as_bytes()[0], n.priority)).collect();
+    assert_eq!(needed, [(4, 90), (2, 50), (5, 50), (3, 10)], "image 1 is there");
+}
+
 /// However long the fetching takes: the deadline of health counts from when the version may start.
 #[test]
 fn the_deadline_of_health_begins_when_the_images_are_there() {

@@ -1,0 +1,188 @@
+//! Whether the file of an object still has the bytes that its name says.
+//!
+//! In: an object that a node asks for. Out: its file, whole; or that it is damaged. A file is hashed before the first of its bytes is sent
+//! by this process, and again when it was changed or a node found it wrong: what a disk loses or garbles is noticed here, not after it went
+//! over a link that somebody pays for.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use ring::digest::{Context, SHA256};
+use skerry_wire::Digest;
+
+use crate::objects::Objects;
+
+/// A node that doubts an object has it hashed again at most so often.
+const DOUBTED: Duration = Duration::from_secs(10 * 60);
+/// Bytes read at a time.
+const PIECE: usize = 256 * 1024;
+
+/// What is known of the files of objects.
+#[derive(Debug, Default)]
+pub struct Checked {
+    objects: Mutex<BTreeMap<Digest, Arc<tokio::sync::Mutex<Known>>>>,
+}
+
+/// What is known of one file.
+#[derive(Debug, Default)]
+struct Known {
+    /// The file that was whole.
+    whole: Option<Stamp>,
+    looked: Option<Instant>,
+}
+
+/// A file as it was: another one, or a changed one, has another stamp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl Checked {
+    /// Opens the file of an object of this size; `None` when it is gone, or has other bytes. Of many who ask for it at once, one hashes it.
+    pub async fn open(&self, objects: &Objects, digest: Digest, size: u64) -> io::Result<Option<File>> {
+        let known = Arc::clone(self.all().entry(digest).or_default());
+        let mut known = known.lock_owned().await;
+        let objects = objects.clone();
+        tokio::task::spawn_blocking(move || look(&objects, &digest, size, &mut known)).await.map_err(io::Error::other)?
+    }
+
+    /// A node says that what it got was wrong: the file is hashed again before it is sent again.
+    pub fn doubt(&self, digest: &Digest) {
+        let known = self.all().get(digest).cloned();
+        // One that is being hashed needs no doubt.
+        if let Some(mut known) = known.as_ref().and_then(|known| known.try_lock().ok())
+            && known.looked.is_none_or(|looked| looked.elapsed() >= DOUBTED)
+        {
+            known.whole = None;
+        }
+    }
+
+    /// The object is deleted.
+    pub fn forget(&self, digest: &Digest) {
+        self.all().remove(digest);
+    }
+
+    fn all(&self) -> std::sync::MutexGuard<'_, BTreeMap<Digest, Arc<tokio::sync::Mutex<Known>>>> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn look(objects: &Objects, digest: &Digest, size: u64, known: &mut Known) -> io::Result<Option<File>> {
+    let mut file = match objects.open_object(digest) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let found = file.metadata()?;
+    let stamp = Stamp { inode: found.ino(), size: found.len(), changed: (found.mtime(), found.mtime_nsec()) };
+    if known.whole == Some(stamp) {
+        return Ok(Some(file));
+    }
+    known.whole = None;
+    known.looked = Some(Instant::now());
+    match hash(&mut file) {
+        Ok(hash) if hash == *digest && stamp.size == size => {
+            known.whole = Some(stamp);
+            file.rewind()?;
+            Ok(Some(file))
+        }
+        Ok(_) => Ok(None),
+        // A place that cannot be read is as good as a wrong byte there: the file is made anew, elsewhere on the disk.
+        Err(error) => {
+            tracing::error!(object = %digest, %error, "the file of an object cannot be read");
+            Ok(None)
+        }
+    }
+}
+
+fn hash(file: &mut File) -> io::Result<Digest> {
+    let (mut hash, mut piece) = (Context::new(&SHA256), vec![0; PIECE]);
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => break,
+            Ok(read) => hash.update(&piece[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Digest::new(hash.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write;
+
+    use super::*;
+
+    const SIZE: u64 = 300_000;
+
+    async fn put(objects: &Objects) -> Digest {
+        let mut object = objects.begin().unwrap();
+        object.write_all(&vec![7; SIZE as usize]).unwrap();
+        object.keep(&objects.pin().await).unwrap().0
+    }
+
+    async fn is_whole(checked: &Checked, objects: &Objects, digest: Digest) -> bool {
+        let Some(mut file) = checked.open(objects, digest, SIZE).await.unwrap() else { return false };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).unwrap();
+        bytes.len() as u64 == SIZE
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_damaged_is_not_opened_until_it_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (objects, checked) = (Objects::open(folder.path()).unwrap(), Checked::default());
+        let digest = put(&objects).await;
+        let path = objects.path(&digest);
+        let damages: [fn(&std::path::Path); 4] = [
+            |path| {
+                let mut bytes = fs::read(path).unwrap();
+                bytes[200_000] ^= 1;
+                fs::write(path, bytes).unwrap();
+            },
+            |path| fs::write(path, vec![7; SIZE as usize - 1]).unwrap(),
+            |path| fs::write(path, vec![7; SIZE as usize + 1]).unwrap(),
+            |path| fs::remove_file(path).unwrap(),
+        ];
+        for (n, damage) in damages.into_iter().enumerate() {
+            // Hashed once already, and again: the second time it is opened without.
+            assert!(is_whole(&checked, &objects, digest).await && is_whole(&checked, &objects, digest).await);
+            damage(&path);
+            assert!(!is_whole(&checked, &objects, digest).await, "damage {n}");
+            assert!(!is_whole(&checked, &objects, digest).await, "damage {n}, asked again");
+            assert_eq!(put(&objects).await, digest);
+        }
+        assert!(is_whole(&checked, &objects, digest).await);
+    }
+
+    #[tokio::test]
+    async fn what_a_node_doubts_is_hashed_again_but_not_all_the_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (objects, checked) = (Objects::open(folder.path()).unwrap(), Checked::default());
+        let digest = put(&objects).await;
+        assert!(is_whole(&checked, &objects, digest).await);
+        // A byte that changes below the file system: the stamp stays.
+        let path = objects.path(&digest);
+        let time = fs::metadata(&path).unwrap().modified().unwrap();
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        std::os::unix::fs::FileExt::write_at(&file, b"?", 1000).unwrap();
+        file.set_modified(time).unwrap();
+        assert!(is_whole(&checked, &objects, digest).await, "nobody doubts it");
+        checked.doubt(&digest);
+        assert!(is_whole(&checked, &objects, digest).await, "hashed just before");
+        let known = Arc::clone(&checked.all()[&digest]);
+        known.lock().await.looked = Instant::now().checked_sub(DOUBTED);
+        checked.doubt(&digest);
+        assert!(!is_whole(&checked, &objects, digest).await);
+        checked.forget(&digest);
+        checked.doubt(&digest);
+        assert!(checked.all().is_empty());
+    }
+}
