@@ -62,6 +62,7 @@ def gzip_of_zlib(content, time):
 
 
 def gzip_of_gnu(content):
+    """Long enough that zlib gives other bytes at every level."""
     return subprocess.run(["gzip", "-6", "-n", "-c"], input=content, stdout=subprocess.PIPE, check=True).stdout
 
 
@@ -107,7 +108,7 @@ def layer(new):
         for name, content in [
             ("application.ear", ear(new)),
             ("share/doc.gz", gzip_of_zlib(text(500, 300, new), time)),
-            ("share/gnu.gz", gzip_of_gnu(text(501, 300, new))),
+            ("share/gnu.gz", gzip_of_gnu(text(501, 2500, new))),
             ("share/picture.png", picture(new)),
             ("lib/same.pyc", bytecode(600, time - 7, False)),
             ("lib/changed.pyc", bytecode(601, time - 7, new)),
