@@ -8,7 +8,7 @@ WORKLOADS ?= $(CURDIR)/.work/workloads
 BENCH := $(or $(CARGO_TARGET_DIR),target)/release
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test faults demo workloads lint bench bench-delta bench-rank bench-pull check-aarch64 test-slow conditions engine-upgrade footprint load sim sim-breaks mutants clean
+.PHONY: help setup build test faults demo workloads lint bench bench-delta bench-rank bench-pull check-aarch64 check-decoder test-slow conditions engine-upgrade footprint load sim sim-breaks mutants clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ bench-workloads: setup
 
 check-aarch64: bench-workloads ## bundles applied by code for aarch64, under qemu: PAIRS="S2 S3"
 	@scripts/check-aarch64 $(WORKLOADS) $(PAIRS)
+
+check-decoder: ## the fixed bundles by a second decoder, which knows the format pages alone
+	@scripts/second-decoder
 
 test-slow: setup ## members over 2 GiB and layers over 4 GiB, some minutes
 	cargo test --locked --release -p skerry-delta --features slow --test large
