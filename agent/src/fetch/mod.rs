@@ -276,4 +276,6 @@ where
 }
 
 #[cfg(test)]
+mod here;
+#[cfg(test)]
 mod tests;

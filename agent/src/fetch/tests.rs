@@ -31,7 +31,7 @@ impl LayerSource for Plain {
 }
 
 /// A full bundle of about `size` bytes that do not compress.
-fn bundle(key: &SigningKey, size: usize) -> Vec<u8> {
+pub(super) fn bundle(key: &SigningKey, size: usize) -> Vec<u8> {
     let mut noise = vec![0; size];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut noise).unwrap();
     let tar = skerry_image::load::single_file_layer("noise", &noise);
@@ -46,7 +46,7 @@ fn bundle(key: &SigningKey, size: usize) -> Vec<u8> {
 
 /// What the server does with one request.
 #[derive(Debug, Clone, Copy)]
-enum Answer {
+pub(super) enum Answer {
     /// As it should.
     Well,
     /// Closes the connection after so many bytes of the body.
@@ -63,8 +63,8 @@ enum Answer {
     Later(u64),
 }
 
-struct Server {
-    client: Client,
+pub(super) struct Server {
+    pub(super) client: Client,
     /// Ranges as they were asked for: `bytes=A-B`.
     asked: Arc<Mutex<Vec<String>>>,
     /// Bytes of bodies that were sent.
@@ -75,7 +75,7 @@ struct Server {
 }
 
 /// Serves `file`; answers in turn, then well.
-async fn serve(file: Vec<u8>, answers: Vec<Answer>) -> Server {
+pub(super) async fn serve(file: Vec<u8>, answers: Vec<Answer>) -> Server {
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -148,7 +148,7 @@ async fn respond(tls: &mut (impl AsyncWriteExt + Unpin), file: &[u8], range: &st
     tls.write_all(head.as_bytes()).await.is_ok() && tls.write_all(part).await.is_ok() && tls.flush().await.is_ok() && cut >= body.len()
 }
 
-fn order(path: PathBuf, file: &[u8], key: &SigningKey) -> Order {
+pub(super) fn order(path: PathBuf, file: &[u8], key: &SigningKey) -> Order {
     Order {
         digest: sha256(file),
         size: file.len() as u64,
