@@ -120,19 +120,19 @@ mod tests {
 
     use super::*;
 
-    const SIZE: u64 = 300_000;
+    const SIZE: usize = 300_000;
 
     async fn put(objects: &Objects) -> Digest {
         let mut object = objects.begin().unwrap();
-        object.write_all(&vec![7; SIZE as usize]).unwrap();
+        object.write_all(&vec![7; SIZE]).unwrap();
         object.keep(&objects.pin().await).unwrap().0
     }
 
     async fn is_whole(checked: &Checked, objects: &Objects, digest: Digest) -> bool {
-        let Some(mut file) = checked.open(objects, digest, SIZE).await.unwrap() else { return false };
+        let Some(mut file) = checked.open(objects, digest, SIZE as u64).await.unwrap() else { return false };
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).unwrap();
-        bytes.len() as u64 == SIZE
+        bytes.len() == SIZE
     }
 
     #[tokio::test]
@@ -147,8 +147,8 @@ mod tests {
                 bytes[200_000] ^= 1;
                 fs::write(path, bytes).unwrap();
             },
-            |path| fs::write(path, vec![7; SIZE as usize - 1]).unwrap(),
-            |path| fs::write(path, vec![7; SIZE as usize + 1]).unwrap(),
+            |path| fs::write(path, vec![7; SIZE - 1]).unwrap(),
+            |path| fs::write(path, vec![7; SIZE + 1]).unwrap(),
             |path| fs::remove_file(path).unwrap(),
         ];
         for (n, damage) in damages.into_iter().enumerate() {

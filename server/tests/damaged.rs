@@ -11,7 +11,10 @@ use support::job::{job, submit};
 use support::node::TestNode;
 use support::{TestImage, TestServer, noise};
 
-const DAMAGES: [(&str, fn(&Path)); 3] = [
+/// What is done to a file, in words and in deed.
+type Damage = (&'static str, fn(&Path));
+
+const DAMAGES: [Damage; 3] = [
     ("garbled", |path| {
         let mut bytes = std::fs::read(path).unwrap();
         let middle = bytes.len() / 2;

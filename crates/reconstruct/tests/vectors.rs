@@ -150,7 +150,7 @@ fn calls_arm() -> Vec<u8> {
     let call = |i: u32| {
         [
             (0x9400_0000 | 0x1000u32.wrapping_sub(i * 2) & 0x03ff_ffff).to_le_bytes(),
-            (0xd280_0000 | u32::from(numbers.bytes(1)[0]) % 8 << 5).to_le_bytes(),
+            (0xd280_0000 | (u32::from(numbers.bytes(1)[0]) % 8) << 5).to_le_bytes(),
         ]
         .concat()
     };
