@@ -401,7 +401,7 @@ impl State {
         let bound = self.time.borrow().seen(signed, cap);
         self.time.send_replace(bound);
         if persist {
-            // Not in the ledger each time: that is four times as much written, for a third place.
+            // Not in the ledger each time: that is a commit every quarter of an hour, for a third place.
             self.time_slots.write(&bound.at())?;
         }
         Ok(())
