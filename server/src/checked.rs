@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,14 +25,23 @@ const PIECE: usize = 256 * 1024;
 /// What is known of the files of objects.
 #[derive(Debug, Default)]
 pub struct Checked {
-    objects: Mutex<BTreeMap<Digest, Arc<tokio::sync::Mutex<Known>>>>,
+    objects: Mutex<BTreeMap<Digest, Arc<Object>>>,
+}
+
+#[derive(Debug, Default)]
+struct Object {
+    /// It is to be hashed again, as soon as it may.
+    doubted: AtomicBool,
+    /// And that at once.
+    failed: AtomicBool,
+    known: Arc<tokio::sync::Mutex<Known>>,
 }
 
 /// What is known of one file.
 #[derive(Debug, Default)]
 struct Known {
-    /// The file that was whole.
-    whole: Option<Stamp>,
+    /// The file that was hashed last, and whether it was whole.
+    hashed: Option<(Stamp, bool)>,
     looked: Option<Instant>,
 }
 
@@ -46,20 +56,27 @@ struct Stamp {
 impl Checked {
     /// Opens the file of an object of this size; `None` when it is gone, or has other bytes. Of many who ask for it at once, one hashes it.
     pub async fn open(&self, objects: &Objects, digest: Digest, size: u64) -> io::Result<Option<File>> {
-        let known = Arc::clone(self.all().entry(digest).or_default());
-        let mut known = known.lock_owned().await;
+        let object = Arc::clone(self.all().entry(digest).or_default());
+        let mut known = Arc::clone(&object.known).lock_owned().await;
+        let rested = known.looked.is_none_or(|looked| looked.elapsed() >= DOUBTED);
+        if object.failed.swap(false, Ordering::Relaxed) || rested && object.doubted.swap(false, Ordering::Relaxed) {
+            known.hashed = None;
+        }
         let objects = objects.clone();
         tokio::task::spawn_blocking(move || look(&objects, &digest, size, &mut known)).await.map_err(io::Error::other)?
     }
 
-    /// A node says that what it got was wrong: the file is hashed again before it is sent again.
+    /// A node says that what it got was wrong: the file is hashed again before it is sent again, but not all the time.
     pub fn doubt(&self, digest: &Digest) {
-        let known = self.all().get(digest).cloned();
-        // One that is being hashed needs no doubt.
-        if let Some(mut known) = known.as_ref().and_then(|known| known.try_lock().ok())
-            && known.looked.is_none_or(|looked| looked.elapsed() >= DOUBTED)
-        {
-            known.whole = None;
+        if let Some(object) = self.all().get(digest) {
+            object.doubted.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The file could not be read: it is hashed again before it is sent again.
+    pub fn failed(&self, digest: &Digest) {
+        if let Some(object) = self.all().get(digest) {
+            object.failed.store(true, Ordering::Relaxed);
         }
     }
 
@@ -68,7 +85,7 @@ impl Checked {
         self.all().remove(digest);
     }
 
-    fn all(&self) -> std::sync::MutexGuard<'_, BTreeMap<Digest, Arc<tokio::sync::Mutex<Known>>>> {
+    fn all(&self) -> std::sync::MutexGuard<'_, BTreeMap<Digest, Arc<Object>>> {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -80,24 +97,22 @@ fn look(objects: &Objects, digest: &Digest, size: u64, known: &mut Known) -> io:
     };
     let found = file.metadata()?;
     let stamp = Stamp { inode: found.ino(), size: found.len(), changed: (found.mtime(), found.mtime_nsec()) };
-    if known.whole == Some(stamp) {
-        return Ok(Some(file));
+    if let Some((_, whole)) = known.hashed.filter(|(hashed, _)| *hashed == stamp) {
+        return Ok(whole.then_some(file));
     }
-    known.whole = None;
+    known.hashed = None;
     known.looked = Some(Instant::now());
-    match hash(&mut file) {
-        Ok(hash) if hash == *digest && stamp.size == size => {
-            known.whole = Some(stamp);
-            file.rewind()?;
-            Ok(Some(file))
-        }
-        Ok(_) => Ok(None),
+    let whole = match hash(&mut file) {
+        Ok(hash) => hash == *digest && stamp.size == size,
         // A place that cannot be read is as good as a wrong byte there: the file is made anew, elsewhere on the disk.
         Err(error) => {
             tracing::error!(object = %digest, %error, "the file of an object cannot be read");
-            Ok(None)
+            false
         }
-    }
+    };
+    known.hashed = Some((stamp, whole));
+    file.rewind()?;
+    Ok(whole.then_some(file))
 }
 
 fn hash(file: &mut File) -> io::Result<Digest> {
@@ -146,6 +161,9 @@ mod tests {
                 let mut bytes = fs::read(path).unwrap();
                 bytes[200_000] ^= 1;
                 fs::write(path, bytes).unwrap();
+                // Clocks of file systems may be slower than this test.
+                let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+                file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
             },
             |path| fs::write(path, vec![7; SIZE - 1]).unwrap(),
             |path| fs::write(path, vec![7; SIZE + 1]).unwrap(),
@@ -177,10 +195,16 @@ mod tests {
         assert!(is_whole(&checked, &objects, digest).await, "nobody doubts it");
         checked.doubt(&digest);
         assert!(is_whole(&checked, &objects, digest).await, "hashed just before");
-        let known = Arc::clone(&checked.all()[&digest]);
-        known.lock().await.looked = Instant::now().checked_sub(DOUBTED);
-        checked.doubt(&digest);
+        // The doubt is not forgotten.
+        let object = Arc::clone(&checked.all()[&digest]);
+        object.known.lock().await.looked = Instant::now().checked_sub(DOUBTED);
         assert!(!is_whole(&checked, &objects, digest).await);
+        assert_eq!(put(&objects).await, digest);
+        assert!(is_whole(&checked, &objects, digest).await);
+        // What could not be read is hashed again at once.
+        checked.failed(&digest);
+        object.known.lock().await.looked = None;
+        assert!(is_whole(&checked, &objects, digest).await && object.known.lock().await.looked.is_some());
         checked.forget(&digest);
         checked.doubt(&digest);
         assert!(checked.all().is_empty());

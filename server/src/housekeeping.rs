@@ -77,9 +77,21 @@ pub async fn check_objects(store: &(impl ObjectStore + BuildStore), objects: &Ob
     let sole = objects.sole().await;
     let objects = objects.clone();
     let look = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
-        let size_of = |digest: &Digest| std::fs::metadata(objects.path(digest)).map(|file| file.len()).ok();
-        let damaged: Vec<_> = known.iter().map(|(digest, size)| (*digest, *size, size_of(digest))).collect();
-        let damaged: Vec<_> = damaged.into_iter().filter(|(_, size, found)| *found != Some(*size)).collect();
+        let mut damaged = Vec::new();
+        for (digest, size) in &known {
+            let path = objects.path(digest);
+            match std::fs::metadata(&path).map(|file| file.len()) {
+                Ok(found) if found == *size => {}
+                Ok(found) => damaged.push((*digest, *size, Some(found))),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => damaged.push((*digest, *size, None)),
+                Err(error) => return Err(error).with_context(|| path.display().to_string()),
+            }
+        }
+        // With none of their files the disk is more likely not there than empty; built again from nothing they would all fail.
+        if known.len() > 1 && damaged.len() == known.len() {
+            tracing::error!(objects = known.len(), "no object of the database is in the folder: is its disk mounted? else restore it");
+            damaged.clear();
+        }
         let known: BTreeSet<_> = known.into_iter().map(|(digest, _)| digest).collect();
         let swept = objects.sweep(&known, &sole)?;
         if swept > 0 {

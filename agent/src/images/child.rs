@@ -74,23 +74,10 @@ fn confine(request: &Request) -> Result<()> {
     if parent != request.parent {
         bail!("the agent that asked for this is gone");
     }
-    // Having to share is no reason to fail.
-    let _ = idle();
+    // Not being nice is no reason to fail.
+    let _ = rustix::process::nice(19);
     let bound = Some(request.memory.saturating_add(BESIDE));
     rustix::process::setrlimit(Resource::Data, Rlimit { current: bound, maximum: bound }).context("cannot bound the memory")
-}
-
-/// Only what nothing else wants: of the processor by the policy `SCHED_IDLE`, and by that of the disk too, for the kernel takes the class of
-/// its requests from it.
-#[allow(unsafe_code, reason = "musl's function for it only says that it is not there")]
-fn idle() -> io::Result<()> {
-    // What the kernel calls `struct sched_param`: one number, which is 0 in this policy.
-    let parameter: libc::c_int = 0;
-    // SAFETY: the call reads that number, which lives until it returns, and changes how this thread is scheduled, nothing else.
-    match unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_IDLE, &raw const parameter) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 /// Makes the image and writes its archive.
@@ -268,23 +255,5 @@ fn plain(error: LoadArchiveError) -> io::Error {
     match error {
         LoadArchiveError::Io(error) => error,
         other => io::Error::other(other),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_idle_thread_is_one_to_the_kernel() {
-        let policy = || {
-            let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
-            // The 41st field; the second one may have blanks.
-            stat.rsplit_once(')').unwrap().1.split_whitespace().nth(38).unwrap().to_owned()
-        };
-        let before = policy();
-        let idle =
-            std::thread::spawn(move || idle().map(|()| (policy(), std::thread::spawn(policy).join().unwrap()))).join().unwrap().unwrap();
-        assert_eq!((before.as_str(), idle), ("0", ("5".to_owned(), "5".to_owned())));
     }
 }

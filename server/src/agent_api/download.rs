@@ -55,9 +55,11 @@ pub(super) async fn object(
     let Span { first, end } = span.unwrap_or(Span { first: 0, end: size });
     let Some(mut file) = app.checked.open(&app.objects, digest, size).await.map_err(|e| Failure::io(&e))? else {
         let builds = app.store.build_again(digest, clock::now()).await?;
-        tracing::error!(object = %digest, builds, "the file of a bundle is damaged or gone; it is built again");
-        app.metrics.objects_damaged.inc();
-        app.builds.wake();
+        if builds > 0 {
+            tracing::error!(object = %digest, builds, "the file of a bundle is damaged or gone; it is built again");
+            app.metrics.objects_damaged.inc();
+            app.builds.wake();
+        }
         return Err(unknown(&format!("{digest} any more: its file is damaged, and it is built again")));
     };
     file.seek(SeekFrom::Start(first)).map_err(|e| Failure::io(&e))?;
@@ -101,6 +103,7 @@ fn stream(app: Arc<App>, digest: Digest, file: File, span: Span) -> Body {
                 // The connection ends before the promised length: the agent sees a cut, and goes on from there.
                 Err(error) => {
                     tracing::error!(object = %digest, %error, "an object cannot be read");
+                    app.checked.failed(&digest);
                     Some((Err(error), None))
                 }
             }

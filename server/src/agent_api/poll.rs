@@ -105,7 +105,7 @@ async fn answer(
     let mut latest = known.latest;
     // Under a newer root every node gets its manifest anew.
     let outdated = known.latest != Mark::default() && known.latest.root < app.director.root().root().version;
-    doubt(app, node, &request.reports).await?;
+    doubt(app, node, &request.reports).await;
     if tells || known.holds_another(request, app.director.root().root().version) || outdated || known.lost {
         let told = Told {
             boot: Some((request.boot, request.seq)),
@@ -165,17 +165,17 @@ async fn answer(
 }
 
 /// A bundle by which a node did not come to its image may have been damaged on the server's disk.
-async fn doubt(app: &App, node: NodeId, reports: &[Report]) -> Result<(), Failure> {
-    let failed = reports.iter().filter_map(|report| match report.event {
+async fn doubt(app: &App, node: NodeId, reports: &[Report]) {
+    let failed = reports.iter().take(limits::REPORTS_PER_POLL).filter_map(|report| match report.event {
         Event::ImageFailed { image, .. } => Some(image),
         _ => None,
     });
     for image in failed.collect::<BTreeSet<_>>() {
-        if let Some((object, _)) = app.store.offered(node, image).await?.and_then(|offered| offered.object) {
-            app.checked.doubt(&object);
+        match app.store.offered(node, image).await {
+            Ok(offered) => offered.and_then(|offered| offered.object).into_iter().for_each(|(object, _)| app.checked.doubt(&object)),
+            Err(error) => tracing::warn!(%node, %image, %error, "what the node was offered cannot be read"),
         }
     }
-    Ok(())
 }
 
 /// An answer with no more in it than is kept.
