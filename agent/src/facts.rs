@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::engine_facts::EngineFacts;
 use crate::fingerprint::with_engine;
-use crate::ledger::LocalMeta;
+use crate::ledger::{Desired, LocalMeta, MARKS_LOST};
 use crate::status::EngineReport;
 use crate::uplink::Contact;
 
@@ -64,6 +64,7 @@ impl Facts {
         mut engine: watch::Receiver<EngineReport>,
         mut contact: watch::Receiver<Contact>,
         mut images: Trouble,
+        mut desired: watch::Receiver<Arc<Desired>>,
     ) {
         loop {
             let parts = [
@@ -71,7 +72,8 @@ impl Facts {
                 contact.borrow_and_update().own_error().map(str::to_owned),
                 images.borrow_and_update().clone(),
             ];
-            let trouble = parts.into_iter().flatten().next();
+            let lost = desired.borrow_and_update().mark.is_lost().then(|| format!("every copy of this node's mark was lost: {MARKS_LOST}"));
+            let trouble = parts.into_iter().flatten().next().into_iter().chain(lost).reduce(|one, other| format!("{one}; {other}"));
             self.change(|p| p.trouble = trouble);
             // Cancel-safe: a watch keeps its change.
             let changed = tokio::select! {
@@ -79,6 +81,7 @@ impl Facts {
                 changed = engine.changed() => changed,
                 changed = contact.changed() => changed,
                 changed = images.changed() => changed,
+                changed = desired.changed() => changed,
             };
             if changed.is_err() {
                 return std::future::pending().await;

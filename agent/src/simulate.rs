@@ -278,8 +278,13 @@ pub fn open<E: Engine + Clone + 'static>(parts: Parts<E>) -> Result<(View, impl 
     };
     let view = View(ledger.clone());
     let engine = parts.engine;
+    let root = images.roots.current().root().version;
     let agent = async move {
         let _engine_facts = engine_to;
+        if let Err(error) = ledger.settle_mark(root).await {
+            tracing::error!("{error}");
+            return;
+        }
         tokio::select! {
             biased;
             () = allocator.run() => {}

@@ -56,6 +56,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
     let clock = Clock::new().context("cannot find out which boot this is")?;
     let ledger = Ledger::open(&data, BUILT)?;
     let roots = RootStore::open(&data, &config.root)?;
+    ledger.settle_mark(roots.current().root().version).await?;
     let key = Arc::new(node_key(&data)?);
     let ca = std::fs::read(&config.ca).with_context(|| format!("cannot read `ca` {}", config.ca.display()))?;
     let window = usize::try_from(config.receive_window).context("receive_window")?;
@@ -98,7 +99,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
     let (progress_to, progress) = watch::channel(Arc::new(BTreeMap::new()));
     let (engine_to, engine_facts) = watch::channel(None);
     let (trouble_to, trouble) = watch::channel(None);
-    let (told, engine_report, contact_seen) = (fingerprint.clone(), report.clone(), contact.clone());
+    let (told, engine_report, contact_seen, held) = (fingerprint.clone(), report.clone(), contact.clone(), ledger.watch_desired());
     let (hints_to, hints) = mpsc::channel(HINTS);
     let wake = Arc::new(Notify::new());
     let listed = processes.changed();
@@ -188,7 +189,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
         () = uplink::run(uplink) => {}
         () = uplink::network::follow(reach) => {}
         () = images.run() => {}
-        () = told.follow(engine_report, contact_seen, trouble) => {}
+        () = told.follow(engine_report, contact_seen, trouble, held) => {}
         () = watch_engine(engine.clone(), data, outlets) => {}
         () = hints::follow(engine, ledger, hints_to) => {}
         () = control::serve(listener, control) => {}

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use ring::rand::SystemRandom;
-use skerry_trust::{PublicKey, Role, RoleKeys, Root, SigningKey, sign_root};
+use skerry_trust::{PublicKey, Role, RoleKeys, Root, SigningKey, TrustedRoot, sign_root};
 use skerry_wire::Timestamp;
 
 use crate::clock;
@@ -89,6 +89,43 @@ pub fn make_trust(out: &Path, release: &[PublicKey]) -> anyhow::Result<()> {
     write_new(&document_path, 0o644, &sign_root(&document, &[&root]))
 }
 
+/// What a newer root document says otherwise than the one before it. Nothing of a role that is empty here.
+#[derive(Debug, Default)]
+pub struct Renewal {
+    /// Release keys, in place of those before.
+    pub release: Vec<PublicKey>,
+    /// Director keys, in place of those before.
+    pub director: Vec<PublicKey>,
+}
+
+/// Makes the root document that follows the one in `root`, signed with the root keys in `keys`, and writes it to `out`, which must not be there.
+/// Gives its version. With it come new epochs: a node that lost its marks takes manifests again. Blocks.
+pub fn renew_root(root: &Path, keys: &[PathBuf], renewal: Renewal, out: &Path) -> anyhow::Result<u64> {
+    ensure!(!out.exists(), "{}: is there already\nhelp: a root document is never overwritten; choose another name", out.display());
+    let read = |path: &Path| fs::read(path).with_context(|| format!("{}: cannot be read", path.display()));
+    let bytes = read(root)?;
+    // Whoever holds its keys says that this is the newest one; a first one is judged by its own keys, and so is any other here.
+    let before = TrustedRoot::first(&bytes).with_context(|| format!("{}", root.display()))?;
+    let mut signers = Vec::new();
+    for path in keys {
+        let text = String::from_utf8_lossy(&read(path)?).into_owned();
+        signers.push(SigningKey::from_text(&text).with_context(|| format!("{}", path.display()))?);
+    }
+    let mut document = before.root().clone();
+    document.version = document.version.saturating_add(1);
+    for (role, new) in [(Role::Release, renewal.release), (Role::Director, renewal.director)] {
+        if !new.is_empty() {
+            document.roles.insert(role, RoleKeys { keys: new, threshold: 1 });
+        }
+    }
+    let file = sign_root(&document, &signers.iter().collect::<Vec<_>>());
+    before
+        .update(&file)
+        .with_context(|| format!("{}: not followed by what these keys sign\nhelp: give enough --root-key files", root.display()))?;
+    write_new(&out.to_owned(), 0o644, &file)?;
+    Ok(document.version)
+}
+
 fn new_key(random: &SystemRandom) -> anyhow::Result<(SigningKey, String)> {
     let pkcs8 = SigningKey::generate(random)?;
     Ok((SigningKey::from_pkcs8(&pkcs8)?, SigningKey::to_text(&pkcs8)))
@@ -127,6 +164,38 @@ mod tests {
         let before = fs::read(out.join("root.key")).unwrap();
         assert!(make_trust(&out, &[release.public()]).unwrap_err().to_string().contains("is there already"));
         assert_eq!(fs::read(out.join("root.key")).unwrap(), before);
+    }
+
+    #[test]
+    fn a_root_follows_the_one_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (out, at) = (folder.path().join("trust"), |name: &str| folder.path().join("trust").join(name));
+        let (release, _) = new_key(&SystemRandom::new()).unwrap();
+        let (other, _) = new_key(&SystemRandom::new()).unwrap();
+        make_trust(&out, &[release.public()]).unwrap();
+        let keys = [at("root.key")];
+        assert_eq!(renew_root(&at("root.cose"), &keys, Renewal::default(), &at("root-2.cose")).unwrap(), 2);
+        let renewal = Renewal { release: vec![other.public()], ..Renewal::default() };
+        assert_eq!(renew_root(&at("root-2.cose"), &keys, renewal, &at("root-3.cose")).unwrap(), 3);
+        let roots = ["root.cose", "root-2.cose", "root-3.cose"].map(at);
+        let trust = |upto: usize| Trust { roots: roots[..upto].to_vec(), director_key: at("director.key") };
+        for (upto, version, key) in [(1, 1, &release), (2, 2, &release), (3, 3, &other)] {
+            let (director, _) = load_trust(&trust(upto)).unwrap();
+            assert_eq!(director.root().root().version, version);
+            assert!(director.root().keys(Role::Release).get(&key.public().id()).is_some(), "{version}");
+            // The epoch moves with the root, so a mark that was lost under one is below all of the next.
+            let mark = director.next_mark(skerry_wire::manifest::Mark::default());
+            assert_eq!((mark.root, mark.epoch), (version, version));
+        }
+        for (keys, out, says) in [
+            (&[at("director.key")][..], at("root-4.cose"), "--root-key"),
+            (&keys, at("root-2.cose"), "is there already"),
+            (&[at("root.cose")], at("root-4.cose"), "root.cose"),
+        ] {
+            let error = renew_root(&at("root-3.cose"), keys, Renewal::default(), &out).unwrap_err();
+            assert!(format!("{error:#}").contains(says), "{error:#}");
+            assert!(!at("root-4.cose").exists());
+        }
     }
 
     #[tokio::test]

@@ -19,9 +19,6 @@ use crate::metrics::Metrics;
 use crate::objects::Objects;
 use crate::store::Store;
 
-/// The generation of a server's memory; only a newer root begins another one.
-const FIRST_EPOCH: u64 = 1;
-
 /// What every part of the server shares.
 pub struct App {
     /// The configuration.
@@ -120,5 +117,5 @@ pub fn load_trust(trust: &config::Trust) -> Result<(Director, Vec<Vec<u8>>), Tru
     }
     let key = SigningKey::from_text(&String::from_utf8_lossy(&read(&trust.director_key)?))
         .map_err(|source| TrustError::Key { path: trust.director_key.clone(), source })?;
-    Ok((Director::new(key, newest.ok_or(TrustError::NoRoot)?, FIRST_EPOCH)?, roots))
+    Ok((Director::new(key, newest.ok_or(TrustError::NoRoot)?)?, roots))
 }

@@ -9,8 +9,6 @@ use skerry_wire::manifest::{Manifest, Mark};
 pub struct Director {
     key: SigningKey,
     root: TrustedRoot,
-    /// Generation of the server's memory.
-    epoch: u64,
 }
 
 /// The root does not name the key that the server holds.
@@ -23,12 +21,12 @@ pub struct NotDirector {
 
 impl Director {
     /// The key must be a director key of the root.
-    pub fn new(key: SigningKey, root: TrustedRoot, epoch: u64) -> Result<Self, NotDirector> {
+    pub fn new(key: SigningKey, root: TrustedRoot) -> Result<Self, NotDirector> {
         let id = key.public().id();
         if root.keys(skerry_trust::Role::Director).get(&id).is_none() {
             return Err(NotDirector { key: id, root: root.root().version });
         }
-        Ok(Self { key, root, epoch })
+        Ok(Self { key, root })
     }
 
     /// The root in force.
@@ -52,8 +50,9 @@ impl Director {
     }
 
     /// The mark that follows the highest one known, of the store's and the node's own. A node that has seen more than this server
-    /// remembers (the server came back from an old backup) gets a counter above its own.
+    /// remembers (the server came back from an old backup) gets a counter above its own. The epoch moves with the root.
     pub fn next_mark(&self, highest: Mark) -> Mark {
-        Mark { root: self.root.root().version, epoch: self.epoch.max(highest.epoch), counter: highest.counter.saturating_add(1) }
+        let root = self.root.root().version;
+        Mark { root, epoch: root.max(highest.epoch), counter: highest.counter.saturating_add(1) }
     }
 }

@@ -65,6 +65,25 @@ enum Command {
         #[arg(long = "release", value_name = "PUBLIC_KEY", required = true)]
         release: Vec<PublicKey>,
     },
+    /// Makes the root document that follows the newest one, where root.key is kept: after it every node takes a manifest anew, those too
+    /// that lost their marks. Its file goes to the end of trust.roots.
+    RenewRoot {
+        /// The newest root document.
+        #[arg(long)]
+        root: PathBuf,
+        /// A root key; as many of them as the root asks for.
+        #[arg(long = "root-key", value_name = "FILE", required = true)]
+        keys: Vec<PathBuf>,
+        /// File for the new root document; it must not be there.
+        #[arg(long)]
+        out: PathBuf,
+        /// Public half of a release key, in place of those before; may be given several times.
+        #[arg(long = "release", value_name = "PUBLIC_KEY")]
+        release: Vec<PublicKey>,
+        /// Public half of a director key, in place of those before; may be given several times.
+        #[arg(long = "director", value_name = "PUBLIC_KEY")]
+        director: Vec<PublicKey>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -148,6 +167,14 @@ fn prepare(command: Command) -> Result<Option<Ready>, Failed> {
         Command::Trust { out, release } => {
             admin::make_trust(&out, &release).map_err(failed)?;
             println!("{}: made; take root.key away from this machine, and keep it safe", out.display());
+            None
+        }
+        Command::RenewRoot { root, keys, out, release, director } => {
+            let version = admin::renew_root(&root, &keys, admin::Renewal { release, director }, &out).map_err(failed)?;
+            println!(
+                "{}: root version {version}; add it to the end of trust.roots of the server and start it again: nodes follow by themselves",
+                out.display()
+            );
             None
         }
         Command::Run { config } => {

@@ -9,6 +9,7 @@
 mod copies;
 mod keep;
 mod local;
+mod mark;
 mod open;
 mod outbox;
 mod reserve;
@@ -32,6 +33,10 @@ pub(crate) use keep::{FailedPatch, Keep, Removed};
 pub(crate) use local::LocalMeta;
 use reserve::Reserve;
 use store::State;
+
+/// What a node does that lost all copies of its mark, and what can be done about it; for people.
+pub(crate) const MARKS_LOST: &str = "it keeps running what it runs, and takes manifests under a newer root only: \
+    make one with `skerry-server renew-root`, or stop the agent and empty its data folder to enrol the node as a new one";
 
 /// Requests that may wait for the ledger's thread.
 const QUEUE: usize = 32;
@@ -294,6 +299,17 @@ impl Ledger {
         self.ask(move |s| s.enrolled(node)).await
     }
 
+    /// Where opening found all copies of the mark lost, only manifests under a newer root than this one count from now on. To be called before
+    /// anything is accepted.
+    pub(crate) async fn settle_mark(&self, root: u64) -> Result<(), LedgerError> {
+        self.ask(move |s| s.settle_mark(root)).await
+    }
+
+    /// The server knows a mark of this node: where none is left here, only manifests under a newer root than this one count from now on.
+    pub(crate) async fn lose_mark(&self, root: u64) -> Result<(), LedgerError> {
+        self.ask(move |s| s.lose_mark(root)).await
+    }
+
     /// A trusted key signed this time. Moves the bound in memory; `persist` puts it on the disk.
     pub(crate) async fn saw_time(&self, signed: Timestamp, cap: Timestamp, persist: bool) -> Result<(), LedgerError> {
         self.ask(move |s| s.saw_time(signed, cap, persist)).await
@@ -329,6 +345,8 @@ impl Ledger {
 mod broken;
 #[cfg(test)]
 mod kept;
+#[cfg(test)]
+mod lost;
 #[cfg(test)]
 mod power;
 #[cfg(test)]

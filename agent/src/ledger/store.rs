@@ -14,20 +14,21 @@ use skerry_wire::{Digest, ImageId, NodeId, Timestamp, limits};
 use tokio::sync::watch;
 
 use super::copies::{Copies, Copy, sha256};
+use super::mark::Marks;
 use super::{Accepted, BundleRow, Confirmed, Desired, Keep, LedgerError, OutboxState, Views, open};
 use crate::marks::Slots;
 use crate::newer;
 use crate::steps::{self, Step};
 
 /// Names of the rows of `fact`.
-mod fact {
-    pub(super) const MANIFEST: &str = "manifest";
-    pub(super) const MARK: &str = "mark";
-    pub(super) const MEMORY: &str = "memory";
-    pub(super) const NODE: &str = "node";
-    pub(super) const TIME: &str = "time";
-    pub(super) const CONFIRMED: &str = "confirmed";
-    pub(super) const NEXT_REPORT: &str = "next_report";
+pub(super) mod fact {
+    pub(in crate::ledger) const MANIFEST: &str = "manifest";
+    pub(in crate::ledger) const MARK: &str = "mark";
+    pub(in crate::ledger) const MEMORY: &str = "memory";
+    pub(in crate::ledger) const NODE: &str = "node";
+    pub(in crate::ledger) const TIME: &str = "time";
+    pub(in crate::ledger) const CONFIRMED: &str = "confirmed";
+    pub(in crate::ledger) const NEXT_REPORT: &str = "next_report";
 }
 
 /// The form of [`Confirmed`] on disk.
@@ -46,9 +47,10 @@ pub(super) struct State {
     pub(super) path: PathBuf,
     pub(super) connection: Connection,
     pub(super) copies: Copies,
-    mark_slots: Slots,
+    pub(super) mark_slots: Slots,
+    pub(super) marks: Marks,
     time_slots: Slots,
-    desired: watch::Sender<Arc<Desired>>,
+    pub(super) desired: watch::Sender<Arc<Desired>>,
     memory: watch::Sender<Option<Arc<Vec<u8>>>>,
     /// Counts the memories that were committed, to tell the newer one of two copies.
     memory_number: u64,
@@ -84,16 +86,33 @@ impl State {
             time: time_view,
         };
         let memory_number = 0;
-        let mut state =
-            Self { path, connection, copies, mark_slots, time_slots, desired, memory, memory_number, outbox, orders, keep, node, time };
+        let marks = Marks::None;
+        let mut state = Self {
+            path,
+            connection,
+            copies,
+            mark_slots,
+            marks,
+            time_slots,
+            desired,
+            memory,
+            memory_number,
+            outbox,
+            orders,
+            keep,
+            node,
+            time,
+        };
 
         let stored = state.message::<Timestamp>(fact::TIME)?.max(slot_time);
         state.time.send_replace(TimeBound::new(built, stored));
         state.load_orders()?;
         state.load_keep()?;
+        // Agents before this one kept no mark before the first manifest; this one keeps it before the id.
+        let never_marked = state.has_row(fact::NODE)? && !state.has_row(fact::MARK)?;
         state.load_node()?;
         let lost_commits = state.load_memory()?;
-        let lost_manifest = state.load_desired(slot_mark)?;
+        let lost_manifest = state.load_desired(slot_mark, never_marked)?;
         if lost_commits {
             // What the server confirmed last may be lost too: it is told the facts again.
             state.set_confirmed(Confirmed::default())?;
@@ -151,6 +170,11 @@ impl State {
         }
     }
 
+    /// Is there a value of this name, whole or not?
+    fn has_row(&self, name: &str) -> Result<bool, LedgerError> {
+        self.connection.query_row("SELECT EXISTS (SELECT 1 FROM fact WHERE name = ?1)", [name], |row| row.get(0)).map_err(self.at())
+    }
+
     pub(super) fn message<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>, LedgerError> {
         let Some(value) = self.value(name)? else { return Ok(None) };
         Ok(skerry_wire::cbor::decode(&value, limits::MANIFEST)
@@ -199,8 +223,9 @@ impl State {
         Ok(lost)
     }
 
-    /// Answers whether the copy of the manifest is newer than the ledger's.
-    fn load_desired(&mut self, slot_mark: Option<Mark>) -> Result<bool, LedgerError> {
+    /// Answers whether the copy of the manifest is newer than the ledger's. `never_marked` is a node that has an id and
+    /// had no mark yet.
+    fn load_desired(&mut self, slot_mark: Option<Mark>, never_marked: bool) -> Result<bool, LedgerError> {
         // Both copies were checked before they were written; their checksums hold, so what is inside may be believed without asking
         // whether its key is still trusted: a newer root must not stop what runs.
         let read = |bytes: Vec<u8>| {
@@ -229,12 +254,15 @@ impl State {
         let manifest = newest.map(|(manifest, _)| manifest);
 
         let row_mark = self.message::<Mark>(fact::MARK)?;
-        let mark = [slot_mark, row_mark, manifest.as_ref().map(|m| m.mark)].into_iter().flatten().max().unwrap_or_default();
-        if mark != Mark::default() && slot_mark != Some(mark) {
-            self.mark_slots.write(&mark)?;
-        }
-        if mark != Mark::default() && row_mark != Some(mark) {
-            self.put_message(fact::MARK, &mark)?;
+        let kept = [slot_mark, row_mark, manifest.as_ref().map(|m| m.mark)].into_iter().flatten().max();
+        self.marks = match kept {
+            Some(_) => Marks::Kept,
+            None if self.node.borrow().is_none() || never_marked => Marks::None,
+            None => Marks::Lost,
+        };
+        let mark = kept.unwrap_or_default();
+        if self.marks == Marks::Kept || self.marks == Marks::None && self.node.borrow().is_some() {
+            self.keep_mark(mark, (slot_mark, row_mark))?;
         }
         let (specifications, newer) = self.load_specifications()?;
         self.desired.send_replace(Arc::new(Desired { mark, manifest, specifications, newer, newer_allocs }));
@@ -345,6 +373,7 @@ impl State {
         })?;
         steps::reached(Step::ManifestKept);
         self.mark_slots.write(&mark)?;
+        self.marks = Marks::Kept;
         steps::reached(Step::ManifestAccepted);
         let mut desired = self.desired.borrow().as_ref().clone();
         desired.newer_allocs = newer_allocs(&manifest, &bytes);
@@ -386,6 +415,10 @@ impl State {
     }
 
     pub(super) fn enrolled(&mut self, node: NodeId) -> Result<(), LedgerError> {
+        // First: a node with an id and without a mark is one that lost it.
+        if self.marks != Marks::Kept {
+            self.keep_mark(Mark::default(), (None, None))?;
+        }
         self.copies.put(Copy::Node, node.as_bytes())?;
         self.transact(|t| put_value(t, fact::NODE, node.as_bytes()))?;
         self.node.send_replace(Some(node));

@@ -2,6 +2,7 @@
 
 use skerry_trust::envelope;
 use skerry_wire::enrol::{EnrolReply, EnrolRequest};
+use skerry_wire::manifest::Mark;
 use skerry_wire::{NodeId, limits};
 
 use super::Uplink;
@@ -26,6 +27,10 @@ pub(super) async fn enrol(uplink: &Uplink) -> Result<NodeId, ExchangeError> {
         return Err(ExchangeError::NotOurs("an answer to another request"));
     }
     uplink.ledger.saw_time(reply.time, root.root().time_cap, true).await?;
+    if reply.mark != Mark::default() {
+        // Whatever this node held when it showed that mark.
+        uplink.ledger.lose_mark(root.root().version).await?;
+    }
     uplink.ledger.enrolled(reply.node).await?;
     tracing::info!(node = %reply.node, server = uplink.client.server(), "enrolled");
     Ok(reply.node)

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use skerry_trust::{PublicKey, Role, RoleKeys, Root, envelope, sign_root};
 use skerry_wire::enrol::{EnrolReply, EnrolRequest};
 use skerry_wire::logs::LogOrder;
-use skerry_wire::manifest::Manifest;
+use skerry_wire::manifest::{Manifest, Mark};
 use skerry_wire::poll::{PollReply, PollRequest};
 use skerry_wire::{AllocId, Blob, LogOrderId, limits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -279,7 +279,8 @@ async fn enrols_again_where_it_is_not_known_and_counts_on_where_it_is_behind() {
         if path.ends_with("/enrol") {
             seen.push(("enrol", 0));
             let (request, _) = envelope::peek::<EnrolRequest>(body, limits::ENROL).unwrap();
-            let reply = EnrolReply { node: samples::node(), nonce: request.nonce, time: Timestamp(1000), roots: vec![] };
+            let reply =
+                EnrolReply { node: samples::node(), nonce: request.nonce, time: Timestamp(1000), roots: vec![], mark: Mark::default() };
             return (200, envelope::seal(&keys.director, EnrolReply::PURPOSE, &reply));
         }
         let request = peek(body);

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::manifest::Mark;
 use crate::node::Fingerprint;
 use crate::{Blob, BootId, NodeId, Timestamp};
 
@@ -41,6 +42,15 @@ pub struct EnrolReply {
     /// Root documents newer than version 1, in order.
     #[serde(default)]
     pub roots: Vec<Blob>,
+    /// The mark that this node showed last, when it is known already: one that has none any more has lost it. Zero of a new node, and from
+    /// servers that do not say it.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub mark: Mark,
+}
+
+/// Serde asks by reference.
+fn is_first(mark: &Mark) -> bool {
+    *mark == Mark::default()
 }
 
 impl EnrolReply {

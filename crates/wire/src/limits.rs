@@ -56,6 +56,9 @@ pub const META_KEYS: usize = 128;
 /// The longest meta value; a key has at most 128 bytes.
 pub const META_VALUE: usize = 1024;
 
+/// The highest number of a report, a request or a mark that is believed: above it there would be no room to count on. No honest node gets there.
+pub const COUNTER: u64 = 1 << 48;
+
 /// Seconds that an agent keeps a connection without a request: above the usual poll interval of a minute, below what a NAT on the way
 /// forgets a connection after.
 pub const KEPT_CONNECTION_S: u64 = 100;

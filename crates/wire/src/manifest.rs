@@ -4,21 +4,37 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AllocId, Digest, NodeId, Timestamp};
+use crate::{AllocId, Digest, NodeId, Timestamp, limits};
 
 /// The place of a manifest in the order of all manifests of a node. A node accepts only a mark strictly above its own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Mark {
     /// Version of the root document in force when it was signed.
     pub root: u64,
-    /// Generation of the server's memory; moves only under a newer root.
+    /// Generation of the server's memory; moves only under a newer root, and with each.
     pub epoch: u64,
     /// Counts up with every manifest of the node.
     pub counter: u64,
 }
 
+impl Mark {
+    /// What a node holds that had a mark and lost all copies of it: above every mark under this root, so that no old manifest comes into
+    /// force again, and below every one under a newer root.
+    pub fn lost(root: u64) -> Self {
+        Self { root, epoch: limits::COUNTER, counter: limits::COUNTER }
+    }
+
+    /// Does it stand for a mark that was lost? Then it says nothing of how far the node's manifests had come.
+    pub fn is_lost(&self) -> bool {
+        self.counter >= limits::COUNTER
+    }
+}
+
 impl std::fmt::Display for Mark {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.is_lost() {
+            return write!(f, "{}.lost", self.root);
+        }
         write!(f, "{}.{}.{}", self.root, self.epoch, self.counter)
     }
 }
@@ -146,6 +162,14 @@ mod tests {
         group: String,
         index: u32,
         reason: String,
+    }
+
+    #[test]
+    fn a_lost_mark_is_above_its_root_and_below_the_next() {
+        let lost = Mark::lost(3);
+        assert!(lost.is_lost() && lost > Mark { root: 3, epoch: 3, counter: limits::COUNTER - 1 });
+        assert!(lost < Mark { root: 4, epoch: 0, counter: 0 });
+        assert_eq!((lost.to_string(), Mark { root: 3, epoch: 2, counter: 1 }.to_string()), ("3.lost".into(), "3.2.1".into()));
     }
 
     #[test]

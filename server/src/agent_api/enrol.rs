@@ -30,7 +30,8 @@ pub(super) async fn enrol(State(app): State<Arc<App>>, body: Body) -> Result<Res
     let node = app.store.enrol(enrolment, Arc::clone(&app.director), now).await.map_err(refused)?;
     app.metrics.enrolments.inc();
     tracing::info!(%node, name, "enrolled");
-    let reply = EnrolReply { node, nonce: request.nonce, time: now, roots: app.roots_after(1) };
+    let mark = app.store.known_node(node).await?.map(|known| known.mark).unwrap_or_default();
+    let reply = EnrolReply { node, nonce: request.nonce, time: now, roots: app.roots_after(1), mark };
     Ok(Response::new(Body::from(app.director.seal(EnrolReply::PURPOSE, &reply))))
 }
 

@@ -29,9 +29,6 @@ const IMAGES: usize = 64;
 /// Specifications that one poll is answered for.
 const SPECIFICATIONS: usize = 256;
 
-/// The highest sequence or mark that is believed.
-const HIGHEST: u64 = 1 << 48;
-
 /// Seconds until a node with more to say or to hear is wanted again.
 const AT_ONCE: u32 = 1;
 
@@ -78,10 +75,10 @@ pub(super) async fn poll(State(app): State<Arc<App>>, body: Body) -> Result<Resp
 fn check_numbers(request: &PollRequest) -> Result<(), Failure> {
     let Mark { root, epoch, counter } = request.mark;
     let reports = request.reports.iter().map(|report| report.seq);
-    if [root, epoch, counter, request.seq].into_iter().chain(reports).all(|number| number <= HIGHEST) {
+    if [root, epoch, counter, request.seq].into_iter().chain(reports).all(|number| number <= limits::COUNTER) {
         return Ok(());
     }
-    let message = format!("a counter of node {} is above {HIGHEST}", request.node);
+    let message = format!("a counter of node {} is above {}", request.node, limits::COUNTER);
     Err(Failure::new(StatusCode::BAD_REQUEST, "bad_counter", message)
         .hint("the agent's ledger is damaged: stop the agent, and let it enrol anew with an empty data folder"))
 }

@@ -99,6 +99,9 @@ pub fn prepare(data: &Path, address: &Address) -> anyhow::Result<Config> {
             file("root.cose").display()
         );
     }
+    // Newer ones, as `skerry-server renew-root` makes them.
+    let newer = (2..).map(|version: u64| file(&format!("root-{version}.cose"))).take_while(|path| path.exists());
+    let roots = std::iter::once(file("root.cose")).chain(newer).collect();
     certificates::make(&data, &address.names())?;
     for (name, kind) in [("operator.token", TokenKind::Operator), ("enrolment.token", TokenKind::Enrolment)] {
         make_once(&file(name), 0o600, || Ok(format!("{}\n", Token::generate(kind, &random)?.text)))?;
@@ -108,7 +111,7 @@ pub fn prepare(data: &Path, address: &Address) -> anyhow::Result<Config> {
         data: data.clone(),
         log: std::env::var("SKERRY_LOG").unwrap_or_else(|_| "info".to_owned()),
         tls: Tls { certificate: file("tls.pem"), key: file("tls.key") },
-        trust: Trust { roots: vec![file("root.cose")], director_key: file("director.key") },
+        trust: Trust { roots, director_key: file("director.key") },
         limits: Limits::default(),
         polling: Polling { idle: Span::secs(5), busy: Span::secs(1) },
         builds: Builds::default(),

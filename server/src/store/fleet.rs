@@ -327,6 +327,10 @@ fn highest_mark(connection: &Connection, node: NodeId) -> Result<Mark, StoreErro
         .prepare_cached("SELECT mark_root, mark_epoch, mark_counter FROM nodes WHERE id = ?1")?
         .query_row([node.as_bytes()], mark)?;
     let made = latest_mark(connection, node)?;
+    if held.is_lost() {
+        // It counts from nowhere: only the root, which must be a newer one, makes the next manifest count.
+        return Ok(made);
+    }
     let counter = held.counter.max(made.counter);
     Ok(Mark { counter, ..held.max(made) })
 }

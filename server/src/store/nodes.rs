@@ -285,7 +285,14 @@ fn record_poll(c: &Connection, id: NodeId, told: &Told, director: &Director, now
         tracing::error!(node = %id, mark = %told.mark, root = ours, "the node trusts a newer root than this server has: add it to trust.roots");
     }
     let another = is_another((told.mark, told.issued), (latest, issued), ours);
-    let ahead = another || told.mark > latest && told.mark.root <= ours;
+    let lost = told.mark.is_lost();
+    let ahead = another || told.mark > latest && told.mark.root <= ours && !lost;
+    if lost && told.mark != known.mark {
+        tracing::error!(
+            node = %id, root = told.mark.root,
+            "the node lost every copy of its mark: it keeps running what it runs, and takes manifests under a newer root only (`skerry-server renew-root`)"
+        );
+    }
     if ahead {
         let what = if another { "another manifest under this mark" } else { "a newer manifest" };
         tracing::warn!(node = %id, mark = %told.mark, %latest, "the node holds {what} than this server remembers; its counter is raised");
@@ -348,7 +355,8 @@ fn summary(row: &Row<'_>) -> Result<(NodeSummary, Fingerprint, Inventory), Store
         architecture: fingerprint.attributes.get("cpu.arch").cloned().unwrap_or_default(),
         agent_version: fingerprint.agent_version.clone(),
         last_seen: row.get::<_, Option<i64>>(4)?.map(Timestamp),
-        counter: row.get(5)?,
+        // Of one that was lost nothing is known.
+        counter: row.get(5).map(|counter| if counter >= limits::COUNTER { 0 } else { counter })?,
         latest_counter: row.get(6)?,
         eligible: row.get(8)?,
         drain: row.get::<_, bool>(9)?.then_some(drain),

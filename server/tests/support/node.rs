@@ -35,6 +35,8 @@ pub struct TestNode {
     pub report_seq: u64,
     pub server_nonce: [u8; 8],
     pub mark: Mark,
+    /// The mark that the server named when it enrolled last.
+    pub known_mark: Mark,
     pub manifest: Option<Manifest>,
     pub images: BTreeSet<ImageId>,
     pub facts: Fingerprint,
@@ -103,6 +105,7 @@ impl TestNode {
             report_seq: 0,
             server_nonce: [0; 8],
             mark: Mark::default(),
+            known_mark: Mark::default(),
             manifest: None,
             images: BTreeSet::new(),
             facts,
@@ -131,6 +134,7 @@ impl TestNode {
         let (reply, _) = self.root.open_director::<EnrolReply>(&bytes, EnrolReply::PURPOSE, limits::ENROL).unwrap();
         assert_eq!(reply.nonce, [9; 8]);
         self.id = reply.node;
+        self.known_mark = reply.mark;
         self.seq = 0;
         Ok(())
     }

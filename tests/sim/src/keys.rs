@@ -39,5 +39,5 @@ pub(crate) fn key(number: u8) -> SigningKey {
 
 /// The server's director.
 pub(crate) fn director() -> Director {
-    Director::new(key(3), TrustedRoot::first(&ROOT).expect("a root"), 1).expect("named by the root")
+    Director::new(key(3), TrustedRoot::first(&ROOT).expect("a root")).expect("named by the root")
 }
