@@ -91,6 +91,9 @@ fn check<'a>(
     if manifest.mark.root > root.root().version {
         return Err(format!("it was signed under root {}, this node knows {} only", manifest.mark.root, root.root().version));
     }
+    if manifest.mark.epoch >= limits::COUNTER || manifest.mark.counter >= limits::COUNTER {
+        return Err(format!("no number of a mark is {} or more", limits::COUNTER));
+    }
     if manifest.allocs.len() > limits::ALLOCS_PER_NODE {
         return Err(format!("it has {} allocations, a node takes {}", manifest.allocs.len(), limits::ALLOCS_PER_NODE));
     }
@@ -166,6 +169,18 @@ mod tests {
     }
 
     #[test]
+    fn where_every_mark_was_lost_only_a_newer_root_counts() {
+        let keys = Keys::new();
+        let root = keys.root();
+        let lost = Desired { mark: Mark::lost(1), ..Desired::default() };
+        for counter in [1, limits::COUNTER - 1] {
+            let sealed = envelope::seal(&keys.director, Manifest::PURPOSE, &samples::manifest(counter, &[]));
+            let verdict = judge(&root, samples::node(), &lost, &Received::new(), &sealed);
+            assert!(matches!(verdict, Verdict::Known), "{counter}: {verdict:?}");
+        }
+    }
+
+    #[test]
     fn specifications_of_strangers_are_left_out() {
         let (keys, strangers) = (Keys::new(), Keys::new());
         let mut received = Received::new();
@@ -190,7 +205,9 @@ mod tests {
         assert!(receive(&root, &[Blob(bytes), Blob(other)], &mut received).is_empty());
         let base = samples::manifest(5, &[("till", good)]);
         type Change = fn(&mut Manifest, Digest);
-        let cases: [(&str, Change); 8] = [
+        let cases: [(&str, Change); 10] = [
+            ("no number of a mark", |m, _| m.mark.counter = limits::COUNTER),
+            ("no number of a mark", |m, _| m.mark.epoch = limits::COUNTER),
             ("is for node", |m, _| m.node = NodeId::new([9; 16])),
             ("signed under root 9", |m, _| m.mark.root = 9),
             ("twice", |m, _| m.allocs.push(m.allocs[0].clone())),

@@ -6,6 +6,7 @@
 //! carry nothing that is decided on.
 
 mod round;
+mod unknown;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use skerry_engine::Engine;
 use skerry_reconcile::{AllocView, Decision, Memory};
 use skerry_transfer::Windows;
-use skerry_wire::node::{Fingerprint, Inventory};
+use skerry_wire::node::{Fingerprint, Inventory, UnknownAlloc};
 use skerry_wire::{AllocId, ImageId, cbor};
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -73,6 +74,8 @@ pub(crate) struct Allocator<E> {
     pub(crate) needed: watch::Sender<Arc<Needed>>,
     /// The engine's images: told at every look. Those who fetch tell it too when one came.
     pub(crate) inventory: watch::Sender<Option<Inventory>>,
+    /// What is kept beyond the manifest.
+    pub(crate) unknown: watch::Sender<Arc<Vec<UnknownAlloc>>>,
     /// Words from the engine.
     pub(crate) hints: mpsc::Receiver<Hint>,
     /// Told when a process ended, a check turned, a step was done.

@@ -89,6 +89,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
     let name = plain.name.clone();
     let (fingerprint, facts) = Facts::new(plain, ledger.local_meta().await?);
     let (inventory_to, inventory) = watch::channel(None);
+    let (unknown_to, unknown) = watch::channel(Arc::default());
     let (needed_to, needed) = watch::channel(Arc::new(Needed::default()));
     let (asking_to, asking) = watch::channel(Arc::new(Default::default()));
     let (offers_to, offers) = watch::channel(Arc::new(BTreeMap::new()));
@@ -138,6 +139,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
         wires: Wires {
             facts: facts.clone(),
             inventory,
+            unknown,
             asking,
             wake: Arc::clone(&wake),
             offers: offers_to,
@@ -155,6 +157,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
         silence,
         needed: needed_to,
         inventory: inventory_to.clone(),
+        unknown: unknown_to,
         hints,
         news: Arc::clone(&news),
         reports: (allocs_to, report_to.clone()),

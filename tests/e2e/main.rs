@@ -12,6 +12,7 @@ mod card;
 mod deploy;
 mod engine;
 mod files;
+mod forgot;
 mod full;
 mod garbled;
 mod keep;

@@ -140,7 +140,7 @@ impl Node {
         node.id = reply.node;
         let mut told = node.next();
         told.fingerprint = Some(Box::new(facts));
-        told.inventory = Some(Inventory { images: Vec::new() });
+        told.inventory = Some(Inventory::default());
         node.poll(shore, &told).await?;
         Ok(node)
     }
@@ -163,6 +163,7 @@ impl Node {
             specifications: Vec::new(),
             reports: Vec::new(),
             log: None,
+            given: Vec::new(),
         }
     }
 

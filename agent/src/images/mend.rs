@@ -56,7 +56,7 @@ impl<E: Engine> Images<E> {
         }
         self.engine.remove_image(image).await?;
         let images = self.engine.images().await?;
-        self.inventory.send_replace(Some(Inventory { images }));
+        self.inventory.send_replace(Some(Inventory { images, ..Inventory::default() }));
         Ok(())
     }
 }

@@ -97,7 +97,7 @@ async fn files_of_bundles_go_when_their_image_is_here_and_stay_while_it_is_not()
         std::fs::write(file(n), b"x").unwrap();
     }
     // 1 is here and its bundle ended, 2 is here and its bundle has not ended, 3 is lacking, 4 is of no interest.
-    images.inventory.send_replace(Some(Inventory { images: vec![image(1), image(2)] }));
+    images.inventory.send_replace(Some(Inventory { images: vec![image(1), image(2)], ..Inventory::default() }));
     images.ledger.put_bundle(row(image(2), digest)).await.unwrap();
     let wanted = Needed { images: vec![needed(1), needed(2), needed(3)], ..Needed::default() };
     let mut rows = images.ledger.bundles().await.unwrap();
@@ -110,7 +110,7 @@ async fn files_of_bundles_go_when_their_image_is_here_and_stay_while_it_is_not()
         std::fs::write(file(n), b"x").unwrap();
     }
     std::fs::write(dir.path().join("bundles").join(format!("{}-{}.spool", "01".repeat(32), "09".repeat(32))), b"x").unwrap();
-    images.inventory.send_replace(Some(Inventory { images: [1, 2, 4, 5].map(image).to_vec() }));
+    images.inventory.send_replace(Some(Inventory { images: [1, 2, 4, 5].map(image).to_vec(), ..Inventory::default() }));
     let wanted = Needed { known: true, pins: BTreeSet::from([image(1)]), ..wanted };
     images.drop_unneeded(&wanted, &mut rows, &mut BasesOf::new()).await.unwrap();
     assert_eq!([1, 2, 3, 4, 5].map(|n| file(n).exists()), [true, true, true, false, false]);

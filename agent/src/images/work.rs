@@ -377,7 +377,7 @@ async fn finish<E: Engine>(images: &Images<E>, row: &BundleRow, facts: &EngineFa
     images.remove_files(|name| name.starts_with(&hex) && (!keeps || kept.file_name().is_none_or(|f| f != name)));
     steps::reached(Step::BundleTidied);
     let present = images.engine.images().await?;
-    images.inventory.send_replace(Some(Inventory { images: present }));
+    images.inventory.send_replace(Some(Inventory { images: present, ..Inventory::default() }));
     tracing::info!("image {} is in the engine and on the disk", image.digest().short());
     Ok(())
 }

@@ -289,6 +289,11 @@ impl Ledger {
         self.ask(move |s| s.keep_specifications(found)).await
     }
 
+    /// The envelopes of those of these specifications that are held.
+    pub(crate) async fn specification_bytes(&self, digests: Vec<Digest>) -> Result<Vec<Vec<u8>>, LedgerError> {
+        self.ask(move |s| Ok(digests.iter().filter_map(|digest| s.copies.get_specification(digest)).collect())).await
+    }
+
     /// Forgets every specification that neither the manifest nor `needed` names.
     pub(crate) async fn retain(&self, needed: BTreeSet<Digest>) -> Result<(), LedgerError> {
         self.ask(move |s| s.retain(&needed)).await

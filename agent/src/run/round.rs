@@ -1,6 +1,7 @@
 //! One round: look, decide, remember, act.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use skerry_engine::Engine;
@@ -14,6 +15,7 @@ use skerry_wire::node::Inventory;
 use skerry_wire::poll::{AllocStatus, Event};
 use skerry_wire::{AllocId, ImageId, NodeId};
 
+use super::unknown::unknown;
 use super::{Allocator, Carried, LOOK, SETTLE, replace};
 use crate::clock::boottime_ms;
 use crate::fingerprint::disk_free;
@@ -77,6 +79,7 @@ impl<E: Engine + Clone + 'static> Allocator<E> {
             // What was told is in the memory that is on the disk now.
             self.ledger.orders_done(orders.iter().map(|o| o.id).collect()).await?;
         }
+        replace(&self.unknown, Arc::new(unknown(&decision.memory, &decision.allocs, desired.manifest.as_ref())));
         let known = carried.look.seen().is_some();
         self.publish(&decision, with_refused(&decision, &desired, &refused), known, suspects);
         let present = carried.look.away.is_none();
@@ -122,7 +125,7 @@ impl<E: Engine + Clone + 'static> Allocator<E> {
         instances.extend(seen.containers.iter().filter_map(observe));
         let mut images = seen.images.clone();
         if carried.look.away.is_none() {
-            replace(&self.inventory, Some(Inventory { images: images.iter().copied().collect() }));
+            replace(&self.inventory, Some(Inventory { images: images.iter().copied().collect(), ..Inventory::default() }));
         }
         // An image whose bundle is still under way may be in the engine and not yet on the disk.
         for row in self.ledger.bundles().await? {

@@ -8,8 +8,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 use skerry_trust::{EnvelopeError, TrustedRoot, envelope};
 use skerry_wire::logs::{LogAnswer, LogOrder};
 use skerry_wire::manifest::Mark;
+use skerry_wire::node::Inventory;
 use skerry_wire::poll::{Event, PollReply, PollRequest};
-use skerry_wire::{Digest, LogOrderId, NodeId, Timestamp, cbor, limits};
+use skerry_wire::{Blob, Digest, LogOrderId, NodeId, Timestamp, cbor, limits};
 
 use super::Uplink;
 use super::client::CallError;
@@ -29,6 +30,9 @@ const ASK: usize = 8;
 const LOG_TRIES: u32 = 3;
 /// Specifications that may wait for a manifest that names them: twice those of the fullest node.
 const RECEIVED: usize = 2 * limits::ALLOCS_PER_NODE;
+
+/// The same specifications are handed back so often.
+const GIVE_TRIES: u32 = 3;
 
 /// Why an exchange with the server came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +84,10 @@ pub(super) struct Session {
     persisted: Timestamp,
     /// The refusal that was reported last: a server that offers the same again is not answered again.
     refused: Option<(Mark, String)>,
+    /// Specifications that the last reply wanted back.
+    wanted: Vec<Digest>,
+    /// Those that were given last, and how often.
+    gave: (Vec<Digest>, u32),
     /// The order for output in the last reply.
     log_ordered: Option<LogOrder>,
     /// An order whose answer was sent and is not known to have come, and how often.
@@ -105,6 +113,8 @@ impl Session {
             lacking: BTreeSet::new(),
             persisted: uplink.ledger.time().at(),
             refused: None,
+            wanted: Vec::new(),
+            gave: (Vec::new(), 0),
             log_ordered: None,
             log_tried: None,
         })
@@ -121,7 +131,8 @@ impl Session {
     pub(super) async fn poll(&mut self, uplink: &Uplink, node: NodeId) -> Result<Next, ExchangeError> {
         let ledger = &uplink.ledger;
         let facts = uplink.wires.facts.borrow().clone();
-        let inventory = uplink.wires.inventory.borrow().clone();
+        let unknown = uplink.wires.unknown.borrow().clone();
+        let inventory = uplink.wires.inventory.borrow().clone().map(|i| Inventory { unknown: unknown.as_ref().clone(), ..i });
         let asking: Vec<_> = uplink.wires.asking.borrow().iter().copied().collect();
         let now = Confirmed {
             fingerprint: Some(sha256(&cbor::encode(facts.as_ref()))),
@@ -131,6 +142,9 @@ impl Session {
         self.lacking.extend(desired.missing());
         self.lacking.retain(|d| !self.received.contains_key(d) && !desired.specifications.contains_key(d));
         let log = self.answer_log(uplink).await;
+        let given = self.give(uplink).await?;
+        // Both together could be more than a poll may have.
+        let most = if given.is_empty() { limits::REPORTS_PER_POLL } else { 0 };
         let nonce = nonce()?;
         let request = PollRequest {
             node,
@@ -145,7 +159,8 @@ impl Session {
             full: asking.iter().filter(|i| ledger.keep().failed.get(i).is_some_and(|f| f.full)).copied().collect(),
             images: asking.clone(),
             specifications: self.lacking.iter().take(ASK).copied().collect(),
-            reports: ledger.oldest_reports(limits::REPORTS_PER_POLL).await?,
+            reports: ledger.oldest_reports(most).await?,
+            given,
             log,
         };
         let body = envelope::seal(&uplink.key, PollRequest::PURPOSE, &request);
@@ -183,8 +198,30 @@ impl Session {
         let more_specifications = self.received.len() > waiting && !self.lacking.is_empty();
         let more_output = reply.log.as_ref().is_some_and(|order| self.log_tried.is_none_or(|(tried, _)| tried != order.id));
         self.log_ordered = reply.log;
-        let at_once = more_output || accepted || more_reports || more_specifications || facts_wanted;
+        self.wanted = reply.wanted;
+        let asked = !self.wanted.is_empty() && self.wanted != self.gave.0;
+        let at_once = asked || more_output || accepted || more_reports || more_specifications || facts_wanted;
         Ok(Next { after: Duration::from_secs(u64::from(reply.next_poll_s.max(1))), at_once })
+    }
+
+    /// The specifications that the last reply wanted back, as many as fit. The same ones are given a few times only: a server may want for
+    /// ever what it does not believe.
+    async fn give(&mut self, uplink: &Uplink) -> Result<Vec<Blob>, LedgerError> {
+        let wanted = std::mem::take(&mut self.wanted);
+        let tries = if self.gave.0 == wanted { self.gave.1 } else { 0 };
+        if wanted.is_empty() || tries >= GIVE_TRIES {
+            return Ok(Vec::new());
+        }
+        self.gave = (wanted.clone(), tries.saturating_add(1));
+        let mut room = limits::SPECIFICATION;
+        let fits = |bytes: &Vec<u8>| match room.checked_sub(bytes.len()) {
+            Some(left) => {
+                room = left;
+                true
+            }
+            None => false,
+        };
+        Ok(uplink.ledger.specification_bytes(wanted).await?.into_iter().take_while(fits).map(Blob).collect())
     }
 
     /// The answer to the last reply's order for output. The order is not kept: where this poll is lost on the way, the next costs no more than

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use skerry_trust::SigningKey;
-use skerry_wire::node::{Fingerprint, Inventory};
+use skerry_wire::node::{Fingerprint, Inventory, UnknownAlloc};
 use skerry_wire::poll::OfferState;
 use skerry_wire::{ImageId, NodeId, Timestamp};
 use tokio::sync::{Notify, mpsc, watch};
@@ -98,6 +98,8 @@ pub(crate) struct Wires {
     pub(crate) facts: watch::Receiver<Arc<Fingerprint>>,
     /// Images of the engine; none until it was asked once.
     pub(crate) inventory: watch::Receiver<Option<Inventory>>,
+    /// What is kept beyond the manifest.
+    pub(crate) unknown: watch::Receiver<Arc<Vec<UnknownAlloc>>>,
     /// Images to ask the server for.
     pub(crate) asking: watch::Receiver<Arc<BTreeSet<ImageId>>>,
     /// Asks for a poll now.

@@ -50,6 +50,7 @@ async fn bed(root: &[u8], respond: Respond) -> Bed {
     let wires = Wires {
         facts,
         inventory: inventory_view,
+        unknown: watch::channel(Arc::default()).1,
         asking,
         wake: Arc::default(),
         offers,
@@ -129,6 +130,7 @@ fn reply(request: &PollRequest) -> PollReply {
         offers: vec![],
         roots: vec![],
         log: None,
+        wanted: Vec::new(),
     }
 }
 
@@ -236,6 +238,31 @@ async fn output_is_sent_when_it_is_ordered() {
     };
     let given_up = Some((order(1, None).id, "the link broke 3 times while it was sent: order fewer lines".to_owned()));
     assert_eq!(*answers.lock().unwrap(), [None, said(1), said(1), said(1), given_up, said(2), None]);
+}
+
+/// A restored server wants specifications back: at once, a few times if it goes on wanting them, and reports have polls of their own.
+#[tokio::test]
+async fn specifications_are_handed_back_when_they_are_wanted() {
+    let keys = Keys::new();
+    let root = keys.root_file();
+    let (digest, bytes, content) = keys.specification("till", None);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&seen);
+    let respond = move |_: &str, body: &[u8]| {
+        let request = peek(body);
+        noted.lock().unwrap().push((request.given.clone(), request.reports.len()));
+        let wanted = vec![digest, skerry_wire::Digest::new([5; 32])];
+        sealed(&keys.director, &PollReply { acknowledged: 0, wanted, ..reply(&request) })
+    };
+    let bed = bed(&root, Box::new(respond)).await;
+    bed.uplink.ledger.keep_specifications(vec![(digest, bytes.clone(), content)]).await.unwrap();
+    bed.uplink.ledger.push_events(vec![skerry_wire::poll::Event::ImagePresent { image: ImageId(digest) }]).await.unwrap();
+    let mut session = Session::new(&bed.uplink).await.unwrap();
+    for at_once in [true, false, false, false, false] {
+        assert_eq!(polled(&mut session, &bed).await.at_once, at_once);
+    }
+    let (none, given) = ((vec![], 1), (vec![Blob(bytes)], 0));
+    assert_eq!(*seen.lock().unwrap(), [none.clone(), given.clone(), given.clone(), given, none]);
 }
 
 fn order(n: u8, task: Option<&str>) -> LogOrder {

@@ -7,7 +7,7 @@ use skerry_wire::api::{AllocDetail, AllocOrder, AllocSummary, DesiredStatus, Log
 use crate::args::AllocCommand;
 use crate::config::Config;
 use crate::node::span;
-use crate::{logs, output};
+use crate::{logs, output, unknown};
 
 /// `skerry alloc ...`
 pub(crate) async fn run(config: &Config, client: &Client, command: AllocCommand, json: bool) -> Result<()> {
@@ -35,6 +35,7 @@ pub(crate) async fn run(config: &Config, client: &Client, command: AllocCommand,
             let order = AllocOrder { submitter: config.submitter()? };
             (client.override_lock(&pick(&id)?.id, &order).await?, "is ordered to switch in spite of an update lock")
         }
+        AllocCommand::Unknown(command) => return unknown::run(config, client, command, json).await,
     };
     if json {
         return output::json(&detail);

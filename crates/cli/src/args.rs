@@ -288,9 +288,28 @@ pub(crate) enum AllocCommand {
         /// Id of the allocation, or the start of it
         id: String,
     },
+    /// Allocations that nodes keep and the server does not know, since it was put back to an older backup
+    #[command(subcommand)]
+    Unknown(UnknownCommand),
     /// Switch to a new version in spite of the update lock that the old one holds
     OverrideLock {
         /// Id of the new allocation, or the start of it
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UnknownCommand {
+    /// All of them
+    List,
+    /// Take up the job of one in its version, with all unknown allocations of it
+    Adopt {
+        /// Id of the allocation, or the start of it
+        id: String,
+    },
+    /// Have one stopped
+    Bury {
+        /// Id of the allocation, or the start of it
         id: String,
     },
 }

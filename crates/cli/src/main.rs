@@ -25,6 +25,7 @@ mod logs;
 mod node;
 mod output;
 mod publish;
+mod unknown;
 mod var;
 
 use std::process::ExitCode;

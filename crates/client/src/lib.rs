@@ -11,10 +11,10 @@ mod request;
 
 use http::Method;
 use skerry_wire::api::{
-    AllocDetail, AllocOrder, AllocSummary, BundleSummary, Changed, DrainRequest, EligibilityRequest, ImageDetail, ImageSummary, JobStatus,
-    JobSummary, LogRequest, LogStatus, MetaRequest, NodeStatus, NodeSummary, PlanReply, PlanRequest, PrepareReply, PrepareRequest,
-    PublishRequest, PutVariable, ServerStatus, SetStatus, SetSummary, StopRequest, SubmitReply, SubmitRequest, TokenReply, TokenRequest,
-    TokenSummary, Variable, VariableSummary,
+    Adopted, AllocDetail, AllocOrder, AllocSummary, BundleSummary, Changed, DrainRequest, EligibilityRequest, ImageDetail, ImageSummary,
+    JobStatus, JobSummary, LogRequest, LogStatus, MetaRequest, NodeStatus, NodeSummary, PlanReply, PlanRequest, PrepareReply,
+    PrepareRequest, PublishRequest, PutVariable, ServerStatus, SetStatus, SetSummary, StopRequest, SubmitReply, SubmitRequest, TokenReply,
+    TokenRequest, TokenSummary, UnknownSummary, Variable, VariableSummary,
 };
 use skerry_wire::{AllocId, DiffId, LogOrderId, NodeId, SetId, TokenId};
 
@@ -116,6 +116,21 @@ impl Client {
     /// Orders a node to switch to an allocation in spite of an update lock. Safe to repeat.
     pub async fn override_lock(&self, id: &AllocId, order: &AllocOrder) -> Result<AllocDetail, ClientError> {
         self.send(Method::POST, &format!("/v1/allocations/{id}/override-lock"), order).await
+    }
+
+    /// Allocations that nodes keep and the server does not know.
+    pub async fn unknown_allocs(&self) -> Result<Vec<UnknownSummary>, ClientError> {
+        self.get("/v1/unknown-allocations").await
+    }
+
+    /// Takes up the job version of an unknown allocation, with all unknown allocations of it.
+    pub async fn adopt_alloc(&self, id: &AllocId, order: &AllocOrder) -> Result<Adopted, ClientError> {
+        self.send(Method::POST, &format!("/v1/unknown-allocations/{id}/adopt"), order).await
+    }
+
+    /// Orders a node to stop an unknown allocation. Safe to repeat.
+    pub async fn bury_alloc(&self, id: &AllocId, order: &AllocOrder) -> Result<UnknownSummary, ClientError> {
+        self.send(Method::POST, &format!("/v1/unknown-allocations/{id}/bury"), order).await
     }
 
     /// Orders from its node the end of what a task wrote. Safe to repeat while it is not answered.

@@ -325,6 +325,47 @@ pub struct AllocSummary {
     pub lost_since: Option<Timestamp>,
 }
 
+/// An allocation that a node keeps and that the server does not know; `GET /v1/unknown-allocations`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnknownSummary {
+    /// The allocation.
+    pub id: AllocId,
+    /// Job id.
+    pub job: String,
+    /// Job version.
+    pub version: u64,
+    /// Group.
+    pub group: String,
+    /// Index.
+    pub index: u32,
+    /// The node.
+    pub node: NodeId,
+    /// The node's name.
+    pub node_name: String,
+    /// What the node last said.
+    pub status: AllocStatus,
+    /// When it said so, on the server's clock.
+    pub told_at: Timestamp,
+    /// Why it is ordered to stop; none while it is not.
+    #[serde(default)]
+    pub stopping: Option<String>,
+    /// Digest of its specification.
+    pub specification: Digest,
+    /// Has the node handed over the specification, so that it can be adopted?
+    pub handed_over: bool,
+}
+
+/// What was adopted; `POST /v1/unknown-allocations/{id}/adopt`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopted {
+    /// The job.
+    pub job: String,
+    /// Its version, in force again.
+    pub version: u64,
+    /// The allocations.
+    pub allocs: Vec<AllocId>,
+}
+
 // ---- deployment sets ----
 
 /// State of a deployment set or of one of its rows.

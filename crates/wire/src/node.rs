@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ImageId;
+use crate::poll::AllocStatus;
+use crate::{AllocId, Digest, ImageId};
 
 /// Facts that the agent finds on its node and reports when they change.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,9 +54,64 @@ pub struct Engine {
     pub layers_in_place: bool,
 }
 
-/// The images that a node's engine holds, sorted; sent when it changes.
+/// What a node holds: the images of its engine, sorted, and what it keeps beyond its manifest; sent when it changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {
     /// Image ids.
     pub images: Vec<ImageId>,
+    /// What runs beyond the manifest, by id: a server that was put back to an older backup does not know of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<UnknownAlloc>,
+}
+
+/// An allocation that a node keeps and that the manifest in force neither names nor stops, in a place that it gives to no other.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct UnknownAlloc {
+    /// The allocation.
+    pub id: AllocId,
+    /// Job id.
+    pub job: String,
+    /// Group name.
+    pub group: String,
+    /// Index.
+    pub index: u32,
+    /// Version of the job.
+    pub version: u64,
+    /// Digest of its specification, which the node holds.
+    pub specification: Digest,
+    /// Client status.
+    pub status: AllocStatus,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cbor;
+
+    #[test]
+    fn an_inventory_of_an_older_agent_and_for_an_older_server() {
+        /// As agents and servers before it wrote and read it.
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        struct Before {
+            images: Vec<ImageId>,
+        }
+
+        let images = vec![ImageId(Digest::new([7; 32]))];
+        let before = Before { images: images.clone() };
+        let plain = Inventory { images, ..Inventory::default() };
+        assert_eq!(cbor::encode(&plain), cbor::encode(&before), "what has nothing unknown costs no byte");
+        assert_eq!(cbor::decode::<Inventory>(&cbor::encode(&before), 999).unwrap(), plain);
+        let unknown = UnknownAlloc {
+            id: AllocId::new([3; 16]),
+            job: "till".into(),
+            group: "web".into(),
+            index: 2,
+            version: 7,
+            specification: Digest::new([9; 32]),
+            status: AllocStatus::Running,
+        };
+        let full = Inventory { unknown: vec![unknown], ..plain };
+        assert_eq!(cbor::decode::<Inventory>(&cbor::encode(&full), 999).unwrap(), full);
+        assert_eq!(cbor::decode::<Before>(&cbor::encode(&full), 999).unwrap(), before);
+    }
 }

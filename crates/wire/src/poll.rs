@@ -55,6 +55,9 @@ pub struct PollRequest {
     /// The oldest reports of the outbox, in order, at most [`crate::limits::REPORTS_PER_POLL`].
     #[serde(rename = "r", default, skip_serializing_if = "Vec::is_empty")]
     pub reports: Vec<Report>,
+    /// Specifications that the last reply wanted back.
+    #[serde(rename = "g", default, skip_serializing_if = "Vec::is_empty")]
+    pub given: Vec<Blob>,
     /// The answer to the last reply's order for output.
     #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
     pub log: Option<Box<LogAnswer>>,
@@ -101,6 +104,9 @@ pub struct PollReply {
     /// Root documents newer than the node's, in order.
     #[serde(rename = "r", default, skip_serializing_if = "Vec::is_empty")]
     pub roots: Vec<Blob>,
+    /// Specifications of unknown allocations that the server wants back from the node.
+    #[serde(rename = "w", default, skip_serializing_if = "Vec::is_empty")]
+    pub wanted: Vec<Digest>,
     /// The oldest order for output that the node has not answered.
     #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
     pub log: Option<LogOrder>,
@@ -423,13 +429,15 @@ mod tests {
             specifications: vec![],
             reports: vec![],
             log: None,
+            given: Vec::new(),
         };
         // As an agent sends it that knows no such field.
         let bytes = cbor::encode(&request);
         let value: Value = cbor::decode(&bytes, 1000).unwrap();
-        assert!(value.as_map().unwrap().iter().all(|(key, _)| !matches!(key.as_text(), Some("u" | "l" | "h"))));
+        assert!(value.as_map().unwrap().iter().all(|(key, _)| !matches!(key.as_text(), Some("u" | "l" | "h" | "g"))));
         assert_eq!(cbor::decode::<PollRequest>(&bytes, 1000).unwrap(), request);
-        let full = PollRequest { full: request.images.clone(), issued: Some(Timestamp(9)), ..request };
+        let (issued, given) = (Some(Timestamp(9)), vec![Blob(vec![1, 2])]);
+        let full = PollRequest { full: request.images.clone(), issued, given, ..request };
         assert_eq!(cbor::decode::<PollRequest>(&cbor::encode(&full), 1000).unwrap(), full);
     }
 

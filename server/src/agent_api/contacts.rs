@@ -121,6 +121,7 @@ mod tests {
             specifications: Vec::new(),
             reports: Vec::new(),
             log: None,
+            given: Vec::new(),
         }
     }
 

@@ -11,6 +11,7 @@ use skerry_trust::{KeyRing, envelope};
 use skerry_wire::logs::LogAnswer;
 use skerry_wire::manifest::Mark;
 use skerry_wire::poll::{Event, Offer, OfferState, PollReply, PollRequest, Report};
+use skerry_wire::release::Specification;
 use skerry_wire::{Blob, NodeId, Timestamp, limits};
 
 use super::{Place, offers};
@@ -57,6 +58,7 @@ pub(super) async fn poll(State(app): State<Arc<App>>, body: Body) -> Result<Resp
         offers: Vec::new(),
         roots: Vec::new(),
         log: None,
+        wanted: Vec::new(),
     };
     match place {
         Place::Replayed => {
@@ -103,6 +105,7 @@ async fn answer(
     // Under a newer root every node gets its manifest anew.
     let outdated = known.latest != Mark::default() && known.latest.root < app.director.root().root().version;
     doubt(app, node, &request.reports).await;
+    take_given(app, &request.given).await?;
     if tells || known.holds_another(request, app.director.root().root().version) || outdated || known.lost {
         let told = Told {
             boot: Some((request.boot, request.seq)),
@@ -151,6 +154,9 @@ async fn answer(
         room = left;
         reply.offers.push(Offer { image: *image, bundle: state });
     }
+    if known.keeps_unknown || tells {
+        reply.wanted = app.store.wanted_specifications(node).await?;
+    }
     if known.log_ordered {
         if let Some(answer) = request.log.take() {
             app.store.answer_log(node, bounded(*answer), now).await?;
@@ -175,6 +181,21 @@ async fn doubt(app: &App, node: NodeId, reports: &[Report]) {
     }
 }
 
+/// Keeps specifications that were asked back: what no release key of the root signed is nobody's.
+async fn take_given(app: &App, given: &[Blob]) -> Result<(), Failure> {
+    let mut found = Vec::new();
+    for envelope in given.iter().take(SPECIFICATIONS) {
+        match app.director.root().open_release::<Specification>(&envelope.0, Specification::PURPOSE, limits::SPECIFICATION) {
+            Ok(_) => found.push((skerry_image::sha256(&envelope.0), envelope.0.clone())),
+            Err(error) => tracing::warn!(%error, "a specification that a node handed over is refused"),
+        }
+    }
+    if found.is_empty() {
+        return Ok(());
+    }
+    app.store.keep_found(found).await.map_err(Failure::from)
+}
+
 /// An answer with no more in it than is kept.
 fn bounded(answer: LogAnswer) -> LogAnswer {
     let lines = match answer.lines {
@@ -191,7 +212,12 @@ fn bounded(answer: LogAnswer) -> LogAnswer {
 fn next_poll(app: &App, request: &PollRequest, reply: &PollReply, more_reports: bool) -> u32 {
     let seconds = |span: skerry_wire::Millis| u32::try_from(span.0.div_ceil(1000)).unwrap_or(u32::MAX).max(1);
     let building = reply.offers.iter().any(|o| o.bundle == OfferState::Building) || reply.offers.len() < request.images.len();
-    if reply.manifest.is_some() || reply.send_facts || more_reports || reply.specifications.len() < request.specifications.len() {
+    if reply.manifest.is_some()
+        || !reply.wanted.is_empty()
+        || reply.send_facts
+        || more_reports
+        || reply.specifications.len() < request.specifications.len()
+    {
         AT_ONCE
     } else if building {
         seconds(app.config.polling.busy.0).min(seconds(app.config.polling.idle.0))

@@ -8,6 +8,7 @@ mod operate;
 mod plan;
 mod resolve;
 mod submit;
+mod unknown;
 mod variables;
 mod views;
 pub mod watch;
@@ -37,6 +38,9 @@ pub fn routes(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/v1/allocations/{id}/retry", guarded(app, Operator, post(operate::retry)))
         .route("/v1/allocations/{id}/override-lock", guarded(app, Operator, post(operate::override_lock)))
         .route("/v1/allocations/{id}/logs", guarded(app, Operator, post(logs::order)))
+        .route("/v1/unknown-allocations", guarded(app, Reader, get(unknown::list)))
+        .route("/v1/unknown-allocations/{id}/adopt", guarded(app, Operator, post(unknown::adopt)))
+        .route("/v1/unknown-allocations/{id}/bury", guarded(app, Operator, post(unknown::bury)))
         .route("/v1/log-orders/{id}", guarded(app, Operator, get(logs::read)))
         .route("/v1/nodes/{id}/eligibility", guarded(app, Operator, post(operate::eligibility)))
         .route("/v1/nodes/{id}/drain", guarded(app, Operator, post(operate::drain)))

@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::Connection;
 use skerry_plan::{Alloc, Claim, Drain, Fleet, Image, JobVersion, Node, Order, Plan, State, claim};
 use skerry_trust::envelope;
-use skerry_wire::manifest::{Manifest, Mark};
+use skerry_wire::manifest::{Manifest, Mark, Tombstone};
 use skerry_wire::node::{Fingerprint, Inventory};
 use skerry_wire::release::Specification;
 use skerry_wire::{AllocId, DiffId, Digest, ImageId, NodeId, Timestamp, cbor, limits};
 
 use super::nodes::status;
-use super::{StoreError, sets, variables};
+use super::{StoreError, sets, unknown, variables};
 use crate::director::Director;
 
 /// What a row holds that cannot be: the file was written by something else.
@@ -311,8 +311,12 @@ pub(super) fn write_manifests(
             tracing::warn!(%node, ?left_out, "variables that the node's jobs may read do not fit into its manifest");
         }
         let content = skerry_plan::manifest::content(*node, allocs, |job, version| digests.get(&(job.to_owned(), version)).copied());
+        let (allocs, mut tombstones) = (content.allocs, content.tombstones);
+        let placed = |t: &Tombstone| allocs.iter().any(|a| (&a.job, &a.group, a.index) == (&t.job, &t.group, t.index));
+        tombstones.extend(unknown::tombstones(connection, *node)?.into_iter().filter(|t| !placed(t)));
+        tombstones.sort();
         let mark = director.next_mark(highest_mark(connection, *node)?);
-        let manifest = Manifest { node: *node, mark, issued_at: now, allocs: content.allocs, tombstones: content.tombstones, values };
+        let manifest = Manifest { node: *node, mark, issued_at: now, allocs, tombstones, values };
         connection
             .prepare_cached("INSERT INTO manifests (node, root, epoch, counter, envelope, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
             .execute((node.as_bytes(), mark.root, mark.epoch, mark.counter, director.sign_manifest(&manifest), now.0))?;

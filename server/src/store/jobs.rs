@@ -95,7 +95,11 @@ fn submit(c: &Connection, new: &Submission, director: &Director, by: &By) -> Res
             return Ok(Submitted { version: *version, set, unchanged: true, plan: Plan::default(), before: fleet::load(c)? });
         }
     }
-    let version = current.map_or(0, |(version, ..)| version) + 1;
+    // Above every version that runs somewhere, too: a server that was put back to an older backup has forgotten some.
+    let forgotten = c
+        .prepare_cached("SELECT coalesce(max(version), 0) FROM unknown_allocs WHERE job = ?1")?
+        .query_row([id], |row| row.get::<_, u64>(0))?;
+    let version = current.map_or(0, |(version, ..)| version).max(forgotten) + 1;
     c.prepare_cached(
         "INSERT INTO jobs (id, version) VALUES (?1, ?2)
          ON CONFLICT (id) DO UPDATE SET version = ?2, stopped_at = NULL, stopped_by = NULL",

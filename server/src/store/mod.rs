@@ -27,6 +27,7 @@ mod sqlite;
 #[cfg(test)]
 mod testing;
 mod tokens;
+mod unknown;
 mod variables;
 mod writer;
 
@@ -47,6 +48,7 @@ pub use retention::{Keep, Removed, RetentionStore};
 pub use sets::SetStore;
 pub use sqlite::{SqliteStore, database_path};
 pub use tokens::{NewToken, TokenRefusal, TokenStore};
+pub use unknown::{AdoptRefusal, UnknownStore};
 pub use variables::{VariableRefusal, VariableStore};
 
 /// Everything that the server remembers.
@@ -65,6 +67,7 @@ pub trait Store:
     + RetentionStore
     + SetStore
     + TokenStore
+    + UnknownStore
     + VariableStore
     + Send
     + Sync
@@ -86,6 +89,7 @@ impl<T> Store for T where
         + RetentionStore
         + SetStore
         + TokenStore
+        + UnknownStore
         + VariableStore
         + Send
         + Sync

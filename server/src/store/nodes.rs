@@ -16,7 +16,7 @@ use skerry_wire::{BootId, Digest, NodeId, Timestamp, TokenId, cbor, limits};
 use super::fleet::{self, damaged};
 use super::history::{self, Said};
 use super::tokens::{TokenRefusal, use_token};
-use super::{SqliteStore, StoreError, jobs, sets, variables};
+use super::{SqliteStore, StoreError, jobs, sets, unknown, variables};
 use crate::director::Director;
 
 /// A node that asks to come in; its key has signed for it.
@@ -55,6 +55,8 @@ pub struct KnownNode {
     pub lost: bool,
     /// Is there an order for output that it has not answered?
     pub log_ordered: bool,
+    /// Does it keep allocations that its manifest does not name?
+    pub keeps_unknown: bool,
 }
 
 impl KnownNode {
@@ -199,7 +201,8 @@ fn known_node(c: &Connection, id: NodeId) -> Result<Option<KnownNode>, StoreErro
     let mut query = c.prepare_cached(
         "SELECT key, boot, seq, acknowledged, mark_root, mark_epoch, mark_counter, fingerprint IS NOT NULL AND inventory IS NOT NULL,
          EXISTS (SELECT 1 FROM allocs a WHERE a.node = ?1 AND a.lost_at IS NOT NULL),
-         EXISTS (SELECT 1 FROM log_orders o WHERE o.node = ?1 AND o.answered_at IS NULL) FROM nodes WHERE id = ?1",
+         EXISTS (SELECT 1 FROM log_orders o WHERE o.node = ?1 AND o.answered_at IS NULL),
+         EXISTS (SELECT 1 FROM unknown_allocs u WHERE u.node = ?1) FROM nodes WHERE id = ?1",
     )?;
     let row = query.query_row([id.as_bytes()], |row| {
         Ok(KnownNode {
@@ -213,6 +216,7 @@ fn known_node(c: &Connection, id: NodeId) -> Result<Option<KnownNode>, StoreErro
             facts: row.get(7)?,
             lost: row.get(8)?,
             log_ordered: row.get(9)?,
+            keeps_unknown: row.get(10)?,
         })
     });
     Ok(row.optional()?)
@@ -264,6 +268,7 @@ fn record_poll(c: &Connection, id: NodeId, told: &Told, director: &Director, now
         inventory.images.dedup();
         c.prepare_cached("UPDATE nodes SET inventory = ?2 WHERE id = ?1")?.execute((id.as_bytes(), cbor::encode(&inventory)))?;
         sets::tell_inventory(c, id, &inventory.images, now)?;
+        unknown::keep_told(c, id, &inventory.unknown, now)?;
     }
     let mut acknowledged = known.acknowledged;
     for report in told.reports.iter() {

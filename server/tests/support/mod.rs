@@ -17,6 +17,7 @@ use skerry_image::frames::FrameWriter;
 use skerry_server::config::Config;
 use skerry_server::dev;
 use skerry_server::run::{DataLock, Server};
+use skerry_server::store::database_path;
 use skerry_trust::{SigningKey, envelope};
 use skerry_wire::api::{ImageSummary, PrepareRequest, PublishRequest};
 use skerry_wire::release::Release;
@@ -50,6 +51,27 @@ impl TestServer {
     pub(crate) async fn restart_with(&mut self, change: impl FnOnce(&mut Config)) {
         self.server.take().unwrap().stop().await;
         let (server, url) = run(self.folder.path(), change).await;
+        (self.server, self.url) = (Some(server), url);
+    }
+
+    /// Keeps the database as it is now beside itself.
+    pub(crate) async fn back_up(&mut self) {
+        self.server.take().unwrap().stop().await;
+        let path = database_path(self.folder.path());
+        std::fs::copy(&path, path.with_extension("backup")).unwrap();
+        self.start_again().await;
+    }
+
+    /// Puts back the database that was kept.
+    pub(crate) async fn restore(&mut self) {
+        self.server.take().unwrap().stop().await;
+        let path = database_path(self.folder.path());
+        std::fs::copy(path.with_extension("backup"), &path).unwrap();
+        self.start_again().await;
+    }
+
+    async fn start_again(&mut self) {
+        let (server, url) = run(self.folder.path(), |_| {}).await;
         (self.server, self.url) = (Some(server), url);
     }
 

@@ -16,9 +16,9 @@ use skerry_trust::{SigningKey, TrustedRoot, envelope};
 use skerry_wire::api::ApiError;
 use skerry_wire::enrol::{EnrolReply, EnrolRequest};
 use skerry_wire::manifest::{Manifest, Mark};
-use skerry_wire::node::{Engine, Fingerprint, Inventory};
+use skerry_wire::node::{Engine, Fingerprint, Inventory, UnknownAlloc};
 use skerry_wire::poll::{Event, Offer, OfferState, PollReply, PollRequest, Report};
-use skerry_wire::{BootId, ImageId, NodeId, Timestamp, limits};
+use skerry_wire::{Blob, BootId, ImageId, NodeId, Timestamp, limits};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -39,6 +39,10 @@ pub struct TestNode {
     pub known_mark: Mark,
     pub manifest: Option<Manifest>,
     pub images: BTreeSet<ImageId>,
+    /// What it keeps beyond its manifest.
+    pub unknown: Vec<UnknownAlloc>,
+    /// All that it was sent.
+    pub specifications: Vec<Blob>,
     pub facts: Fingerprint,
     folder: PathBuf,
     root: TrustedRoot,
@@ -108,6 +112,8 @@ impl TestNode {
             known_mark: Mark::default(),
             manifest: None,
             images: BTreeSet::new(),
+            unknown: Vec::new(),
+            specifications: Vec::new(),
             facts,
             folder: folder.to_owned(),
             root,
@@ -157,11 +163,12 @@ impl TestNode {
             specifications: Vec::new(),
             reports: Vec::new(),
             log: None,
+            given: Vec::new(),
         }
     }
 
     pub fn inventory(&self) -> Inventory {
-        Inventory { images: self.images.iter().copied().collect() }
+        Inventory { images: self.images.iter().copied().collect(), unknown: self.unknown.clone() }
     }
 
     pub fn report(&mut self, event: Event) -> Report {
@@ -177,6 +184,7 @@ impl TestNode {
         let (reply, _) = self.root.open_director::<PollReply>(&bytes, PollReply::PURPOSE, limits::POLL_REPLY).unwrap();
         assert_eq!((reply.node, reply.nonce), (self.id, message.nonce));
         self.server_nonce = reply.server_nonce;
+        self.specifications.extend(reply.specifications.clone());
         if let Some(manifest) = &reply.manifest {
             let (manifest, _) = self.root.open_director::<Manifest>(&manifest.0, Manifest::PURPOSE, limits::MANIFEST).unwrap();
             assert_eq!(manifest.node, self.id);

@@ -203,6 +203,7 @@ impl Server {
             offers: vec![],
             roots: vec![],
             log: None,
+            wanted: Vec::new(),
         };
         match place {
             Place::Replayed => return Err(LinkError::Refused(409, "replayed")),
