@@ -79,6 +79,7 @@ engine-upgrade: build ## allocations under an engine that becomes another versio
 
 footprint: build ## memory, size and idle traffic of the agent against SPECIFICATION.md
 	cargo test --locked -p skerry-tests --test footprint -- --nocapture
+	cargo test --locked -p skerry-tests --test e2e alone_reboot::ten_allocations -- --nocapture
 
 load: build ## the server with 10,000 nodes that ask once a minute: its memory and processor time
 	cargo run --locked --quiet --release -p skerry-tests --bin load

@@ -21,7 +21,7 @@ const BULK: u64 = 12 << 20;
 
 /// The agent's data and the engine's are each on a small disk. An engine whose layers cannot be read in place: base images are exported
 /// into the agent's folder.
-fn small() -> Result<Option<(Bed, SmallDisk, SmallDisk)>> {
+pub(crate) fn small() -> Result<Option<(Bed, SmallDisk, SmallDisk)>> {
     if !need::bed()? {
         return Ok(None);
     }

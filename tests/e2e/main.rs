@@ -19,6 +19,7 @@ mod keep;
 mod kill;
 mod network;
 mod objects;
+mod peak;
 mod podman;
 mod spool;
 mod transfer;

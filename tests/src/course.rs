@@ -208,8 +208,9 @@ impl Course {
             };
             let image = status["images"][0]["state"].as_str().map_or(String::new(), |state| format!("; image: {state}"));
             let alloc = status["allocs"].as_array().into_iter().flatten().find(|a| a["current"] == true);
-            let runs = alloc.map_or("nothing", |a| a["status"].as_str().unwrap_or("?"));
-            self.said = format!("old version {runs}; {contact}{image}");
+            let runs =
+                alloc.map_or("nothing runs".to_owned(), |a| format!("version {} {}", a["version"], a["status"].as_str().unwrap_or("?")));
+            self.said = format!("{runs}; {contact}{image}");
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(());
