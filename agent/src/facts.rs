@@ -6,7 +6,7 @@ use skerry_wire::node::Fingerprint;
 use tokio::sync::watch;
 
 use crate::engine_facts::EngineFacts;
-use crate::fingerprint::with_engine;
+use crate::fingerprint::{disk_told, with_engine};
 use crate::ledger::{Desired, LocalMeta, MARKS_LOST};
 use crate::status::EngineReport;
 use crate::uplink::Contact;
@@ -22,6 +22,8 @@ pub(crate) struct Facts(Arc<(Mutex<Parts>, watch::Sender<Arc<Fingerprint>>)>);
 struct Parts {
     plain: Fingerprint,
     engine: Option<Arc<EngineFacts>>,
+    /// Free bytes on the engine's disk, as told last.
+    disk: Option<u64>,
     meta: LocalMeta,
     trouble: Option<String>,
 }
@@ -29,7 +31,7 @@ struct Parts {
 impl Facts {
     /// What is known without the engine.
     pub(crate) fn new(plain: Fingerprint, meta: LocalMeta) -> (Self, watch::Receiver<Arc<Fingerprint>>) {
-        let parts = Parts { plain, engine: None, meta, trouble: None };
+        let parts = Parts { plain, engine: None, disk: None, meta, trouble: None };
         let (to, from) = watch::channel(Arc::new(parts.whole()));
         (Self(Arc::new((Mutex::new(parts), to))), from)
     }
@@ -49,7 +51,10 @@ impl Facts {
 
     /// The engine answered.
     pub(crate) fn set_engine(&self, found: Arc<EngineFacts>) {
-        self.change(|p| p.engine = Some(found));
+        self.change(|p| {
+            p.disk = found.info.disk_free.map(|free| disk_told(p.disk, free));
+            p.engine = Some(found);
+        });
     }
 
     /// Meta was set on the node.
@@ -105,7 +110,10 @@ impl Parts {
             }
         }
         match &self.engine {
-            Some(found) => with_engine(facts, &found.info, found.abilities),
+            Some(found) => {
+                let facts = with_engine(facts, &found.info, found.abilities);
+                Fingerprint { disk_free: self.disk.unwrap_or(facts.disk_free), ..facts }
+            }
             None => facts,
         }
     }
@@ -113,6 +121,8 @@ impl Parts {
 
 #[cfg(test)]
 mod tests {
+    use skerry_engine::{Abilities, Info};
+
     use super::*;
 
     #[test]
@@ -123,5 +133,49 @@ mod tests {
         facts.set_meta(LocalMeta::from([("b".into(), None), ("c".into(), Some("3".into()))]));
         let meta = view.borrow().meta.clone();
         assert_eq!(meta.into_iter().collect::<Vec<_>>(), [("a".to_owned(), "1".to_owned()), ("c".to_owned(), "3".to_owned())]);
+    }
+
+    /// Every change of the facts goes into a poll and is a commit of the ledger.
+    #[test]
+    fn free_disk_that_moves_a_little_is_not_told_anew() {
+        let (facts, mut view) = Facts::new(Fingerprint::default(), LocalMeta::new());
+        let mut told = |free: u64| {
+            let abilities = Abilities { layers_in_place: true, accepts_partial_load: true };
+            facts.set_engine(Arc::new(EngineFacts { info: info(free << 20), abilities }));
+            let changed = view.has_changed().unwrap();
+            (view.borrow_and_update().disk_free >> 20, changed)
+        };
+        // MiB that are free, and what is told of it.
+        let cases = [
+            (650, 640, true),
+            (639, 640, false),
+            (703, 640, false),
+            (577, 640, false),
+            (576, 576, true),
+            (640, 640, true),
+            // Of much, a small part is no news.
+            (64_050, 64_000, true),
+            (62_001, 64_000, false),
+            (65_999, 64_000, false),
+            (62_000, 61_952, true),
+            (0, 0, true),
+            (63, 0, false),
+        ];
+        for (free, shown, changed) in cases {
+            assert_eq!(told(free), (shown, changed), "{free} MiB");
+        }
+    }
+
+    fn info(free: u64) -> Info {
+        Info {
+            version: "27.0.0".into(),
+            storage_driver: "overlay2".into(),
+            containerd_store: false,
+            data_root: "/var/lib/docker".into(),
+            disk_free: Some(free),
+            architecture: "x86_64".into(),
+            cpus: 4,
+            memory: 1 << 30,
+        }
     }
 }

@@ -14,6 +14,8 @@ use crate::process::cgroup::Cgroups;
 
 /// Free disk is told in steps of this many bytes, so that it does not change with every poll.
 const DISK_STEP: u64 = 64 << 20;
+/// It is told anew when it moved by this part of what was told: news of it are a commit of the ledger.
+const DISK_PART: u64 = 32;
 
 /// What does not change while the agent runs.
 pub(crate) fn collect(config: &Config, features: Vec<String>, cgroups: &Cgroups, folder: &Path) -> Fingerprint {
@@ -50,7 +52,7 @@ pub(crate) fn collect(config: &Config, features: Vec<String>, cgroups: &Cgroups,
         attributes,
         meta: config.meta.clone(),
         memory_mib: memory >> 20,
-        disk_free: disk_free(folder) / DISK_STEP * DISK_STEP,
+        disk_free: disk_told(None, disk_free(folder)),
         engine: None,
         hardware: hardware(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -59,7 +61,13 @@ pub(crate) fn collect(config: &Config, features: Vec<String>, cgroups: &Cgroups,
     }
 }
 
-/// Adds what the engine said.
+/// Free disk as it is told, after `before` was: what moves to and fro between two steps is not told again and again.
+pub(crate) fn disk_told(before: Option<u64>, free: u64) -> u64 {
+    let near = |told: u64| free.abs_diff(told) < DISK_STEP.max(told / DISK_PART);
+    before.filter(|told| near(*told)).unwrap_or(free / DISK_STEP * DISK_STEP)
+}
+
+/// Adds what the engine said; of its free disk what is to be told.
 pub(crate) fn with_engine(mut facts: Fingerprint, info: &skerry_engine::Info, abilities: skerry_engine::Abilities) -> Fingerprint {
     facts.attributes.insert("driver.docker".to_owned(), "1".to_owned());
     facts.attributes.insert("driver.docker.version".to_owned(), info.version.clone());
@@ -70,7 +78,7 @@ pub(crate) fn with_engine(mut facts: Fingerprint, info: &skerry_engine::Info, ab
         layers_in_place: abilities.layers_in_place,
     });
     if let Some(free) = info.disk_free {
-        facts.disk_free = free / DISK_STEP * DISK_STEP;
+        facts.disk_free = disk_told(None, free);
     }
     facts
 }
