@@ -68,6 +68,10 @@ impl State {
         let copies = Copies::open(folder)?;
         let (mark_slots, slot_mark) = Slots::open::<Mark>(folder, "mark")?;
         let (time_slots, slot_time) = Slots::open::<Timestamp>(folder, "time")?;
+        // It is written every quarter of an hour: then no name is to be made, and no room to be found.
+        if let Err(error) = time_slots.reserve() {
+            tracing::warn!("there may be no room to keep the bound of time: {error}");
+        }
 
         let (desired, desired_view) = watch::channel(Arc::new(Desired::default()));
         let (memory, memory_view) = watch::channel(None);

@@ -441,3 +441,22 @@ async fn no_index_of_the_journal_is_on_the_disk() {
     again.commit(b"two".to_vec(), vec![]).await.unwrap();
     assert_eq!(std::fs::read(killed.path().join("ledger.sqlite-shm")).unwrap(), left);
 }
+
+/// The bound of time moves on a disk that is full, and without a new name in its folder.
+#[tokio::test]
+async fn the_bound_of_time_has_its_room_from_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let slots = ["time.0", "time.1"].map(|name| dir.path().join(name));
+    let lengths = || slots.each_ref().map(|slot| std::fs::metadata(slot).map_or(0, |m| m.len()));
+    let ledger = open(dir.path());
+    assert_eq!(lengths(), [512, 512]);
+    for ms in [5_000, 6_000, 7_000] {
+        ledger.saw_time(Timestamp(ms), Timestamp(i64::MAX), true).await.unwrap();
+        assert_eq!(lengths(), [512, 512]);
+    }
+    close(ledger, dir.path()).await;
+    // A slot that was lost is made again, and what the other holds is there.
+    std::fs::remove_file(&slots[1]).unwrap();
+    let again = open(dir.path());
+    assert_eq!((again.time().at(), lengths()), (Timestamp(7_000), [512, 512]));
+}
