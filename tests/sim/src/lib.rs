@@ -1,6 +1,6 @@
 //! Whole lives of a fleet, in virtual time, the same for the same seed: see docs/simulation.md.
 //!
-//! - [`play`] lives one life; [`Outcome`] is what came of it.
+//! - [`play`] lives one life; [`Outcome`] is what came of it. [`idle`] lives hours in which nothing happens.
 //! - `node`, `host`, `engine`, `link`: a machine and what is on it. `server`: the server. `library`, `jobs`, `keys`: what they work with.
 //! - `book`, `check`: what is true, and what must hold. `fault`, `tamper`, `life`: what happens.
 
@@ -18,6 +18,7 @@ mod node;
 mod server;
 mod tamper;
 
+pub use life::idle::{Idle, idle};
 pub use life::{Outcome, Rules, play};
 
 /// Names of all faults.

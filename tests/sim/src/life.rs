@@ -1,5 +1,7 @@
 //! One life: a fleet, its orders, its faults, and the checks after every step.
 
+pub(crate) mod idle;
+
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;

@@ -1,10 +1,14 @@
 //! A folder whose power may go while the program runs.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
 use super::disk::{Chance, Disk, Model};
-use super::trace::{Recording, Running, Step, running};
+use super::trace::{FileId, Recording, Running, Step, running};
+
+/// Bytes of a page of the kernel's cache: what a disk is given at least.
+const PAGE: u64 = 4096;
 
 /// A folder of one machine, with the model of its disk kept beside it. Several may be watched at once, for folders apart.
 #[derive(Debug)]
@@ -14,6 +18,9 @@ pub struct Watched(Recording);
 pub(super) struct Live {
     model: Model,
     steps: u64,
+    /// Pages, by file, that are not on the disk yet.
+    dirty: BTreeSet<(FileId, u64)>,
+    written: u64,
     cut: Option<(u64, Chance)>,
     left: Option<Disk>,
     dead: bool,
@@ -36,7 +43,7 @@ pub(super) enum Verdict {
 
 impl Live {
     pub(super) fn new(model: Model) -> Self {
-        Self { model, steps: 0, cut: None, left: None, dead: false, full: false, broken: false }
+        Self { model, steps: 0, dirty: BTreeSet::new(), written: 0, cut: None, left: None, dead: false, full: false, broken: false }
     }
 
     pub(super) fn step(&mut self, step: &Step) {
@@ -45,11 +52,30 @@ impl Live {
         }
         self.model.step(step);
         self.steps += 1;
+        self.count(step);
         if let Some((at, chance)) = &mut self.cut
             && self.steps >= *at
         {
             self.left = Some(self.model.clone().cut(chance));
             self.dead = true;
+        }
+    }
+}
+
+impl Live {
+    /// As the kernel counts what a program causes to be written: a page when it is written to for the first time since it was on the disk.
+    fn count(&mut self, step: &Step) {
+        match step {
+            Step::Write(file, at, bytes) if !bytes.is_empty() => {
+                let end = at.saturating_add(bytes.len() as u64);
+                for page in at / PAGE..end.div_ceil(PAGE) {
+                    if self.dirty.insert((*file, page)) {
+                        self.written += PAGE;
+                    }
+                }
+            }
+            Step::Sync(file) => self.dirty.retain(|(dirty, _)| dirty != file),
+            _ => {}
         }
     }
 }
@@ -125,6 +151,11 @@ impl Watched {
     /// Changes so far.
     pub fn changes(&self) -> u64 {
         self.with(|live| live.steps).unwrap_or(0)
+    }
+
+    /// Bytes that the disk was given for changes so far, in whole pages. Names and lengths of files are not counted.
+    pub fn written(&self) -> u64 {
+        self.with(|live| live.written).unwrap_or(0)
     }
 
     /// Ends it. Gives what the power cut left, if there was one.
