@@ -23,6 +23,9 @@ pub enum StoreError {
     /// The file, or its folder, takes no writes.
     #[error("the server's database cannot be written: {0}")]
     Unwritable(String),
+    /// The disk gives errors.
+    #[error("the disk of the server's database gives errors: {0}")]
+    Disk(String),
     /// The file is gone, or empty, where there was one.
     #[error("the server's database is gone or empty, though this folder had one")]
     Lost,
@@ -58,6 +61,10 @@ impl StoreError {
             Self::Unwritable(_) => {
                 "the server's user must be able to write it: see its owner, and whether its file system is mounted read-only"
             }
+            Self::Disk(_) => {
+                "see the kernel's log (dmesg); the database was left as it is: when the disk works again start the server again, else put \
+                 a backup on another disk"
+            }
             Self::TooNew { .. } => "run the newer server, or put back a backup of this one",
             Self::Sqlite(_) => "look at its disk: it gives errors, or another program holds the file",
         }
@@ -66,9 +73,13 @@ impl StoreError {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
+        // What a full disk gives for the index of the log, with which every start begins.
+        let no_room = error.sqlite_error().is_some_and(|e| e.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE);
         match error.sqlite_error_code() {
+            _ if no_room => Self::Full,
             Some(ErrorCode::DiskFull) => Self::Full,
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Self::Unwritable(error.to_string()),
+            Some(ErrorCode::SystemIoFailure) => Self::Disk(error.to_string()),
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(error.to_string()),
             _ => Self::Sqlite(Arc::new(error)),
         }

@@ -29,6 +29,7 @@ mod testing;
 mod tokens;
 mod unknown;
 mod variables;
+mod wal;
 mod writer;
 
 pub use audit::{AuditEntry, AuditStore, By};
@@ -46,7 +47,7 @@ pub use operators::{Operator, OperatorStore, Role};
 pub use presence::PresenceStore;
 pub use retention::{Keep, Removed, RetentionStore};
 pub use sets::SetStore;
-pub use sqlite::{SqliteStore, database_path};
+pub use sqlite::{SqliteStore, database_path, had_database};
 pub use tokens::{NewToken, TokenRefusal, TokenStore};
 pub use unknown::{AdoptRefusal, UnknownStore};
 pub use variables::{VariableRefusal, VariableStore};

@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::StoreError;
 use super::migrate::migrate;
+use super::wal;
 use super::writer::Writer;
 
 /// Connections that read; each runs one query at a time on a blocking thread.
@@ -36,17 +37,33 @@ struct Readers {
 impl SqliteStore {
     /// Opens or makes the database and brings it to the newest schema. Blocks.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_or_make(path).map_err(|error| apart(error, path))
+    }
+
+    fn open_or_make(path: &Path) -> Result<Self, StoreError> {
         let made = path.with_extension("made");
         if made.exists() && !std::fs::metadata(path).is_ok_and(|m| m.len() > 0) {
             // SQLite would begin anew without a word.
             return Err(StoreError::Lost);
         }
         keep_private(path).map_err(unwritable)?;
+        if let Some(frame) = wal::damaged(path).map_err(|error| unreadable(&wal::path(path), &error))? {
+            let log = wal::path(path);
+            return Err(StoreError::Damaged(format!(
+                "its write-ahead log {} is garbled from frame {frame} on, and more was written after it",
+                log.display()
+            )));
+        }
         let mut connection = Connection::open(path)?;
         connection.execute_batch(PRAGMAS)?;
         let check: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
         if check != "ok" {
             return Err(StoreError::Damaged(check));
+        }
+        let schema: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        if schema == 0 && made.exists() {
+            // All of it was in the log still, and that is gone.
+            return Err(StoreError::Lost);
         }
         migrate(&mut connection)?;
         mark_made(&made).map_err(unwritable)?;
@@ -123,9 +140,27 @@ fn mark_made(made: &Path) -> io::Result<()> {
     File::open(made.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
+/// SQLite says of a page that it cannot read that the database is damaged; the disk itself tells the two apart.
+fn apart(error: StoreError, path: &Path) -> StoreError {
+    let read = |file: &Path| match File::open(file).and_then(|mut file| io::copy(&mut file, &mut io::sink())) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Some(StoreError::Disk(format!("{}: {error}", file.display()))),
+        _ => None,
+    };
+    match error {
+        StoreError::Damaged(_) => read(path).or_else(|| read(&wal::path(path))).unwrap_or(error),
+        other => other,
+    }
+}
+
+fn unreadable(file: &Path, error: &io::Error) -> StoreError {
+    let said = format!("{}: {error}", file.display());
+    if error.kind() == io::ErrorKind::PermissionDenied { StoreError::Unwritable(said) } else { StoreError::Disk(said) }
+}
+
 fn unwritable(error: io::Error) -> StoreError {
     match error.kind() {
         io::ErrorKind::StorageFull => StoreError::Full,
+        _ if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => StoreError::Disk(error.to_string()),
         _ => StoreError::Unwritable(error.to_string()),
     }
 }
@@ -138,6 +173,12 @@ fn keep_private(path: &Path) -> io::Result<()> {
         file.set_permissions(Permissions::from_mode(0o600))?;
     }
     Ok(())
+}
+
+/// Was there ever a database in a data folder?
+pub fn had_database(data: &Path) -> bool {
+    let path = database_path(data);
+    path.exists() || path.with_extension("made").exists()
 }
 
 /// The database's file in a data folder.
