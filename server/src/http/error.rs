@@ -41,11 +41,19 @@ impl Failure {
             .hint("free space on the server's disk, or give it a larger one; nothing was lost, try again afterwards")
     }
 
+    /// The server's disk gives errors; the log has the cause.
+    pub fn disk_error(what: &str, cause: impl std::fmt::Display) -> Self {
+        tracing::error!(%cause, "request failed: {what}");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "disk_error", what)
+            .hint("the server's log says why, and its kernel's (dmesg); what was acknowledged is kept, try again when the disk works")
+    }
+
     /// A failure of reading or writing a file.
     pub fn io(error: &std::io::Error) -> Self {
         match error.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::disk_full("no space left on the server's disk"),
-            _ => Self::internal(error),
+            // Paths are nobody's business but the log's.
+            _ => Self::disk_error("the server's disk gives errors: a file could not be read or written", error),
         }
     }
 }
@@ -58,6 +66,9 @@ impl From<StoreError> for Failure {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "the server has too much to write at the moment").hint("try again soon")
             }
             StoreError::Closed => Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "the server is stopping").hint("try again soon"),
+            StoreError::Disk(cause) => Self::disk_error("the disk of the server's database gives errors", cause),
+            // SQLite's word for a page that it cannot read, too.
+            damaged @ StoreError::Damaged(_) => Self::disk_error("the server's database is damaged, or its disk gives errors", damaged),
             other => Self::internal(other),
         }
     }
@@ -72,5 +83,17 @@ impl IntoResponse for Failure {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_the_disk_are_told_apart() {
+        let io = |errno: rustix::io::Errno| Failure::io(&errno.into()).error.code;
+        assert_eq!(io(rustix::io::Errno::IO), "disk_error");
+        assert_eq!(io(rustix::io::Errno::NOSPC), "disk_full");
     }
 }

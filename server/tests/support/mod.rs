@@ -93,6 +93,12 @@ impl TestServer {
         release_key(self.folder.path())
     }
 
+    /// Stops, and keeps the folder.
+    pub(crate) async fn stopped(mut self) -> tempfile::TempDir {
+        self.server.take().unwrap().stop().await;
+        self.folder
+    }
+
     pub(crate) async fn stop(mut self) {
         self.server.take().unwrap().stop().await;
     }
