@@ -19,6 +19,11 @@ use crate::objects::Objects;
 
 /// A node that doubts an object has it hashed again at most so often.
 const DOUBTED: Duration = Duration::from_secs(10 * 60);
+/// A bundle whose file is found damaged is built again so often within [`WHILE`]; then it waits, for a disk that garbles what it is given
+/// would have it built for ever.
+const REBUILDS: usize = 5;
+/// See [`REBUILDS`].
+const WHILE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Bytes read at a time.
 const PIECE: usize = 256 * 1024;
 
@@ -35,6 +40,8 @@ struct Object {
     /// And that at once.
     failed: AtomicBool,
     known: Arc<tokio::sync::Mutex<Known>>,
+    /// When it was built again.
+    rebuilt: Mutex<Vec<Instant>>,
 }
 
 /// What is known of one file.
@@ -77,6 +84,28 @@ impl Checked {
     pub fn failed(&self, digest: &Digest) {
         if let Some(object) = self.all().get(digest) {
             object.failed.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The bundle that this object is was found damaged: may it be built again?
+    pub fn may_rebuild(&self, digest: &Digest) -> bool {
+        self.all().get(digest).is_none_or(|object| {
+            let mut rebuilt = object.rebuilt.lock().unwrap_or_else(PoisonError::into_inner);
+            rebuilt.retain(|at| at.elapsed() < WHILE);
+            rebuilt.len() < REBUILDS
+        })
+    }
+
+    /// It is built again.
+    pub fn rebuilt(&self, digest: &Digest) {
+        let object = Arc::clone(self.all().entry(*digest).or_default());
+        object.rebuilt.lock().unwrap_or_else(PoisonError::into_inner).push(Instant::now());
+    }
+
+    /// An operator did something about damage: what was given up may be built again as often as before.
+    pub fn pardon(&self) {
+        for object in self.all().values() {
+            object.rebuilt.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
     }
 

@@ -102,7 +102,7 @@ pub async fn check_objects(store: &(impl ObjectStore + BuildStore), objects: &Ob
     });
     for (digest, size, found) in look.await?? {
         if store.build_again(digest, now).await? == 0 {
-            tracing::error!(%digest, size, ?found, "an object of the database is not in the folder; restore it from a backup");
+            tracing::error!(%digest, size, ?found, "the file of a layer is gone or cut; publish its image again, or restore it from a backup");
         } else {
             tracing::error!(%digest, size, ?found, "the file of a bundle is gone or cut; it is built again");
         }

@@ -54,13 +54,7 @@ pub(super) async fn object(
     };
     let Span { first, end } = span.unwrap_or(Span { first: 0, end: size });
     let Some(mut file) = app.checked.open(&app.objects, digest, size).await.map_err(|e| Failure::io(&e))? else {
-        let builds = app.store.build_again(digest, clock::now()).await?;
-        if builds > 0 {
-            tracing::error!(object = %digest, builds, "the file of a bundle is damaged or gone; it is built again");
-            app.metrics.objects_damaged.inc();
-            app.builds.wake();
-        }
-        return Err(unknown(&format!("{digest} any more: its file is damaged, and it is built again")));
+        return Err(unknown(&damaged(&app, digest).await?));
     };
     file.seek(SeekFrom::Start(first)).map_err(|e| Failure::io(&e))?;
     let mut response = Response::new(stream(app, digest, file, Span { first, end }));
@@ -72,6 +66,32 @@ pub(super) async fn object(
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     }
     Ok(response)
+}
+
+/// The file of a bundle is damaged or gone: it is built again, unless that came to nothing too often. Gives what the node is told.
+async fn damaged(app: &App, digest: Digest) -> Result<String, Failure> {
+    let now = clock::now();
+    let again = app.checked.may_rebuild(&digest);
+    let builds = if again {
+        app.store.build_again(digest, now).await?
+    } else {
+        let reason = format!(
+            "its file {} was found damaged again and again: the server's disk garbles what is written. See to the disk, then publish the \
+             image again, which has it built again; else that is tried from time to time",
+            app.objects.path(&digest).display()
+        );
+        app.store.give_build_up(digest, reason, now).await?
+    };
+    if builds > 0 {
+        let outcome = if again { "it is built again" } else { "that came too often, and it is not built again for now" };
+        tracing::error!(object = %digest, builds, "the file of a bundle is damaged or gone; {outcome}");
+        app.metrics.objects_damaged.inc();
+        if again {
+            app.checked.rebuilt(&digest);
+        }
+        app.builds.wake();
+    }
+    Ok(format!("{digest} any more: its file is damaged{}", if again { ", and it is built again" } else { "" }))
 }
 
 /// `bytes=A-` or `bytes=A-B` (B inclusive) of an object of this size.

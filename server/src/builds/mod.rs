@@ -145,18 +145,25 @@ async fn one(app: &Arc<App>, build: TakenBuild, cancel: &Arc<AtomicBool>) {
     tracing::info!(target_image = %bundle.target, bases = bundle.bases.len(), attempts, "building a bundle");
     let made = match order(app, &bundle).await {
         Ok(order) => {
+            let order = Arc::new(order);
             let (maker, stopping) = (Arc::clone(&app.builds.maker), Arc::clone(cancel));
             let (objects, reserve) = (app.objects.clone(), app.config.limits.disk_reserve);
+            let asked = Arc::clone(&order);
             let made = background::run(move || {
                 // The database needs the rest: what was built must be written down.
                 let free = objects.free().map_err(|e| MakeError::Failed(e.to_string()))?;
                 if free < reserve.0 {
                     return Err(MakeError::Failed(format!("the server's disk has {free} bytes free, and {reserve} are kept in reserve")));
                 }
-                maker.make(&order, &stopping)
+                maker.make(&asked, &stopping)
             });
             let made = made.await;
-            made.unwrap_or_else(|_| Err(MakeError::Impossible("the builder panicked; the server's log has more".to_owned())))
+            let made = made.unwrap_or_else(|_| Err(MakeError::Impossible("the builder panicked; the server's log has more".to_owned())));
+            match made {
+                Err(MakeError::Failed(why)) => Err(MakeError::Failed(blamed(app, &order, why).await)),
+                Err(MakeError::Impossible(why)) => Err(MakeError::Impossible(blamed(app, &order, why).await)),
+                made => made,
+            }
         }
         Err(error) => Err(error),
     };
@@ -207,6 +214,27 @@ async fn order(app: &Arc<App>, bundle: &BundleId) -> Result<MakeOrder, MakeError
         }
     }
     Ok(MakeOrder { target, bases, indexes })
+}
+
+/// Why a build failed, and how that is mended where the file of a layer is to blame.
+async fn blamed(app: &App, order: &MakeOrder, why: String) -> String {
+    for image in order.bases.iter().chain([&order.target]) {
+        for layer in &image.layers {
+            // One that cannot be looked at may be whole.
+            if let Ok(None) = app.checked.open(&app.objects, layer.object, layer.stored).await {
+                return format!(
+                    "{why}; layer {} of {}:{} ({}) is damaged on the server's disk: its file {} is garbled, cut short or gone; publish the \
+                     image again, which mends it",
+                    layer.diff_id,
+                    image.summary.name,
+                    image.summary.tag,
+                    image.summary.image_id,
+                    app.objects.path(&layer.object).display()
+                );
+            }
+        }
+    }
+    why
 }
 
 /// Puts the object in its place and makes the bundle ready; gives its bytes.

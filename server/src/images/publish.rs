@@ -10,7 +10,7 @@ use skerry_image::config::ImageConfig;
 use skerry_trust::EnvelopeError;
 use skerry_wire::api::{ImageDetail, ImageSummary, PrepareReply, PrepareRequest, PublishRequest};
 use skerry_wire::release::Release;
-use skerry_wire::{Blob, Digest, ImageId, limits};
+use skerry_wire::{Blob, DiffId, Digest, ImageId, limits};
 
 use crate::app::App;
 use crate::http::Failure;
@@ -31,7 +31,33 @@ pub async fn prepare(State(app): State<Arc<App>>, JsonBody(request): JsonBody<Pr
         let message = format!("{} layers; an image may have {}", request.diff_ids.len(), limits::LAYERS);
         return Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "too_many_layers", message).hint("build it with fewer steps"));
     }
-    Ok(Json(PrepareReply { missing: app.store.missing_layers(request.diff_ids).await? }))
+    let damaged = damaged(&app, &request.diff_ids).await?;
+    let mut missing = app.store.missing_layers(request.diff_ids.clone()).await?;
+    missing.extend(damaged);
+    let place = |diff_id: &DiffId| request.diff_ids.iter().position(|asked| asked == diff_id);
+    missing.sort_by_key(place);
+    missing.dedup();
+    Ok(Json(PrepareReply { missing }))
+}
+
+/// Those of the layers whose files are damaged. All are looked at; those that a build may have failed for are hashed.
+async fn damaged(app: &App, diff_ids: &[DiffId]) -> Result<Vec<DiffId>, Failure> {
+    let mut damaged = Vec::new();
+    let doubted = app.store.doubted_layers(diff_ids.to_vec()).await?;
+    for diff_id in diff_ids {
+        let Some(layer) = app.store.layer(*diff_id).await? else { continue };
+        let is_whole = if doubted.contains(&layer) {
+            app.checked.open(&app.objects, layer.object, layer.stored).await.map_err(|e| Failure::io(&e))?.is_some()
+        } else {
+            let path = app.objects.path(&layer.object);
+            tokio::fs::metadata(path).await.is_ok_and(|file| file.len() == layer.stored)
+        };
+        if !is_whole {
+            tracing::warn!(%diff_id, object = %layer.object, "the file of a layer is damaged; it is asked for again");
+            damaged.push(*diff_id);
+        }
+    }
+    Ok(damaged)
 }
 
 /// `POST /v1/images`
@@ -54,6 +80,7 @@ pub async fn publish(
             Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "wrong_release", format!("{reference}: {error}")).hint("publish the image again")
         }
     })?;
+    app.checked.pardon();
     tracing::info!(image = %summary.image_id, reference, by = caller.name, "release published");
     Ok(Json(summary))
 }

@@ -42,7 +42,12 @@ pub async fn layer(
     let end = Instant::now() + app.config.limits.upload.duration();
     let announced = announced(&request);
     let body = Pieces { stream: request.into_body().into_data_stream(), app: &app, end };
-    if app.store.layer(diff_id).await?.is_some() {
+    let known = app.store.layer(diff_id).await?;
+    let is_whole = match &known {
+        Some(layer) => app.checked.open(&app.objects, layer.object, layer.stored).await.map_err(|e| Failure::io(&e))?.is_some(),
+        None => false,
+    };
+    if is_whole {
         // The client has begun to send: an answer in the middle of its body would look like a broken connection to it.
         body.discard().await?;
         return Ok(StatusCode::OK);
@@ -59,7 +64,14 @@ pub async fn layer(
     .await?;
     let (object, stored) = kept.map_err(|e| Failure::io(&e))?;
     let layer = StoredLayer { diff_id, size: summary.size, stored, object };
-    let new = app.store.add_layer(layer, caller.by()).await?;
+    let new = match known {
+        Some(damaged) => {
+            tracing::warn!(%diff_id, object = %damaged.object, "the file of a layer was damaged; it came again");
+            app.store.mend_layer(layer, caller.by()).await?;
+            true
+        }
+        None => app.store.add_layer(layer, caller.by()).await?,
+    };
     drop(pin);
     app.indexes.wake();
     app.metrics.layer_bytes.inc_by(stored);

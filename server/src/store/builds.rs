@@ -84,6 +84,10 @@ pub trait BuildStore {
     /// The file of an object is damaged or gone: the bundles that it is wait to be built again. How many they are.
     async fn build_again(&self, object: Digest, now: Timestamp) -> Result<u64, StoreError>;
 
+    /// The file of an object was damaged too often: the bundles that it is count as failed for this reason, like any that could not be
+    /// built. How many they are.
+    async fn give_build_up(&self, object: Digest, reason: String, now: Timestamp) -> Result<u64, StoreError>;
+
     /// Builds that were being made when the server ended wait again; the attempt that was cut off does not count.
     async fn requeue_builds(&self) -> Result<u64, StoreError>;
 
@@ -229,6 +233,34 @@ fn take_build(c: &Connection, now: Timestamp) -> Result<Option<TakenBuild>, Stor
     Ok(Some(TakenBuild { bundle: BundleId { target: ImageId(Digest::new(target)), bases: split(&bases)? }, attempts }))
 }
 
+fn give_build_up(c: &Connection, object: &Digest, reason: &str, now: Timestamp) -> Result<u64, StoreError> {
+    let mut query = c.prepare_cached(
+        "UPDATE builds SET state = 'failed', object = NULL, size = NULL, reason = ?2, finished_at = ?3 WHERE object = ?1
+         RETURNING target, bases",
+    )?;
+    let rows = query.query_map((object.as_bytes(), reason, now.0), |row| Ok((row.get::<_, [u8; 32]>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
+    let given_up: Vec<_> = rows.collect::<Result<_, _>>()?;
+    for (target, bases) in &given_up {
+        let bundle = BundleId { target: ImageId(Digest::new(*target)), bases: split(bases)? };
+        for node in nodes_waiting(c, &bundle)? {
+            sets::tell(c, node, bundle.target, &News::Failed(build_reason(Some(reason))), now)?;
+        }
+    }
+    Ok(given_up.len() as u64)
+}
+
+/// Somebody did something about what made builds fail: those of one target, or all, are as if nobody had tried. One that was given up is
+/// built when a node next asks for it, one that waits for its next try at once.
+pub(super) fn forgive(c: &Connection, target: Option<ImageId>, now: Timestamp) -> Result<(), StoreError> {
+    let target = target.map(|target| *target.digest().as_bytes());
+    let sql = "UPDATE builds SET finished_at = 0 WHERE state = 'failed' AND (?1 IS NULL OR target = ?1)";
+    c.prepare_cached(sql)?.execute([target])?;
+    let sql = "UPDATE builds SET attempts = 0, queued_at = min(queued_at, ?2)
+               WHERE state = 'queued' AND attempts > 0 AND (?1 IS NULL OR target = ?1)";
+    c.prepare_cached(sql)?.execute((target, now.0))?;
+    Ok(())
+}
+
 fn built(c: &Connection, image: ImageId) -> Result<Vec<Built>, StoreError> {
     let mut query = c.prepare_cached("SELECT bases, size FROM builds WHERE target = ?1 AND state = 'ready' ORDER BY bases")?;
     let mut rows = query.query([image.digest().as_bytes()])?;
@@ -333,6 +365,10 @@ impl BuildStore for SqliteStore {
             Ok(u64::try_from(c.execute(sql, (object.as_bytes(), now.0))?).unwrap_or(u64::MAX))
         })
         .await
+    }
+
+    async fn give_build_up(&self, object: Digest, reason: String, now: Timestamp) -> Result<u64, StoreError> {
+        self.write(move |c| give_build_up(c, &object, &reason, now)).await
     }
 
     async fn requeue_builds(&self) -> Result<u64, StoreError> {

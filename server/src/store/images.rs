@@ -8,7 +8,7 @@ use skerry_wire::release::Release;
 use skerry_wire::{DiffId, Digest, ImageId, Timestamp};
 
 use super::audit::{self, By};
-use super::{SqliteStore, StoreError, objects};
+use super::{SqliteStore, StoreError, builds, objects};
 
 /// A layer that the server keeps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +101,12 @@ pub trait ImageStore {
     /// Keeps a layer whose object is in place. `false` when it was there already; then the first one's object stays in use.
     async fn add_layer(&self, layer: StoredLayer, by: By) -> Result<bool, StoreError>;
 
+    /// Puts a new object, in place, for a layer whose file was damaged. What could not be built for it is tried again.
+    async fn mend_layer(&self, layer: StoredLayer, by: By) -> Result<(), StoreError>;
+
+    /// Those of the layers that belong to an image which a bundle could not be made from or to: their files may be damaged.
+    async fn doubted_layers(&self, diff_ids: Vec<DiffId>) -> Result<Vec<StoredLayer>, StoreError>;
+
     /// A layer.
     async fn layer(&self, diff_id: DiffId) -> Result<Option<StoredLayer>, StoreError>;
 
@@ -113,7 +119,7 @@ pub trait ImageStore {
     /// The object of a layer's file index.
     async fn layer_index(&self, diff_id: DiffId) -> Result<Option<Digest>, StoreError>;
 
-    /// Adds a release and its image. The same release again changes nothing.
+    /// Adds a release and its image. The same release again changes nothing, but that failed builds of the image are tried again.
     async fn add_image(&self, image: NewImage, by: By) -> Result<ImageSummary, AddImageError>;
 
     /// The releases in force, sorted by name and tag.
@@ -182,6 +188,32 @@ pub(super) fn find_image(c: &Connection, reference: &ImageRef) -> Result<Option<
     Ok(Some(image))
 }
 
+fn mend_layer(c: &Connection, layer: &StoredLayer, by: &By) -> Result<(), StoreError> {
+    objects::add(c, &layer.object, layer.stored, by.at)?;
+    c.prepare_cached("UPDATE layers SET stored = ?2, object = ?3 WHERE diff_id = ?1")?.execute((
+        layer.diff_id.0.as_bytes(),
+        layer.stored,
+        layer.object.as_bytes(),
+    ))?;
+    builds::forgive(c, None, by.at)?;
+    audit::append(c, by, &format!("uploaded layer {} again: its file was damaged", layer.diff_id))?;
+    Ok(())
+}
+
+fn doubted_layers(c: &Connection, diff_ids: &[DiffId]) -> Result<Vec<StoredLayer>, StoreError> {
+    // The bases are ids one after the other; what is found across two of them costs a look at a file.
+    let sql = format!(
+        "{LAYER} WHERE l.diff_id = ?1 AND EXISTS (SELECT 1 FROM image_layers il, builds b
+         WHERE il.diff_id = l.diff_id AND (b.state = 'failed' OR b.state = 'queued' AND b.attempts > 0) AND (b.target = il.image_id OR instr(b.bases, il.image_id) > 0))"
+    );
+    let mut query = c.prepare_cached(&sql)?;
+    let mut doubted = Vec::new();
+    for diff_id in diff_ids {
+        doubted.extend(query.query_row([diff_id.0.as_bytes()], layer).optional()?);
+    }
+    Ok(doubted)
+}
+
 fn add_image(c: &Connection, image: &NewImage, by: &By) -> Result<ImageSummary, AddImageError> {
     let release = &image.release;
     let id = release.image_id.0.as_bytes();
@@ -216,6 +248,7 @@ fn add_image(c: &Connection, image: &NewImage, by: &By) -> Result<ImageSummary, 
              ON CONFLICT (digest) DO NOTHING",
         )?
         .execute((&release.name, &release.tag, id, &image.envelope, image.digest.as_bytes(), image.key_id.0, by.at.0))?;
+    builds::forgive(c, Some(release.image_id), by.at)?;
     if added > 0 {
         audit::append(c, by, &format!("published {} as {}", release.reference(), release.image_id))?;
     }
@@ -254,6 +287,14 @@ impl ImageStore for SqliteStore {
             Ok(true)
         })
         .await
+    }
+
+    async fn mend_layer(&self, layer: StoredLayer, by: By) -> Result<(), StoreError> {
+        self.write(move |c| mend_layer(c, &layer, &by)).await
+    }
+
+    async fn doubted_layers(&self, diff_ids: Vec<DiffId>) -> Result<Vec<StoredLayer>, StoreError> {
+        self.read(move |c| doubted_layers(c, &diff_ids)).await
     }
 
     async fn layer(&self, diff_id: DiffId) -> Result<Option<StoredLayer>, StoreError> {
