@@ -84,8 +84,13 @@ impl Server {
             let tls = tls::load(&opened.tls.certificate, &opened.tls.key)?;
             let path = database_path(&opened.data);
             let store = SqliteStore::open(&path).map_err(|error| error.on_open(&path))?;
-            let objects =
-                Objects::open(&opened.data).with_context(|| format!("{}: the objects cannot be opened", opened.data.display()))?;
+            let objects = Objects::open(&opened.data).with_context(|| {
+                let objects = opened.data.join("objects");
+                format!(
+                    "{}: the objects cannot be opened\nhelp: the server's user must be able to write it; see its owner",
+                    objects.display()
+                )
+            })?;
             Ok((director, roots, tls, store, objects))
         };
         let (director, roots, tls, store, objects) = tokio::task::spawn_blocking(open).await??;

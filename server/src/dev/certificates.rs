@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use anyhow::Context;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     date_time_ymd,
@@ -14,15 +13,20 @@ use super::files::{make_once, replace};
 pub(super) fn make(data: &Path, names: &[String]) -> anyhow::Result<()> {
     let key = |name: &str| -> anyhow::Result<KeyPair> {
         let text = make_once(&data.join(name), 0o600, || Ok(KeyPair::generate()?.serialize_pem()))?;
-        KeyPair::from_pem(&text).with_context(|| format!("{}: not a private key", data.join(name).display()))
+        KeyPair::from_pem(&text).map_err(|error| {
+            let help = if name == "ca.key" { super::PUT_BACK } else { "help: delete it and start again; another one is made" };
+            anyhow::anyhow!("{}: not a private key: {error}\n{help}", data.join(name).display())
+        })
     };
+    // A certificate belongs to its key.
+    let rekeyed = !data.join("tls.key").exists();
     let (ca_key, server_key) = (key("ca.key")?, key("tls.key")?);
     make_once(&data.join("ca.pem"), 0o644, || Ok(authority().self_signed(&ca_key)?.pem()))?;
     let issuer = Issuer::new(authority(), ca_key);
     let (certificate, listed) = (data.join("tls.pem"), data.join("tls.names"));
     let wanted = names.join("\n");
     // The list is written last: without it the certificate is made again.
-    if !certificate.exists() || std::fs::read_to_string(&listed).ok().as_deref() != Some(&wanted) {
+    if rekeyed || !certificate.exists() || std::fs::read_to_string(&listed).ok().as_deref() != Some(&wanted) {
         replace(&certificate, 0o644, server(names)?.signed_by(&server_key, &issuer)?.pem().as_bytes())?;
         replace(&listed, 0o644, wanted.as_bytes())?;
     }

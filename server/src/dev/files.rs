@@ -29,6 +29,7 @@ pub(super) fn make_once(path: &Path, mode: u32, make: impl FnOnce() -> anyhow::R
             replace(path, mode, text.as_bytes())?;
             Ok(text)
         }
-        Err(error) => Err(error).with_context(|| format!("{}: cannot be read", path.display())),
+        Err(error) => Err(error)
+            .with_context(|| format!("{}: cannot be read\nhelp: put it back from a backup, or give its right owner back", path.display())),
     }
 }

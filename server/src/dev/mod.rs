@@ -25,6 +25,8 @@ use files::{make_once, replace};
 const ENROLMENTS: u32 = 100_000;
 /// Node pool of those nodes.
 const POOL: &str = "default";
+/// What to do about a file that the fleet is known by.
+const PUT_BACK: &str = "help: put it back from a backup; for a new fleet, give an empty --data folder";
 /// Name of the operator of `cli.toml` in the audit log.
 const OPERATOR: &str = "development";
 
@@ -82,16 +84,24 @@ pub fn prepare(data: &Path, address: &Address) -> anyhow::Result<Config> {
     let random = SystemRandom::new();
     let data = std::path::absolute(data)?;
     let file = |name: &str| data.join(name);
+    // Nodes trust the keys of a folder that had a fleet: other ones in their place would be another fleet.
+    let is_new = !store::had_database(&data);
+    for name in ["root.key", "release.key", "director.key", "ca.key"].into_iter().filter(|_| !is_new) {
+        let there = file(name).try_exists().with_context(|| format!("{}: cannot be looked for", file(name).display()))?;
+        anyhow::ensure!(there, "{}: is gone, though this folder has a fleet, whose nodes know this key\n{PUT_BACK}", file(name).display());
+    }
     let key = |name: &str| -> anyhow::Result<SigningKey> {
         let text = make_once(&file(name), 0o600, || Ok(SigningKey::to_text(&SigningKey::generate(&random)?)))?;
-        SigningKey::from_text(&text).with_context(|| format!("{}", file(name).display()))
+        SigningKey::from_text(&text).map_err(|error| anyhow::anyhow!("{}: {error}\n{PUT_BACK}", file(name).display()))
     };
     let (root, release, director) = (key("root.key")?, key("release.key")?, key("director.key")?);
     if !file("root.cose").exists() {
         replace(&file("root.cose"), 0o644, &first_root(&root, &release, &director))?;
     }
-    let trusted = TrustedRoot::first(&std::fs::read(file("root.cose"))?).with_context(|| format!("{}", file("root.cose").display()))?;
-    for (role, key, name) in [(Role::Release, &release, "release.key"), (Role::Director, &director, "director.key")] {
+    let document = std::fs::read(file("root.cose")).with_context(|| format!("{}: cannot be read", file("root.cose").display()))?;
+    let trusted = TrustedRoot::first(&document).map_err(|error| anyhow::anyhow!("{}: {error}\n{PUT_BACK}", file("root.cose").display()))?;
+    let keys = [(Role::Root, &root, "root.key"), (Role::Release, &release, "release.key"), (Role::Director, &director, "director.key")];
+    for (role, key, name) in keys {
         anyhow::ensure!(
             trusted.keys(role).get(&key.public().id()).is_some(),
             "{}: the root document {} does not name this key\nhelp: put the old key back, or start with an empty --data folder",
