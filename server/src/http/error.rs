@@ -1,10 +1,23 @@
 //! Every answer that is not a success: [`ApiError`] as JSON.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use skerry_wire::api::ApiError;
 
 use crate::store::StoreError;
+
+/// The shortest wait that is told, in seconds.
+const SOONEST: u32 = 2;
+/// So many waits are told in turn, each a second longer: of a fleet that came at once, a part comes back each second.
+const WAITS: u32 = 20;
+
+/// The next of the waits, in seconds.
+fn wait() -> u32 {
+    static TOLD: AtomicU32 = AtomicU32::new(0);
+    SOONEST + TOLD.fetch_add(1, Ordering::Relaxed) % WAITS
+}
 
 /// An answer that is not a success.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +93,7 @@ impl IntoResponse for Failure {
         let mut response = (self.status, body).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait()));
         }
         response
     }
@@ -88,7 +101,25 @@ impl IntoResponse for Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+
+    /// A fleet that comes at once and is sent away does not come back at once.
+    #[test]
+    fn a_busy_server_spreads_the_waits_that_it_tells() {
+        let mut waits = BTreeMap::<u32, u32>::new();
+        for _ in 0..1000 {
+            let response = Failure::from(StoreError::Busy).into_response();
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+            *waits.entry(response.headers()[header::RETRY_AFTER].to_str().unwrap().parse().unwrap()).or_default() += 1;
+        }
+        assert_eq!(waits.keys().copied().collect::<Vec<_>>(), (SOONEST..SOONEST + WAITS).collect::<Vec<_>>());
+        // Other tests of this process may be told one in between.
+        assert!(waits.values().all(|nodes| (40..=60).contains(nodes)), "{waits:?}");
+        let other = Failure::internal("test").into_response();
+        assert!(!other.headers().contains_key(header::RETRY_AFTER));
+    }
 
     #[test]
     fn errors_of_the_disk_are_told_apart() {
