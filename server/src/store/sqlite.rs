@@ -101,7 +101,14 @@ impl SqliteStore {
             drop(permit);
             result
         });
-        task.await.map_err(|_| StoreError::Damaged("a read panicked; the server's log has more".to_owned()))?
+        task.await.map_err(|error| {
+            // A runtime that ends gives up what was not begun.
+            if error.is_cancelled() {
+                StoreError::Closed
+            } else {
+                StoreError::Damaged("a read panicked; the server's log has more".to_owned())
+            }
+        })?
     }
 }
 
