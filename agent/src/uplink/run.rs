@@ -159,3 +159,40 @@ async fn asks(asking: &mut watch::Receiver<Arc<BTreeSet<ImageId>>>) {
     }
     std::future::pending().await
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use skerry_wire::api::ApiError;
+
+    use super::*;
+
+    fn busy(retry_after_s: u64) -> ExchangeError {
+        let error = ApiError { code: "busy".to_owned(), message: "too much to write".to_owned(), hint: None };
+        let retry_after = Some(Duration::from_secs(retry_after_s));
+        ExchangeError::Call(CallError::Refused { server: "https://server".to_owned(), status: 503, error, retry_after })
+    }
+
+    /// A fleet that a busy server sent away: no node comes before it was told to, and those that were told the same come apart, the more
+    /// so the more often it happens.
+    #[test]
+    fn a_wait_that_the_server_tells_is_kept_to_and_spread() {
+        let interval = Duration::from_secs(60);
+        for told_s in [0, 2, 7, 21, 3600] {
+            let told = Duration::from_secs(told_s);
+            let mut spread_before = Duration::ZERO;
+            for failures in [1, 3, 5, 40] {
+                let waits: BTreeSet<_> = (0..200).map(|_| wait_after(&busy(told_s), failures, interval)).collect();
+                let (first, last) = (*waits.first().unwrap(), *waits.last().unwrap());
+                assert!(first >= told + backoff::MIN, "told {told_s} s: {first:?}");
+                assert!(last <= told + backoff::longest(interval), "told {told_s} s: {last:?}");
+                assert!(waits.len() > 150, "told {told_s} s after {failures}: {} of 200 nodes wait differently", waits.len());
+                assert!(last - first > backoff::MIN / 2, "told {told_s} s after {failures}: all come within {:?}", last - first);
+                assert!(last - first > spread_before / 2, "the spread shrinks");
+                spread_before = last - first;
+            }
+            assert!(spread_before > Duration::from_secs(15), "a long trouble: {spread_before:?}");
+        }
+    }
+}
