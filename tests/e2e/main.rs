@@ -21,6 +21,7 @@ mod network;
 mod objects;
 mod peak;
 mod podman;
+mod reconstruct;
 mod spool;
 mod transfer;
 mod two_nodes;

@@ -91,7 +91,7 @@ impl<E: Engine> Images<E> {
             return Ok(false);
         }
         // Where a base went away, the server chooses anew among those that are there.
-        let tried = !matches!(error, WorkError::BaseGone(_)) && trouble.failures + 1 >= TRIES;
+        let tried = !matches!(error, WorkError::BaseGone(_)) && trouble.faults + 1 >= TRIES;
         let full = tried && asks.on_delta_failure.unwrap_or(self.terms.rules.on_delta_failure) == OnDeltaFailure::Full;
         if full {
             tracing::warn!("image {}: its patch failed, a full bundle is asked for", row.image.digest().short());

@@ -46,6 +46,7 @@ use crate::uplink::reach::counts;
 use admission::{Terms, Waits};
 use collect::Collector;
 use mend::Looked;
+use parent::MakeError;
 use stored::BasesOf;
 use work::{Stage, Verdict, WorkError};
 
@@ -109,6 +110,8 @@ struct Carried {
 #[derive(Debug, Default)]
 struct Trouble {
     failures: u32,
+    /// Of them those that its bundle may be to blame for.
+    faults: u32,
     /// Not before this.
     until: Option<Instant>,
     /// Only the link failed.
@@ -200,7 +203,7 @@ impl<E: Engine> Images<E> {
                 // The link may be back: what only it held up is tried at once.
                 () = counts(opened) => {
                     for trouble in troubles.values_mut().filter(|t| t.link) {
-                        (trouble.until, trouble.failures) = (None, 1);
+                        (trouble.until, trouble.failures, trouble.faults) = (None, 1, trouble.faults.min(1));
                     }
                 }
                 () = sleep_until(until) => {}
@@ -279,7 +282,7 @@ impl<E: Engine> Images<E> {
                 let full = self.patch_failed(&row, stage.asks(), &error, trouble).await?;
                 if stage.grew() {
                     // A link that comes and goes brings something each time: waits begin anew.
-                    trouble.failures = 0;
+                    (trouble.failures, trouble.faults) = (0, 0);
                 }
                 self.failed(image, error, full, trouble).await
             }
@@ -289,6 +292,9 @@ impl<E: Engine> Images<E> {
     /// Remembers a failure, tells the server once per reason, and says when to try again.
     async fn failed(&self, image: ImageId, error: WorkError, full: bool, trouble: &mut Trouble) -> Result<(), LedgerError> {
         trouble.failures = trouble.failures.saturating_add(1);
+        if !matches!(error, WorkError::Make(MakeError::Killed(_))) {
+            trouble.faults = trouble.faults.saturating_add(1);
+        }
         let verdict = if full { Verdict::Replace } else { error.verdict() };
         trouble.link = verdict == Verdict::Link;
         let longest = if trouble.link { RETRY_LINK } else { RETRY };
@@ -382,7 +388,7 @@ impl<E: Engine> Images<E> {
                 continue;
             }
             if let Some(row) = self.stored(image).await
-                && troubles.get(&row.image).is_none_or(|t| t.failures < admission::TRIES)
+                && troubles.get(&row.image).is_none_or(|t| t.faults < admission::TRIES)
             {
                 helped.insert(image);
                 if !rows.iter().any(|r| r.image == row.image) {

@@ -1,10 +1,12 @@
 //! The agent's side of a reconstruct: starts the child and passes its archive on to the engine.
 
-use std::process::Stdio;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
+use rustix::process::Signal;
 use skerry_engine::{Engine, EngineError};
 use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -24,9 +26,12 @@ pub(crate) enum MakeError {
     /// The child did not start.
     #[error("the reconstruct process cannot be started: {0}")]
     Start(#[source] io::Error),
-    /// The child failed.
+    /// The child failed: the bundle, or what it starts from, is not right.
     #[error("reconstruct: {0}")]
     Failed(String),
+    /// Something else ended the child, which says nothing of the bundle.
+    #[error("reconstruct: the process was killed ({0}): something else on this node ended it, such as the system when it lacked memory")]
+    Killed(ExitStatus),
     /// The engine did not take it.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -57,7 +62,7 @@ pub(crate) async fn make(engine: &impl Engine, request: &Request) -> Result<(), 
     let loaded = engine.load(Box::pin(archive)).await;
     // The engine's complaint about a broken archive is only the echo of the child's.
     if let Some(reason) = reason.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        return Err(MakeError::Failed(reason));
+        return Err(reason);
     }
     Ok(loaded?)
 }
@@ -67,7 +72,7 @@ struct Passing {
     child: Child,
     output: ChildStdout,
     errors: ChildStderr,
-    reason: Arc<Mutex<Option<String>>>,
+    reason: Arc<Mutex<Option<MakeError>>>,
 }
 
 impl Passing {
@@ -87,7 +92,7 @@ impl Passing {
         };
         let ended = match read {
             Ok(()) => self.ended().await,
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(MakeError::Failed(error.to_string())),
         };
         if ended.is_ok() {
             steps::handed_over_all();
@@ -97,14 +102,15 @@ impl Passing {
             Ok(()) if buffer.is_empty() => None,
             Ok(()) => Some((Ok(buffer.freeze()), None)),
             Err(reason) => {
-                *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.clone());
-                Some((Err(io::Error::other(reason)), None))
+                let echo = io::Error::other(reason.to_string());
+                *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+                Some((Err(echo), None))
             }
         }
     }
 
     /// How the child ended; its last words when it failed.
-    async fn ended(&mut self) -> Result<(), String> {
+    async fn ended(&mut self) -> Result<(), MakeError> {
         let mut said = Vec::new();
         let mut piece = [0; 1024];
         while let Ok(n @ 1..) = self.errors.read(&mut piece).await {
@@ -112,12 +118,44 @@ impl Passing {
             let surplus = said.len().saturating_sub(SAID);
             said.drain(..surplus);
         }
-        let status = self.child.wait().await.map_err(|e| e.to_string())?;
-        if status.success() {
-            return Ok(());
+        let status = self.child.wait().await.map_err(|e| MakeError::Failed(e.to_string()))?;
+        judge(status, &String::from_utf8_lossy(&said))
+    }
+}
+
+/// What the end of a child means that said this.
+fn judge(status: ExitStatus, said: &str) -> Result<(), MakeError> {
+    if status.success() {
+        return Ok(());
+    }
+    // What it does to itself ends with other signals.
+    if let Some(number) = status.signal()
+        && [Signal::KILL, Signal::TERM, Signal::INT, Signal::HUP].iter().any(|s| s.as_raw() == number)
+    {
+        return Err(MakeError::Killed(status));
+    }
+    let last = said.lines().rev().find(|l| !l.trim().is_empty()).map(|l| l.trim().trim_start_matches("skerry-agent: ").to_owned());
+    Err(MakeError::Failed(last.unwrap_or_else(|| format!("the process ended with {status}"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_child_tells_who_is_to_blame() {
+        let end =
+            |raw: i32, said: &str| judge(ExitStatus::from_raw(raw), said).map_err(|e| (matches!(e, MakeError::Killed(_)), e.to_string()));
+        assert_eq!(end(0, "noise").map_err(drop), Ok(()));
+        let (killed, why) = end(1 << 8, "warning\nskerry-agent: no\n\n").unwrap_err();
+        assert_eq!((killed, why.as_str()), (false, "reconstruct: no"));
+        let (killed, why) = end(1 << 8, "").unwrap_err();
+        assert!(!killed && why.contains("exit status: 1"), "{why}");
+        for signal in [9, 15, 2, 1] {
+            let (killed, why) = end(signal, "half a word").unwrap_err();
+            assert!(killed && why.contains(&format!("signal: {signal} ")) && why.contains("something else on this node"), "{why}");
         }
-        let said = String::from_utf8_lossy(&said);
-        let last = said.lines().rev().find(|l| !l.trim().is_empty()).map(|l| l.trim().trim_start_matches("skerry-agent: ").to_owned());
-        Err(last.unwrap_or_else(|| format!("the process ended with {status}")))
+        let (killed, why) = end(11, "").unwrap_err();
+        assert!(!killed && why.contains("signal: 11"), "{why}");
     }
 }

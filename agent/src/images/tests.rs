@@ -169,6 +169,21 @@ async fn a_failure_is_told_once_unless_the_image_was_on_its_way_again() {
     assert!(stage.is_fetching() && !stage.told_transit());
 }
 
+/// Three tries of a kept bundle, and the server is asked: what was killed three times was not tried.
+#[tokio::test]
+async fn a_killed_reconstruct_does_not_speak_against_its_bundle() {
+    let dir = tempfile::tempdir().unwrap();
+    let images = bed(dir.path()).images;
+    let killed = || WorkError::Make(parent::MakeError::Killed(std::os::unix::process::ExitStatusExt::from_raw(9)));
+    let failed = || WorkError::Make(parent::MakeError::Failed("no".to_owned()));
+    assert_eq!((killed().verdict(), failed().verdict()), (Verdict::Keep, Verdict::Keep));
+    let mut trouble = Trouble::default();
+    for (error, failures, faults) in [(killed(), 1, 0), (killed(), 2, 0), (failed(), 3, 1), (killed(), 4, 1), (failed(), 5, 2)] {
+        images.failed(image(1), error, false, &mut trouble).await.unwrap();
+        assert_eq!((trouble.failures, trouble.faults), (failures, faults));
+    }
+}
+
 #[tokio::test]
 async fn what_waits_is_told_once_and_shown_with_its_end() {
     let dir = tempfile::tempdir().unwrap();
