@@ -1,4 +1,4 @@
-//! The reconstruct process ends before its time: killed at any byte of its output. What runs goes on, the operator
+//! The reconstruct process ends before its time: killed at any byte of its output, or for want of memory. What runs goes on, the operator
 //! is told why, nothing is fetched again, and the image comes.
 //!
 //! Needs root, Docker and the built programs.
@@ -113,6 +113,53 @@ fn killed_at_many_points_of_its_output() -> Result<()> {
     }
     println!("killed after {killed:?} bytes");
     ensure!(points.peek().is_none(), "only {} of {} points were met: {killed:?}", killed.len(), POINTS.len());
+    bed.stop_agent()?;
+    bed.stop_server()
+}
+
+/// Has the reconstruct that runs next get no more memory than it has when it bounds itself. Did it want more?
+fn starve(bed: &mut Bed) -> Result<bool> {
+    // No table of contents that holds gets it over its own bound: it gets another one instead.
+    let Some(child) = stopped(bed, |child| child.data().is_some())? else { return Ok(false) };
+    let (bound, has) = child.data().context("it ended while it was held")?;
+    ensure!(bound < 128 << 20 && has < bound, "it has {has} bytes and is bounded to {bound}");
+    child.bound_data(has)?;
+    child.go_on()?;
+    until("the end of the reconstruct", DEPLOY, || Ok(child.has_ended().then_some(()))).with_context(|| bed.logs())?;
+    let mut state = Value::Null;
+    let over = until("what came of the reconstruct", DEPLOY, || {
+        state = bed.newest_set("web")?["rows"][0]["state"].take();
+        Ok((state == "failed" || state == "succeeded").then_some(()))
+    });
+    over.with_context(|| format!("it is {state}\n{}", bed.logs()))?;
+    Ok(state == "failed")
+}
+
+#[test]
+fn memory_that_does_not_suffice_is_told_and_costs_nothing_else() -> Result<()> {
+    let Some(mut bed) = stage::enrolled()? else { return Ok(()) };
+    let one = WebApp::small("web", "1").write(bed.folder())?;
+    let mut running = stage::deploy(&bed, "web", &one, "1")?;
+    let (agent, mut hits) = (bed.agent()?.pid(), 0);
+    for version in (2..).map(|n: usize| n.to_string()).take(VERSIONS) {
+        if hits == 2 {
+            break;
+        }
+        let next = WebApp::bulky("web", &version).write(bed.folder())?;
+        bed.publish(&next.path, &next.reference)?;
+        let sent = bed.object_bytes_sent()?;
+        bed.run_job("web", &next.reference)?;
+        if starve(&mut bed)? {
+            hits += 1;
+            let reason = told(&bed)?;
+            println!("told: {reason}");
+            ensure!(reason.contains("reconstruct: the process lacks memory, of which it may have 64 MiB"), "not what happened: {reason}");
+            ensure!(bed.engine.containers()? == [running.clone()], "what runs was touched\n{}", bed.logs());
+            ensure!(bed.agent()?.is_running() && bed.agent()?.pid() == agent, "the agent was hit, too\n{}", bed.logs());
+        }
+        running = comes(&bed, &running, &next, &version, sent)?;
+    }
+    ensure!(hits == 2, "only {hits} reconstructs wanted more than they had");
     bed.stop_agent()?;
     bed.stop_server()
 }

@@ -62,8 +62,24 @@ pub(crate) fn run() -> Result<()> {
     io::stdin().lock().take(REQUEST).read_to_end(&mut text).context("cannot read the request")?;
     let request: Request = serde_json::from_slice(&text).context("this command is for the agent's own use; its request")?;
     confine(&request)?;
-    let out = make(&request, BufWriter::with_capacity(BUFFER, io::stdout().lock()))?;
+    let out = make(&request, BufWriter::with_capacity(BUFFER, io::stdout().lock())).map_err(|error| explain(error, &request))?;
     out.into_inner().map_err(io::IntoInnerError::into_error).and_then(|mut out| out.flush()).context("cannot hand the archive over")
+}
+
+/// Bytes of memory that the child may have.
+pub(super) fn bound(request: &Request) -> u64 {
+    request.memory.saturating_add(BESIDE)
+}
+
+/// What is said of a child that lacks memory, before what it says itself.
+pub(super) fn lacks_memory(bound: u64) -> String {
+    format!("the process lacks memory, of which it may have {} MiB", bound >> 20)
+}
+
+/// What the system says alone does not tell that there is a bound.
+fn explain(error: anyhow::Error, request: &Request) -> anyhow::Error {
+    let of = |kind: io::ErrorKind| error.chain().filter_map(|e| e.downcast_ref::<io::Error>()).any(|e| e.kind() == kind);
+    if of(io::ErrorKind::OutOfMemory) { error.context(lacks_memory(bound(request))) } else { error }
 }
 
 /// Dies with the agent, is last in line for the processor, and gets no more memory than its bound.
@@ -76,7 +92,7 @@ fn confine(request: &Request) -> Result<()> {
     }
     // Not being nice is no reason to fail.
     let _ = rustix::process::nice(19);
-    let bound = Some(request.memory.saturating_add(BESIDE));
+    let bound = Some(bound(request));
     rustix::process::setrlimit(Resource::Data, Rlimit { current: bound, maximum: bound }).context("cannot bound the memory")
 }
 

@@ -12,7 +12,7 @@ use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
-use super::child::Request;
+use super::child::{self, Request};
 use crate::steps::{self, Step};
 
 /// Bytes passed on at once.
@@ -57,7 +57,7 @@ pub(crate) async fn make(engine: &impl Engine, request: &Request) -> Result<(), 
     drop(input);
     steps::reached(Step::ReconstructStarted);
     let reason = Arc::new(Mutex::new(None));
-    let passing = Passing { child, output, errors, reason: Arc::clone(&reason) };
+    let passing = Passing { child, output, errors, bound: child::bound(request), reason: Arc::clone(&reason) };
     let archive = stream::unfold(Some(passing), |passing| async move { passing?.next().await });
     let loaded = engine.load(Box::pin(archive)).await;
     // The engine's complaint about a broken archive is only the echo of the child's.
@@ -72,6 +72,8 @@ struct Passing {
     child: Child,
     output: ChildStdout,
     errors: ChildStderr,
+    /// Bytes of memory that it may have.
+    bound: u64,
     reason: Arc<Mutex<Option<MakeError>>>,
 }
 
@@ -119,12 +121,12 @@ impl Passing {
             said.drain(..surplus);
         }
         let status = self.child.wait().await.map_err(|e| MakeError::Failed(e.to_string()))?;
-        judge(status, &String::from_utf8_lossy(&said))
+        judge(status, &String::from_utf8_lossy(&said), self.bound)
     }
 }
 
-/// What the end of a child means that said this.
-fn judge(status: ExitStatus, said: &str) -> Result<(), MakeError> {
+/// What the end of a child means that said this and might have so many bytes of memory.
+fn judge(status: ExitStatus, said: &str, bound: u64) -> Result<(), MakeError> {
     if status.success() {
         return Ok(());
     }
@@ -134,8 +136,15 @@ fn judge(status: ExitStatus, said: &str) -> Result<(), MakeError> {
     {
         return Err(MakeError::Killed(status));
     }
-    let last = said.lines().rev().find(|l| !l.trim().is_empty()).map(|l| l.trim().trim_start_matches("skerry-agent: ").to_owned());
-    Err(MakeError::Failed(last.unwrap_or_else(|| format!("the process ended with {status}"))))
+    // A note on how to debug it follows the last words of a child that panicked or got no memory.
+    let mut words = said.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with("note: "));
+    let last = words.next_back().map(|l| l.trim_start_matches("skerry-agent: ").to_owned());
+    let last = last.unwrap_or_else(|| format!("the process ended with {status}"));
+    // What a program says to which the system gives no more; it has no other way to end.
+    if status.signal() == Some(Signal::ABORT.as_raw()) && last.starts_with("memory allocation of") {
+        return Err(MakeError::Failed(format!("{}: {last}", child::lacks_memory(bound))));
+    }
+    Err(MakeError::Failed(last))
 }
 
 #[cfg(test)]
@@ -144,8 +153,9 @@ mod tests {
 
     #[test]
     fn the_end_of_a_child_tells_who_is_to_blame() {
-        let end =
-            |raw: i32, said: &str| judge(ExitStatus::from_raw(raw), said).map_err(|e| (matches!(e, MakeError::Killed(_)), e.to_string()));
+        let end = |raw: i32, said: &str| {
+            judge(ExitStatus::from_raw(raw), said, 64 << 20).map_err(|e| (matches!(e, MakeError::Killed(_)), e.to_string()))
+        };
         assert_eq!(end(0, "noise").map_err(drop), Ok(()));
         let (killed, why) = end(1 << 8, "warning\nskerry-agent: no\n\n").unwrap_err();
         assert_eq!((killed, why.as_str()), (false, "reconstruct: no"));
@@ -157,5 +167,13 @@ mod tests {
         }
         let (killed, why) = end(11, "").unwrap_err();
         assert!(!killed && why.contains("signal: 11"), "{why}");
+        let note = "note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n";
+        let (killed, why) = end(101 << 8, &format!("thread 'main' panicked at x.rs:1:53:\nindex out of bounds\n{note}")).unwrap_err();
+        assert_eq!((killed, why.as_str()), (false, "reconstruct: index out of bounds"));
+        let (killed, why) = end(6, &format!("memory allocation of 99 bytes failed\n{note}")).unwrap_err();
+        assert!(!killed && why.contains("lacks memory, of which it may have 64 MiB: memory allocation of 99 bytes failed"), "{why}");
+        // The same words of a child that ended otherwise are its own.
+        let (_, why) = end(1 << 8, "memory allocation of 99 bytes failed").unwrap_err();
+        assert_eq!(why, "reconstruct: memory allocation of 99 bytes failed");
     }
 }
