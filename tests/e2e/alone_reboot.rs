@@ -8,12 +8,13 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use skerry_testkit::Bed;
 use skerry_testkit::app::WebApp;
 use skerry_testkit::command::until;
 use skerry_testkit::memory::pss_kib;
 use skerry_tests::alone::{self, SOON, board, job, lines, submit, task, wait, wait_lines};
 use skerry_tests::promise::hold;
-use skerry_tests::stage::DEPLOY;
+use skerry_tests::stage::{self, DEPLOY};
 
 /// A container that serves the image's pages at `port`; `check` is a path that must be there, `more` goes into the group.
 fn web(name: &str, kind: &str, image: &str, port: u16, check: &str, more: &str) -> String {
@@ -63,6 +64,81 @@ fn every_job_type_comes_back_offline() -> Result<()> {
         ensure!(lines(path).len() == 2, "started twice after the reboot: {:?}", lines(path));
     }
     Ok(())
+}
+
+/// A container that notes each of its starts on the board of its job, and then does this.
+fn noting(name: &str, head: &str, image: &str, boards: &Path, then: &str) -> String {
+    let line = format!("echo start >> /boards/{name}; {then}");
+    let config = format!(
+        "image = \"{image}\"\n        command = \"/bin/busybox\"\n        args = [\"sh\", \"-c\", \"{line}\"]\n        volumes = [\"{}:/boards\"]\n",
+        boards.display()
+    );
+    let task = format!(
+        "    task \"t\" {{\n      driver = \"docker\"\n      config {{\n        {config}      }}\n      resources {{\n        memory = 16\n      }}\n    }}\n"
+    );
+    job(name, head, &task)
+}
+
+/// Every job type in containers, and the power goes twice: once while all is well, once while what ran is just coming back.
+#[test]
+fn every_job_type_in_containers_comes_back_after_power_cuts() -> Result<()> {
+    if !skerry_testkit::need::bed()? {
+        return Ok(());
+    }
+    let mut bed = Bed::start()?;
+    bed.start_server()?;
+    let boards = bed.folder().join("boards");
+    fs::create_dir(&boards)?;
+    bed.configure_agent(&format!("[policy]\nhost_volumes = [\"{}\"]\n", boards.display()))?;
+    bed.start_agent()?;
+    stage::wait_enrolled(&bed, 1)?;
+    let one = WebApp::small("web", "1").write(bed.folder())?;
+    bed.publish(&one.path, &one.reference)?;
+    let cron = "\n  periodic {\n    crons = [\"*/5 * * * * *\"]\n  }";
+    let stays = ["service", "system", "batch", "sysbatch"];
+    for name in stays {
+        submit(&bed, name, &noting(name, &format!("type = \"{name}\""), &one.reference, &boards, "exec sleep 10000"))?;
+    }
+    for kind in ["batch", "sysbatch"] {
+        let (done, tick) = (format!("done-{kind}"), format!("tick-{kind}"));
+        submit(&bed, &done, &noting(&done, &format!("type = \"{kind}\""), &one.reference, &boards, "true"))?;
+        submit(&bed, &tick, &noting(&tick, &format!("type = \"{kind}\"{cron}"), &one.reference, &boards, "true"))?;
+    }
+    submit(&bed, "web", &web("web", "service", &one.reference, 8080, "/version", ""))?;
+    let starts = |name: &str| lines(&boards.join(name)).len();
+    let wait_starts = |bed: &Bed, name: &str, count: usize| wait_lines(bed, &boards.join(name), count, DEPLOY).map(drop);
+    for name in stays.into_iter().chain(["done-batch", "done-sysbatch", "tick-batch", "tick-sysbatch"]) {
+        wait_starts(&bed, name, 1)?;
+    }
+    for name in ["done-batch", "done-sysbatch"] {
+        wait(&bed, "the end of what ends once", name, |a| a["status"] == "complete")?;
+    }
+    bed.wait_version("1", DEPLOY)?;
+
+    bed.server()?.kill9()?;
+    bed.cut_power(&[])?;
+    until("the first container again", DEPLOY, || Ok(stays.iter().any(|name| starts(name) == 2).then_some(())))
+        .with_context(|| bed.logs())?;
+    bed.cut_power(&[])?;
+    let before = stays.map(starts);
+    let ticks = ["tick-batch", "tick-sysbatch"].map(|name| (name, starts(name)));
+
+    bed.wait_version("1", DEPLOY)?;
+    for (name, before) in stays.into_iter().zip(before) {
+        wait_starts(&bed, name, before + 1)?;
+        wait(&bed, "what stays to run", name, |a| a["status"] == "running")?;
+    }
+    for (name, before) in ticks {
+        wait_starts(&bed, name, before + 2)?;
+    }
+    for (name, before) in stays.into_iter().zip(before) {
+        ensure!(starts(name) == before + 1, "{name} was started {} times after the second cut\n{}", starts(name) - before, bed.logs());
+        ensure!((2..=3).contains(&starts(name)), "{name} was started {} times", starts(name));
+    }
+    for name in ["done-batch", "done-sysbatch"] {
+        ensure!(starts(name) == 1, "{name} was done, and was started {} times", starts(name));
+    }
+    bed.stop_agent()
 }
 
 #[test]

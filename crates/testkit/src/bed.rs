@@ -28,6 +28,7 @@ use crate::wire::{Way, Wire};
 use crate::{app, need};
 
 mod agent;
+mod power;
 
 pub use agent::AgentSetup;
 
@@ -341,31 +342,6 @@ impl Bed {
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let text = if lines.contains("[images]") { text.replace(KEEP_ALL, "") } else { text };
         fs::write(&path, format!("{text}\n{lines}")).with_context(|| format!("cannot write {}", path.display()))
-    }
-
-    /// The node loses its power and gets it back: the agent, the processes `pids` that it ran, and the engine with its containers are
-    /// killed and, but for the processes, started again, under another boot id. The time since boot goes on.
-    ///
-    /// # Errors
-    /// When something cannot be killed or does not start.
-    pub fn reboot(&mut self, pids: &[String]) -> Result<()> {
-        self.agent()?.kill9()?;
-        self.agent = None;
-        for pid in pids {
-            let pid = pid.parse().ok().and_then(rustix::process::Pid::from_raw).with_context(|| format!("{pid} is no process id"))?;
-            rustix::process::kill_process(pid, rustix::process::Signal::KILL).with_context(|| format!("cannot kill process {pid:?}"))?;
-        }
-        // Graceful for the engine's own files; containers end with it.
-        self.engine.stop()?;
-        self.engine.start_again()?;
-        self.reboots += 1;
-        let id = format!("00000000-0000-4000-8000-{:012}\n", self.reboots);
-        // A boot of its own: the kernel's is the machine's.
-        let path = self.folder.path().join("boot_id");
-        fs::write(&path, id).context("cannot write the boot id")?;
-        self.mounts.retain(|(from, _)| *from != path);
-        self.mounts.push((path, "/proc/sys/kernel/random/boot_id"));
-        self.start_agent()
     }
 
     /// `skerry-agent status --json`, on the node, offline. An agent that is just starting is waited for.

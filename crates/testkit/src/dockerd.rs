@@ -197,6 +197,22 @@ impl Dockerd {
         }
     }
 
+    /// The power goes: the engine, its containerd, its shims and its containers are killed before any can take note of it, and what a
+    /// boot does not find again, mounts and the folder of what runs, is gone. What it has on its disk stays.
+    ///
+    /// # Errors
+    /// When the signal cannot be sent, or something of it lives on.
+    pub fn cut_power(&mut self) -> Result<()> {
+        self.kill9()?;
+        until("the end of all that the engine ran", STOP, || Ok((kill_remains(&self.home) == 0).then_some(())))?;
+        unmount_below(&self.home.join("data"));
+        unmount_below(&self.home.join("run"));
+        match fs::remove_dir_all(self.home.join("run")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("cannot remove the folder of what runs"),
+            _ => Ok(()),
+        }
+    }
+
     /// `unix:///.../docker.sock`
     #[must_use]
     pub fn address(&self) -> String {
