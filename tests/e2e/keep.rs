@@ -99,6 +99,61 @@ fn an_image_that_the_engine_lost_comes_back_without_the_server() -> Result<()> {
     bed.stop_agent()
 }
 
+/// Without kept bundles an image that is gone cannot be made on the node: the node and the server say so, and it is fetched again.
+#[test]
+fn without_kept_bundles_a_lost_image_is_fetched_again_and_told() -> Result<()> {
+    let Some(mut bed) = stage::enrolled()? else { return Ok(()) };
+    bed.stop_agent()?;
+    bed.configure_agent("[images]\ncollect_above = 100\nkeep_bundles = \"0B\"\n")?;
+    bed.start_agent()?;
+    let (one, two) = (WebApp::small("web", "1").write(bed.folder())?, WebApp::bulky("web", "2").write(bed.folder())?);
+    stage::deploy(&bed, "web", &one, "1")?;
+    stage::deploy(&bed, "web", &two, "2")?;
+    let bundles = std::fs::read_dir(bed.agent_data().join("bundles"))?.count();
+    ensure!(bundles == 0, "{bundles} bundles are kept although none was to be");
+    let size = bed.newest_set("web")?["rows"][0]["size"].as_u64().context("no size")?;
+    // While nobody looks, so that the container goes with its image.
+    bed.stop_server()?;
+    bed.stop_agent()?;
+    for container in bed.engine.containers()? {
+        run(bed.engine.docker().args(["rm", "--force", &container.id]))?;
+    }
+    run(bed.engine.docker().args(["rmi", "--force", &two.image_id]))?;
+    bed.start_agent()?;
+    // Without the server nothing comes, and the node says what is gone and whom it asks.
+    let (lost, mut seen) = ("are gone; fetches the image again", Value::Null);
+    until("the node's word of the lost image", DEPLOY, || {
+        seen = bed.agent_status()?;
+        let (alloc, image) = (&seen["allocs"][0], &seen["images"][0]);
+        let told = alloc["status"] == "pending" && alloc["reason"].as_str().is_some_and(|reason| reason.contains(lost));
+        Ok((told && image["reference"] == two.reference.as_str() && image["state"] == "asks the server for it").then_some(()))
+    })
+    .with_context(|| format!("{seen:#}\n{}", bed.logs()))?;
+    ensure!(!images(&bed)?.contains(&two.image_id), "it came from somewhere");
+    // With it the image is fetched as any other, and the operator sees that while it comes.
+    bed.server_link.limit(8_000)?;
+    bed.start_server()?;
+    let sent = bed.object_bytes_sent()?;
+    until("the operator's sight of it", DEPLOY, || {
+        seen = bed.ask(&["job", "status", "web"])?;
+        let allocs = seen["allocs"].as_array().context("no allocations")?;
+        Ok(allocs.iter().any(|a| a["status"] == "pending" && a["reason"].as_str().is_some_and(|r| r.contains(lost))).then_some(()))
+    })
+    .with_context(|| format!("{seen:#}\n{}", bed.logs()))?;
+    until("the node's word of what comes", DEPLOY, || {
+        seen = bed.agent_status()?;
+        let coming = format!("of {size} bytes of its bundle are here");
+        Ok(seen["images"][0]["state"].as_str().is_some_and(|state| state.contains(&coming)).then_some(()))
+    })
+    .with_context(|| format!("{seen:#}\n{}", bed.logs()))?;
+    bed.server_link.unlimit()?;
+    bed.wait_version("2", DEPLOY)?;
+    let sent = bed.object_bytes_sent()? - sent;
+    ensure!(sent == size, "{sent} bytes were sent of a bundle of {size}");
+    bed.stop_agent()?;
+    bed.stop_server()
+}
+
 #[test]
 fn an_emptied_engine_is_filled_again_without_the_server() -> Result<()> {
     let Some(mut bed) = stage::enrolled()? else { return Ok(()) };
