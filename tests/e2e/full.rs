@@ -1,8 +1,9 @@
-//! Disks that are full at any stage of an update: the bundle's, the one of what is made from it, the engine's, the ledger's. What runs
-//! goes on, the operator is told why, and the update goes on by itself when there is room again.
+//! Disks that are full at any stage of an update: the bundle's, the one of what is made from it, the engine's, the
+//! ledger's, that of the switch. What runs goes on, the operator is told why, and the update goes on by itself when there is room again.
 //!
 //! Needs root, Docker and the built programs.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -12,7 +13,10 @@ use skerry_testkit::command::{run, until};
 use skerry_testkit::dockerd::Container;
 use skerry_testkit::image::Archive;
 use skerry_testkit::{Bed, SmallDisk, need};
+use skerry_tests::alone::{SOON, board, is_alive, job, lines, submit, task, wait, wait_lines};
 use skerry_tests::stage::{self, DEPLOY};
+
+use crate::reconstruct::stopped;
 
 /// What has come of the bundle of a [`bulky`](WebApp::bulky) image when the disk fills.
 const BEGUN: u64 = 3 << 20;
@@ -119,6 +123,106 @@ fn a_full_disk_at_every_stage() -> Result<()> {
         bed.start_agent()?;
     }
     goes_on(&bed, &old, &ours, &five, "5")?;
+    bed.stop_agent()?;
+    bed.stop_server()
+}
+
+/// The agent's data alone is on a small disk.
+fn small_agent(policy: &str) -> Result<Option<(Bed, SmallDisk)>> {
+    if !need::bed()? {
+        return Ok(None);
+    }
+    let mut bed = Bed::start()?;
+    bed.start_server()?;
+    bed.configure_agent(policy)?;
+    let ours = SmallDisk::mount(&bed.agent_data(), 96)?;
+    bed.start_agent()?;
+    stage::wait_enrolled(&bed, 1)?;
+    Ok(Some((bed, ours)))
+}
+
+/// The image is coming into the engine when the agent's disk fills: the ledger has room of its own to write down what it switches to.
+#[test]
+#[ignore = "takes minutes: make faults"]
+fn a_switch_on_a_full_disk_is_written_down() -> Result<()> {
+    let Some((mut bed, ours)) = small_agent("")? else { return Ok(()) };
+    let (one, two) = (WebApp::small("web", "1").write(bed.folder())?, WebApp::bulky("web", "2").write(bed.folder())?);
+    let old = stage::deploy(&bed, "web", &one, "1")?;
+    bed.publish(&two.path, &two.reference)?;
+    bed.run_job("web", &two.reference)?;
+    let child = stopped(&mut bed, |child| child.written().is_some_and(|written| written > 0))?;
+    let child = child.context("the reconstruct was quicker than this test")?;
+    ours.fill_but(0)?;
+    child.go_on()?;
+    let new = stage::wait_switch(&bed, &old, &two.image_id, DEPLOY)?;
+    bed.wait_version("2", DEPLOY)?;
+    ensure!(ours.free()? < 2 << 20, "the disk was not full");
+    // An agent that starts on such a disk knows what was switched to.
+    bed.agent()?.kill9()?;
+    bed.start_agent()?;
+    let knows = || {
+        let status = bed.agent_status()?;
+        Ok((status["allocs"][0]["version"] == 2 && status["allocs"][0]["status"] == "running" && status["running"] == true).then_some(()))
+    };
+    until("the agent to know what runs", DEPLOY, knows)
+        .with_context(|| format!("{:#}\n{}", bed.agent_status().unwrap_or_default(), bed.logs()))?;
+    ensure!(bed.engine.containers()? == [new.clone()], "what runs was touched\n{}", bed.logs());
+    bed.wait_deployed("web", DEPLOY)?;
+    ours.clear()?;
+    ensure!(bed.engine.containers()? == [new], "what runs was touched\n{}", bed.logs());
+    bed.stop_agent()?;
+    bed.stop_server()
+}
+
+/// Not even the ledger has room: what cannot be written down is not done. The old version runs, that is said, and with room it switches.
+#[test]
+#[ignore = "takes minutes: make faults"]
+fn a_switch_that_cannot_be_written_down_waits() -> Result<()> {
+    let Some((mut bed, ours)) = small_agent("[policy]\nraw_exec = true\n")? else { return Ok(()) };
+    let (starts, flag) = (board(&bed, "starts"), board(&bed, "flag"));
+    let lock = format!("flock \"$NOMAD_ALLOC_DIR/update.lock\" sh -c 'while [ ! -e {} ]; do sleep 0.2; done'", flag.display());
+    let note = |more: &str| format!("echo $$ >> {}; {more}exec sleep 10000", starts.display());
+    submit(&bed, "pump", &job("pump", "", &task("t", &note(&format!("{lock}; ")), "")))?;
+    wait(&bed, "the first version", "pump", |a| a["status"] == "running" && a["healthy"] == true)?;
+    submit(&bed, "pump", &job("pump", "", &task("t", &note(""), "")))?;
+    until("the lock to hold up the switch", SOON, || Ok(bed.agent_status()?.to_string().contains("update lock").then_some(())))
+        .with_context(|| bed.logs())?;
+    let old = lines(&starts).first().cloned().context("nothing runs")?;
+    ours.fill_but(0)?;
+    fs::remove_file(bed.agent_data().join("ledger.reserve")).context("the ledger had no room of its own")?;
+    ours.fill_but(0)?;
+    fs::write(&flag, "")?;
+    let mut seen = Value::Null;
+    let said =
+        |seen: &Value| seen["engine"]["error"].as_str().is_some_and(|e| e.contains("decisions cannot be kept") && e.contains("make room"));
+    until("the word of what keeps it from its work", SOON, || {
+        seen = bed.agent_status()?;
+        Ok(said(&seen).then_some(()))
+    })
+    .with_context(|| format!("{seen:#}\n{}", bed.logs()))?;
+    println!("said: {}", seen["engine"]["error"]);
+    ensure!(is_alive(&old) && lines(&starts).len() == 1, "it switched without writing it down\n{}", bed.logs());
+    bed.agent()?.kill9()?;
+    bed.start_agent()?;
+    until("an agent that ends, or says why it does nothing", SOON, || {
+        Ok((!bed.agent()?.is_running() || said(&bed.agent_status()?)).then_some(()))
+    })
+    .with_context(|| bed.logs())?;
+    ensure!(is_alive(&old) && lines(&starts).len() == 1, "it switched without writing it down\n{}", bed.logs());
+    ours.clear()?;
+    if !bed.agent()?.is_running() {
+        println!("the agent did not start: {}", bed.agent()?.log_tail());
+        bed.start_agent()?;
+    }
+    wait_lines(&bed, &starts, 2, SOON)?;
+    wait(&bed, "the second version", "pump", |a| a["version"] == 2 && a["status"] == "running")?;
+    ensure!(!is_alive(&old) && lines(&starts).len() == 2, "{:?}\n{}", lines(&starts), bed.logs());
+    until("the report", SOON, || {
+        let status = bed.ask(&["job", "status", "pump"])?;
+        let runs = |a: &Value| a["version"] == 2 && a["status"] == "running";
+        Ok(status["allocs"].as_array().into_iter().flatten().any(runs).then_some(()))
+    })
+    .with_context(|| bed.logs())?;
     bed.stop_agent()?;
     bed.stop_server()
 }

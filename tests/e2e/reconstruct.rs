@@ -37,7 +37,7 @@ const KILLS: usize = 4;
 const VERSIONS: usize = 8;
 
 /// The reconstruct that runs now, stopped when it is so far; none when it ended before.
-fn stopped(bed: &mut Bed, so_far: impl Fn(&Foreign) -> bool) -> Result<Option<Foreign>> {
+pub(crate) fn stopped(bed: &mut Bed, so_far: impl Fn(&Foreign) -> bool) -> Result<Option<Foreign>> {
     let program = need::binary("skerry-agent")?.canonicalize()?;
     let (agent, end) = (bed.agent()?.pid(), Instant::now() + DEPLOY);
     let child = loop {
