@@ -65,7 +65,7 @@ pub fn main() -> ExitCode {
         Ok(command) => match perform(command) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                say(&mut std::io::stderr(), &format!("skerry-agent: {error:#}\n"));
+                say(&mut std::io::stderr(), &format!("skerry-agent: {}\n", told(&error)));
                 exit_code(&error)
             }
         },
@@ -76,11 +76,24 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// An error and its causes, but for those that the one before ends with: some errors say their cause themselves.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string).filter(|c| !c.is_empty()) {
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 fn exit_code(error: &anyhow::Error) -> ExitCode {
     if error.is::<config::ConfigError>() {
         USAGE_ERROR.into()
     } else if matches!(error.downcast_ref(), Some(LockError::Held { .. })) {
         HELD.into()
+    } else if error.is::<images::child::NoRoom>() {
+        images::child::NO_ROOM.into()
     } else {
         ExitCode::FAILURE
     }
@@ -135,4 +148,17 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 /// Writes for people. Nobody left to read it is no error.
 fn say(to: &mut dyn Write, text: &str) {
     let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = anyhow::Error::msg("disk full").context("cannot write: disk full").context("no room");
+        assert_eq!(told(&error), "no room: cannot write: disk full");
+        assert_eq!(told(&anyhow::Error::msg("disk full").context("no room")), "no room: disk full");
+        assert_eq!(told(&anyhow::Error::msg("")), "");
+    }
 }

@@ -1,4 +1,4 @@
-//! Disks that are full at any stage of an update: the bundle's, the one of what is made from it, the engine's, the
+//! Disks that are full at any stage of an update: the bundle's, the one of what is made from it, that of scratch files, the engine's, the
 //! ledger's, that of the switch. What runs goes on, the operator is told why, and the update goes on by itself when there is room again.
 //!
 //! Needs root, Docker and the built programs.
@@ -11,7 +11,7 @@ use serde_json::Value;
 use skerry_testkit::app::WebApp;
 use skerry_testkit::command::{run, until};
 use skerry_testkit::dockerd::Container;
-use skerry_testkit::image::Archive;
+use skerry_testkit::image::{Archive, Content, ImageSpec, LayerSpec, Member};
 use skerry_testkit::{Bed, SmallDisk, need};
 use skerry_tests::alone::{SOON, board, is_alive, job, lines, submit, task, wait, wait_lines};
 use skerry_tests::stage::{self, DEPLOY};
@@ -139,6 +139,58 @@ fn small_agent(policy: &str) -> Result<Option<(Bed, SmallDisk)>> {
     bed.start_agent()?;
     stage::wait_enrolled(&bed, 1)?;
     Ok(Some((bed, ours)))
+}
+
+/// An image that has the same new bytes twice: whoever makes it keeps the first of them in a scratch file for the second.
+fn twice(bed: &Bed, version: &str, seed: u64) -> Result<Archive> {
+    let busybox = need::program("busybox").context("no busybox")?;
+    let base = vec![Member::folder("bin"), Member::program("bin/busybox", Content::Copy(busybox))];
+    let noise = || Content::Noise { seed, size: BULK };
+    let bulk = vec![Member::folder("data"), Member::file("data/one", noise()), Member::file("data/two", noise())];
+    let www = vec![Member::folder("www"), Member::file("www/version", Content::Bytes(version.as_bytes().to_vec()))];
+    let command = ["/bin/busybox", "httpd", "-f", "-p", "8080", "-h", "/www"].map(str::to_owned);
+    ImageSpec {
+        reference: format!("web:{version}"),
+        layers: [base, bulk, www].map(|members| LayerSpec { mtime: 1_700_000_000, members }).into(),
+        command: command.into(),
+        env: vec!["PATH=/bin".to_owned()],
+        stop_signal: Some("SIGKILL".to_owned()),
+    }
+    .write(bed.folder())
+}
+
+/// A scratch file does not fit: that is told as what it is, and costs neither the patch nor a byte more of the link. Where it is known
+/// before, nothing is fetched.
+#[test]
+#[ignore = "takes minutes: make faults"]
+fn a_full_disk_under_the_scratch_files_of_a_reconstruct() -> Result<()> {
+    let Some((mut bed, ours)) = small_agent("")? else { return Ok(()) };
+    let (one, two, three) = (twice(&bed, "1", 1)?, twice(&bed, "2", 2)?, twice(&bed, "3", 3)?);
+    let old = stage::deploy(&bed, "web", &one, "1")?;
+    let sent = bed.object_bytes_sent()?;
+    begin(&bed, &two)?;
+    // What is left of the bundle has its room, and the scratch file has not.
+    ours.fill_but(BULK - BEGUN + (2 << 20))?;
+    bed.server_link.unlimit()?;
+    let reason = told(&bed, &["no space left"])?;
+    ensure!(reason.contains("scratch file") && reason.contains("make room"), "not what lacks room, and what to do: {reason}");
+    let new = goes_on(&bed, &old, &ours, &two, "2")?;
+    let row = bed.newest_set("web")?["rows"][0].take();
+    ensure!(row["base"].as_str() == Some(old.image.as_str()) && new.image == two.image_id, "another bundle than the patch came: {row}");
+    let (sent, size) = (bed.object_bytes_sent()? - sent, row["size"].as_u64().context("no size")?);
+    ensure!(sent == size, "{sent} bytes were sent of a bundle of {size}\n{}", bed.logs());
+
+    // There is room for the bundle and what must stay free, and not for the scratch file beside them.
+    ours.fill_but(size + (32 << 20) + BULK / 2)?;
+    let sent = bed.object_bytes_sent()?;
+    bed.publish(&three.path, &three.reference)?;
+    bed.run_job("web", &three.reference)?;
+    told(&bed, &["not enough space"])?;
+    let sent = bed.object_bytes_sent()? - sent;
+    ensure!(sent < BULK / 8, "{sent} bytes were fetched for an image that has no room\n{}", bed.logs());
+    goes_on(&bed, &new, &ours, &three, "3")?;
+    bed.stop_agent()?;
+    bed.stop_server()
 }
 
 /// The image is coming into the engine when the agent's disk fills: the ledger has room of its own to write down what it switches to.

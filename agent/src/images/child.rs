@@ -1,11 +1,11 @@
 //! The child process that reconstructs an image: `skerry-agent reconstruct`.
 //!
 //! In: one JSON [`Request`] on standard input. Out: the archive for `docker load` on standard output; on failure one line that says why
-//! on standard error and exit code 1. A bundle that is hostile or wrong can hurt only this process: it has its own memory bound, yields to
+//! on standard error and exit code 1, or [`NO_ROOM`]. A bundle that is hostile or wrong can hurt only this process: it has its own memory bound, yields to
 //! everything else on the node, and dies with the agent.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -76,10 +76,24 @@ pub(super) fn lacks_memory(bound: u64) -> String {
     format!("the process lacks memory, of which it may have {} MiB", bound >> 20)
 }
 
-/// What the system says alone does not tell that there is a bound.
+/// The disk is full under a scratch file: the child ends with an exit code of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("no room for what is written while an image is made")]
+pub(crate) struct NoRoom;
+
+/// Exit code of a child that had [`NoRoom`].
+pub(crate) const NO_ROOM: u8 = 4;
+
+/// What the system says alone does not tell that memory has a bound, nor that the bundle is not to blame.
 fn explain(error: anyhow::Error, request: &Request) -> anyhow::Error {
     let of = |kind: io::ErrorKind| error.chain().filter_map(|e| e.downcast_ref::<io::Error>()).any(|e| e.kind() == kind);
-    if of(io::ErrorKind::OutOfMemory) { error.context(lacks_memory(bound(request))) } else { error }
+    if of(io::ErrorKind::OutOfMemory) {
+        error.context(lacks_memory(bound(request)))
+    } else if of(io::ErrorKind::StorageFull) || of(io::ErrorKind::QuotaExceeded) {
+        error.context(NoRoom)
+    } else {
+        error
+    }
 }
 
 /// Dies with the agent, is last in line for the processor, and gets no more memory than its bound.
@@ -157,8 +171,40 @@ impl Scratch for Unnamed {
     fn file(&self) -> io::Result<Box<dyn ScratchFile>> {
         let flags = rustix::fs::OFlags::TMPFILE.bits().cast_signed();
         let file = File::options().read(true).write(true).custom_flags(flags).mode(0o600).open(&self.0);
-        let at = |error: io::Error| io::Error::new(error.kind(), format!("a scratch file in {}: {error}", self.0.display()));
-        Ok(Box::new(file.map_err(at)?))
+        Ok(Box::new(InFolder { file: file.map_err(|error| scratch_error(&self.0, &error))?, folder: self.0.clone() }))
+    }
+}
+
+/// One of them, whose errors say where it is.
+#[derive(Debug)]
+struct InFolder {
+    file: File,
+    folder: PathBuf,
+}
+
+fn scratch_error(folder: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("a scratch file in {}: {error}", folder.display()))
+}
+
+impl Read for InFolder {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.file.read(bytes).map_err(|error| scratch_error(&self.folder, &error))
+    }
+}
+
+impl Write for InFolder {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes).map_err(|error| scratch_error(&self.folder, &error))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Seek for InFolder {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to).map_err(|error| scratch_error(&self.folder, &error))
     }
 }
 
@@ -271,5 +317,39 @@ fn plain(error: LoadArchiveError) -> io::Error {
     match error {
         LoadArchiveError::Io(error) => error,
         other => io::Error::other(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_and_want_of_memory_are_told_apart_from_a_bad_bundle() {
+        let request = Request {
+            parent: 1,
+            bundle: PathBuf::new(),
+            keys: vec![],
+            image: ImageId(skerry_wire::Digest::new([1; 32])),
+            data_root: PathBuf::new(),
+            storage_driver: String::new(),
+            spools: vec![],
+            whole: false,
+            tags: vec![],
+            memory: 24 << 20,
+            output: 1,
+        };
+        let told = |kind: io::ErrorKind| {
+            let inner = scratch_error(Path::new("/x"), &kind.into());
+            explain(skerry_reconstruct::ReconstructError::Patch(inner).into(), &request)
+        };
+        for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded] {
+            let error = told(kind);
+            assert!(error.is::<NoRoom>() && format!("{error:#}").contains("a scratch file in /x"), "{error:#}");
+        }
+        let error = told(io::ErrorKind::OutOfMemory);
+        assert!(!error.is::<NoRoom>() && error.to_string().contains("may have 64 MiB"), "{error:#}");
+        let error = told(io::ErrorKind::InvalidData);
+        assert!(!error.is::<NoRoom>() && error.to_string().starts_with("applying the bundle"), "{error:#}");
     }
 }

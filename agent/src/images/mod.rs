@@ -292,7 +292,7 @@ impl<E: Engine> Images<E> {
     /// Remembers a failure, tells the server once per reason, and says when to try again.
     async fn failed(&self, image: ImageId, error: WorkError, full: bool, trouble: &mut Trouble) -> Result<(), LedgerError> {
         trouble.failures = trouble.failures.saturating_add(1);
-        if !matches!(error, WorkError::Make(MakeError::Killed(_))) {
+        if !matches!(&error, WorkError::Make(made) if !made.blames_the_bundle()) {
             trouble.faults = trouble.faults.saturating_add(1);
         }
         let verdict = if full { Verdict::Replace } else { error.verdict() };
@@ -302,6 +302,10 @@ impl<E: Engine> Images<E> {
         trouble.until = Some(Instant::now() + wait);
         if let WorkError::Space(lack) = &error {
             trouble.lacks = Some(lack.wanted_free);
+        }
+        if let WorkError::Make(MakeError::NoRoom(_)) = &error {
+            // On the disk of the bundles, where those go that are kept.
+            trouble.lacks = Some(0);
         }
         let reason = error.to_string();
         tracing::warn!("image {}: {reason}; trying again in {} s", image.digest().short(), wait.as_secs());

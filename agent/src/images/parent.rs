@@ -32,6 +32,9 @@ pub(crate) enum MakeError {
     /// Something else ended the child, which says nothing of the bundle.
     #[error("reconstruct: the process was killed ({0}): something else on this node ended it, such as the system when it lacked memory")]
     Killed(ExitStatus),
+    /// The disk was full under its scratch files, which says nothing of the bundle either.
+    #[error("reconstruct: {0}; make room on its disk: the agent tries again by itself")]
+    NoRoom(String),
     /// The engine did not take it.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -75,6 +78,13 @@ struct Passing {
     /// Bytes of memory that it may have.
     bound: u64,
     reason: Arc<Mutex<Option<MakeError>>>,
+}
+
+impl MakeError {
+    /// May the bundle be to blame?
+    pub(super) fn blames_the_bundle(&self) -> bool {
+        !matches!(self, Self::Killed(_) | Self::NoRoom(_))
+    }
 }
 
 impl Passing {
@@ -140,6 +150,9 @@ fn judge(status: ExitStatus, said: &str, bound: u64) -> Result<(), MakeError> {
     let mut words = said.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with("note: "));
     let last = words.next_back().map(|l| l.trim_start_matches("skerry-agent: ").to_owned());
     let last = last.unwrap_or_else(|| format!("the process ended with {status}"));
+    if status.code() == Some(child::NO_ROOM.into()) {
+        return Err(MakeError::NoRoom(last));
+    }
     // What a program says to which the system gives no more; it has no other way to end.
     if status.signal() == Some(Signal::ABORT.as_raw()) && last.starts_with("memory allocation of") {
         return Err(MakeError::Failed(format!("{}: {last}", child::lacks_memory(bound))));
@@ -165,6 +178,8 @@ mod tests {
             let (killed, why) = end(signal, "half a word").unwrap_err();
             assert!(killed && why.contains(&format!("signal: {signal} ")) && why.contains("something else on this node"), "{why}");
         }
+        let full = judge(ExitStatus::from_raw(4 << 8), "skerry-agent: no room", 1).unwrap_err();
+        assert!(matches!(full, MakeError::NoRoom(_)) && full.to_string().starts_with("reconstruct: no room; make room"), "{full}");
         let (killed, why) = end(11, "").unwrap_err();
         assert!(!killed && why.contains("signal: 11"), "{why}");
         let note = "note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n";

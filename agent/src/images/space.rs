@@ -31,6 +31,12 @@ pub(super) fn export_of(image: u64) -> u64 {
     image.saturating_add(image / 8).saturating_add(16 << 20)
 }
 
+/// Of the disk that applying a bundle needs, what scratch files beside it take. The rest is the engine's, which stages the new layers,
+/// of so many bytes each, before it keeps them.
+pub(super) fn scratch_of(disk: u64, new_layers: impl Iterator<Item = u64>) -> u64 {
+    disk.saturating_sub(new_layers.fold(0, u64::saturating_add).saturating_mul(2))
+}
+
 /// What lacks room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lack {
@@ -76,6 +82,14 @@ mod tests {
         assert_eq!(need(100, disk(1, 332), 200, disk(1, 332)), None);
         assert!(need(100, disk(1, 331), 200, disk(1, 331)).unwrap().why.contains("/b: 332 MiB needed"));
         assert!(lacking(u64::MAX, (a, disk(1, 1)), u64::MAX, (b, disk(1, 1))).is_some());
+    }
+
+    #[test]
+    fn scratch_is_what_the_engine_does_not_take() {
+        assert_eq!(scratch_of(1000, [100, 300].into_iter()), 200);
+        assert_eq!(scratch_of(10, [].into_iter()), 10);
+        assert_eq!(scratch_of(799, [100, 300].into_iter()), 0);
+        assert_eq!(scratch_of(u64::MAX, [u64::MAX, 1].into_iter()), 0);
     }
 
     #[test]

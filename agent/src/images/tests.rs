@@ -176,11 +176,14 @@ async fn a_killed_reconstruct_does_not_speak_against_its_bundle() {
     let images = bed(dir.path()).images;
     let killed = || WorkError::Make(parent::MakeError::Killed(std::os::unix::process::ExitStatusExt::from_raw(9)));
     let failed = || WorkError::Make(parent::MakeError::Failed("no".to_owned()));
-    assert_eq!((killed().verdict(), failed().verdict()), (Verdict::Keep, Verdict::Keep));
+    let full = || WorkError::Make(parent::MakeError::NoRoom("no".to_owned()));
+    assert_eq!([killed(), full(), failed()].map(|e| e.verdict()), [Verdict::Keep; 3]);
     let mut trouble = Trouble::default();
-    for (error, failures, faults) in [(killed(), 1, 0), (killed(), 2, 0), (failed(), 3, 1), (killed(), 4, 1), (failed(), 5, 2)] {
+    for (error, failures, faults) in [(killed(), 1, 0), (killed(), 2, 0), (failed(), 3, 1), (full(), 4, 1), (failed(), 5, 2)] {
         images.failed(image(1), error, false, &mut trouble).await.unwrap();
         assert_eq!((trouble.failures, trouble.faults), (failures, faults));
+        // Kept bundles make room for scratch files.
+        assert_eq!(trouble.lacks.take(), (failures == 4).then_some(0));
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::admission::Asks;
 use super::child::Request;
 use super::parent::{self, MakeError};
-use super::space::{Lack, disk_of, export_of, lacking};
+use super::space::{Lack, disk_of, export_of, lacking, scratch_of};
 use super::{Images, show};
 use crate::blocking;
 use crate::engine_facts::EngineFacts;
@@ -284,8 +284,11 @@ fn admit<E>(
     let theirs = disk_of(root).unwrap_or(super::space::Disk { device: u64::MAX, free: u64::MAX });
     // An engine that wants all layers stages and keeps those of the bases once more.
     let again = if loads_whole(facts, table) { exports.saturating_mul(2) } else { 0 };
-    let here = row.size.saturating_sub(have).saturating_add(exports);
-    match lacking(here, (&images.folder, ours), toc.disk.saturating_add(again), (root, theirs)) {
+    // Scratch files lie beside the bundle.
+    let scratch =
+        scratch_of(toc.disk, toc.layers.iter().filter_map(|l| if let TargetLayer::New { size, .. } = l { Some(*size) } else { None }));
+    let here = row.size.saturating_sub(have).saturating_add(exports).saturating_add(scratch);
+    match lacking(here, (&images.folder, ours), (toc.disk - scratch).saturating_add(again), (root, theirs)) {
         Some(lack) => Err(WorkError::Space(lack)),
         None => Ok(()),
     }
