@@ -129,7 +129,7 @@ fn director() -> Arc<Director> {
     let only = |key: PublicKey| RoleKeys { keys: vec![key], threshold: 1 };
     let roles = [(Role::Root, 1), (Role::Release, 2), (Role::Director, 3)].map(|(role, n)| (role, only(key(n).public()))).into();
     let root = sign_root(&Root { version: 1, roles, time_cap: Timestamp(i64::MAX) }, &[&key(1)]);
-    Arc::new(Director::new(key(3), TrustedRoot::first(&root).unwrap(), 1).unwrap())
+    Arc::new(Director::new(key(3), TrustedRoot::first(&root).unwrap()).unwrap())
 }
 
 fn sha256(bytes: &[u8]) -> Digest {
