@@ -41,7 +41,7 @@ fn more_polls(bed: &Bed) -> Result<()> {
     let polls = || -> Result<u64> {
         let text = bed.metrics()?;
         let line = text.lines().find(|line| line.starts_with("skerry_polls_total ")).context("no count of polls")?;
-        Ok(line.rsplit(' ').next().unwrap_or_default().parse::<f64>()? as u64)
+        Ok(line.rsplit(' ').next().unwrap_or_default().parse()?)
     };
     let before = polls()?;
     until("some polls", SOON, || Ok((polls()? >= before + POLLS).then_some(())))

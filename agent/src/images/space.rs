@@ -37,6 +37,14 @@ pub(super) fn scratch_of(disk: u64, new_layers: impl Iterator<Item = u64>) -> u6
     disk.saturating_sub(new_layers.fold(0, u64::saturating_add).saturating_mul(2))
 }
 
+/// What a storage driver that shares nothing between layers takes beside the new layers themselves: each of them has a copy of all that is
+/// below it, and the first container of the image has two of the whole. `below` are the bytes of the bases, `new` those of the new layers,
+/// lowest first.
+pub(super) fn copies_of(below: u64, new: impl Iterator<Item = u64>) -> u64 {
+    let (whole, copies) = new.fold((below, 0u64), |(whole, copies), size| (whole.saturating_add(size), copies.saturating_add(whole)));
+    copies.saturating_add(whole.saturating_mul(2))
+}
+
 /// What lacks room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lack {
@@ -82,6 +90,14 @@ mod tests {
         assert_eq!(need(100, disk(1, 332), 200, disk(1, 332)), None);
         assert!(need(100, disk(1, 331), 200, disk(1, 331)).unwrap().why.contains("/b: 332 MiB needed"));
         assert!(lacking(u64::MAX, (a, disk(1, 1)), u64::MAX, (b, disk(1, 1))).is_some());
+    }
+
+    #[test]
+    fn layers_that_share_nothing_are_copied_into_those_above() {
+        // On 100 of the bases 10, which has a copy of the 100, and 1, which has one of the 110; two of the whole 111 for a container.
+        assert_eq!(copies_of(100, [10, 1].into_iter()), 100 + 110 + 222);
+        assert_eq!(copies_of(0, [10].into_iter()), 20);
+        assert_eq!(copies_of(u64::MAX, [1, 1].into_iter()), u64::MAX);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::admission::Asks;
 use super::child::Request;
 use super::parent::{self, MakeError};
-use super::space::{Lack, disk_of, export_of, lacking, scratch_of};
+use super::space::{Lack, copies_of, disk_of, export_of, lacking, scratch_of};
 use super::{Images, show};
 use crate::blocking;
 use crate::engine_facts::EngineFacts;
@@ -28,6 +28,8 @@ use crate::steps::{self, Step};
 
 /// Between two reports of progress.
 const REPORT: Duration = Duration::from_secs(30);
+/// The storage driver that keeps every layer as a folder of its own, with all that is below it.
+const SHARES_NOTHING: &str = "vfs";
 
 /// Why an image is not in the engine yet.
 #[derive(Debug, thiserror::Error)]
@@ -219,7 +221,8 @@ async fn get<E: Engine>(
         return Err(WorkError::Waits);
     }
     let exports = exports(images, facts, present, &table).await?;
-    admit(images, row, facts, present, &table, (fetch.have(), exports))?;
+    let copies = copies(images, facts, present, &table).await?;
+    admit(images, row, facts, present, &table, (fetch.have(), exports, copies))?;
     if stage.again && fetch.have() < row.size {
         in_transit(images, row, fetch.have(), stage).await?;
     }
@@ -265,7 +268,7 @@ fn admit<E>(
     facts: &EngineFacts,
     present: &[ImageId],
     table: &VerifiedToc,
-    (have, exports): (u64, u64),
+    (have, exports, copies): (u64, u64, u64),
 ) -> Result<(), WorkError> {
     let toc = table.toc();
     if toc.target != row.image {
@@ -285,10 +288,9 @@ fn admit<E>(
     // An engine that wants all layers stages and keeps those of the bases once more.
     let again = if loads_whole(facts, table) { exports.saturating_mul(2) } else { 0 };
     // Scratch files lie beside the bundle.
-    let scratch =
-        scratch_of(toc.disk, toc.layers.iter().filter_map(|l| if let TargetLayer::New { size, .. } = l { Some(*size) } else { None }));
+    let scratch = scratch_of(toc.disk, new_layers(table));
     let here = row.size.saturating_sub(have).saturating_add(exports).saturating_add(scratch);
-    match lacking(here, (&images.folder, ours), (toc.disk - scratch).saturating_add(again), (root, theirs)) {
+    match lacking(here, (&images.folder, ours), (toc.disk - scratch).saturating_add(again).saturating_add(copies), (root, theirs)) {
         Some(lack) => Err(WorkError::Space(lack)),
         None => Ok(()),
     }
@@ -309,6 +311,26 @@ async fn exports<E: Engine>(images: &Images<E>, facts: &EngineFacts, present: &[
         }
     }
     Ok(bytes)
+}
+
+/// Bytes of the new layers, lowest first.
+fn new_layers(table: &VerifiedToc) -> impl Iterator<Item = u64> {
+    table.toc().layers.iter().filter_map(|layer| match layer {
+        TargetLayer::New { size, .. } => Some(*size),
+        TargetLayer::Known(_) => None,
+    })
+}
+
+/// Bytes that the engine copies between layers, where its storage driver shares nothing.
+async fn copies<E: Engine>(images: &Images<E>, facts: &EngineFacts, present: &[ImageId], table: &VerifiedToc) -> Result<u64, EngineError> {
+    if facts.info.storage_driver != SHARES_NOTHING {
+        return Ok(0);
+    }
+    let mut below = 0u64;
+    for base in table.toc().bases.iter().filter(|base| present.contains(base)) {
+        below = below.saturating_add(images.engine.image_size(base).await?);
+    }
+    Ok(copies_of(below, new_layers(table)))
 }
 
 /// Has the engine export the bases, unless their layers can be read in place. An export lies beside the bundle, under a name that begins

@@ -139,6 +139,7 @@ mod tests {
             facts: false,
             lost: false,
             log_ordered: false,
+            keeps_unknown: false,
         };
         let contacts = Contacts::default();
         // (boot, sequence, echoed nonce), nonce of the reply, verdict; in this order.

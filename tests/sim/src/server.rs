@@ -175,7 +175,9 @@ impl Server {
         let enrolment = Enrolment { token, key, boot: request.boot, fingerprint: request.fingerprint };
         let enrolled = self.wait(|s| s.enrol(enrolment, Arc::clone(&self.director), now));
         let node = enrolled.map_err(|_| LinkError::Refused(403, "token_unknown"))?;
-        let reply = EnrolReply { node, nonce: request.nonce, time: now, roots: vec![] };
+        let known = self.wait(|s| s.known_node(node)).map_err(|_| LinkError::Refused(500, "internal"))?;
+        let mark = known.map(|known| known.mark).unwrap_or_default();
+        let reply = EnrolReply { node, nonce: request.nonce, time: now, roots: vec![], mark };
         Ok(self.director.seal(EnrolReply::PURPOSE, &reply))
     }
 
