@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek};
 use ring::digest::{self, SHA256};
 use skerry_bundle::{TargetLayer, Toc, VerifiedToc};
 use skerry_delta::apply::{Applier, FIXED_MEMORY, Tally};
+use skerry_delta::archive::BoundedScratch;
 use skerry_delta::source::Sources;
 use skerry_delta::stream::StreamsReader;
 use skerry_image::config::ImageConfig;
@@ -138,6 +139,9 @@ pub fn reconstruct_told(
             reason: format!("it has {} layers, the bundle needs layer {}", base.diff_ids.len(), place.layer),
         })
     };
+    // Of the disk that the table asks for, the engine takes twice the new layers; the rest is scratch.
+    let scratch_room = table.disk.saturating_sub(new_bytes.saturating_mul(2));
+    let scratch = sources.scratch().map(|scratch| BoundedScratch::new(scratch, scratch_room));
     let mut infos = Vec::new();
     for layer in &table.layers {
         infos.push(match *layer {
@@ -156,7 +160,7 @@ pub fn reconstruct_told(
     let room = limits.memory.saturating_sub(StreamsReader::memory(&table.sections)).saturating_sub(FIXED_MEMORY);
     let mut applier = streams.and_then(|streams| Applier::new(streams, &layers, room)).map_err(ReconstructError::Patch)?;
 
-    if let Some(scratch) = sources.scratch() {
+    if let Some(scratch) = &scratch {
         applier = applier.with_scratch(scratch);
     }
     if let Some(tally) = tally {

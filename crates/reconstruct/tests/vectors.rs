@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicBool;
 use ring::digest::{SHA256, digest};
 use skerry_bundle::VerifiedToc;
 use skerry_bundle::make::{Base, Layer, Made, MakeOptions, Target, make};
+use skerry_delta::archive::{Scratch, ScratchFile};
 use skerry_delta::codec::Codec;
 use skerry_delta::source::{LayerSource, Sources};
 use skerry_delta::stream::{Coder, Section, Stream, StreamsReader, StreamsWriter};
@@ -51,6 +52,19 @@ impl Sources for Node {
     fn layer(&self, diff_id: &DiffId) -> io::Result<Box<dyn LayerSource + '_>> {
         let tar = self.old.as_ref().map(|(_, tar)| tar.clone());
         tar.filter(|tar| DiffId(sha256(tar)) == *diff_id).map(source).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn scratch(&self) -> Option<&dyn Scratch> {
+        Some(&Memory)
+    }
+}
+
+/// Scratch files that are none.
+struct Memory;
+
+impl Scratch for Memory {
+    fn file(&self) -> io::Result<Box<dyn ScratchFile>> {
+        Ok(Box::new(Cursor::new(Vec::new())))
     }
 }
 

@@ -6,6 +6,7 @@
 //! deflated again by the built-in zlib. Checksums, sizes and the directory follow.
 
 pub(crate) mod apply;
+mod bounded;
 mod deflate;
 pub(crate) mod form;
 mod gnu;
@@ -22,6 +23,7 @@ mod zlib;
 
 use std::collections::BTreeMap;
 
+pub use bounded::BoundedScratch;
 pub use deflate::deflated;
 pub use spill::{Scratch, ScratchFile};
 
