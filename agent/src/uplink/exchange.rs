@@ -63,6 +63,11 @@ pub(crate) enum ExchangeError {
 /// Eight random bytes.
 pub(super) fn nonce() -> Result<[u8; 8], ExchangeError> {
     let mut nonce = [0; 8];
+    #[cfg(feature = "simulation")]
+    if let Some(machine) = crate::simulate::machine() {
+        nonce[..4].copy_from_slice(&machine.random().to_le_bytes());
+        return Ok(nonce);
+    }
     SystemRandom::new().fill(&mut nonce).map_err(|_| ExchangeError::NoRandomness)?;
     Ok(nonce)
 }

@@ -24,6 +24,8 @@ pub(crate) struct Pages {
     pub(crate) broken: Vec<String>,
     /// What happened, when somebody wants to read it.
     pub(crate) story: Option<String>,
+    /// After each step, what became of each node: see [`crate::Outcome`].
+    pub(crate) course: Vec<String>,
     /// Digest of all that happened: two lives of one seed have the same.
     pub(crate) digest: u64,
 }

@@ -4,6 +4,7 @@
 //! agent still does reaches anything.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,6 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::book::Book;
+use crate::clocks::Clocks;
 use crate::library;
 
 /// The true time of day when a life begins, in milliseconds.
@@ -82,7 +84,7 @@ pub(crate) struct State {
     pub(crate) chance: Chance,
     /// What the system's clock says more than is true, when its time service vouches for it.
     pub(crate) wall: Option<i64>,
-    pub(crate) right_clocks: bool,
+    pub(crate) clocks: Clocks,
     pub(crate) away: bool,
     /// Of 1000 calls, those that the engine refuses; of 1000 loads, those that it lies about.
     pub(crate) failing: usize,
@@ -141,7 +143,7 @@ impl Host {
             booted: 0,
             chance,
             wall: None,
-            right_clocks: false,
+            clocks: Clocks::Drawn,
             away: false,
             failing: 0,
             lying: 0,
@@ -199,6 +201,17 @@ impl Host {
         self.state().chance.below(n)
     }
 
+    /// What was accepted, what each place was switched to, and what runs in it; but for runs of the clock.
+    pub(crate) fn course(&self) -> String {
+        let state = self.state();
+        let mut text = format!("{} holds {}", self.name, state.mark);
+        for (slot, switched) in state.switched.iter().filter(|(slot, _)| slot.run().is_none()) {
+            let running = state.running(slot).count();
+            let _ = write!(text, "; {slot} is at {}, {running} run", switched.specification.short());
+        }
+        text
+    }
+
     /// Something went wrong here, now.
     pub(crate) fn disturb(&self) {
         let now = self.now();
@@ -252,8 +265,7 @@ impl Machine for Host {
     fn system_time(&self) -> Option<Timestamp> {
         let now = i64::try_from(self.now()).unwrap_or(0);
         let state = self.state();
-        let wall = if state.right_clocks { Some(0) } else { state.wall };
-        wall.map(|wrong| Timestamp(BEGAN + now + wrong))
+        state.clocks.wrong(state.wall, now).map(|wrong| Timestamp(BEGAN + now + wrong))
     }
 
     fn random(&self) -> u32 {

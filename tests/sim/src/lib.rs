@@ -6,6 +6,7 @@
 
 mod book;
 mod check;
+mod clocks;
 mod engine;
 mod fault;
 mod host;
@@ -18,6 +19,7 @@ mod node;
 mod server;
 mod tamper;
 
+pub use clocks::{Clocks, other_clocks};
 pub use life::idle::{Idle, idle};
 pub use life::{Outcome, Rules, play};
 

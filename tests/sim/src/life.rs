@@ -16,6 +16,7 @@ use skerry_wire::{ImageId, NodeId, Timestamp};
 
 use crate::book::Book;
 use crate::check::runs;
+use crate::clocks::Clocks;
 use crate::fault::Event;
 use crate::host::{BEGAN, State, Wire};
 use crate::library::{IMAGES, SICK, image};
@@ -40,8 +41,8 @@ const REST: usize = 90;
 pub struct Rules {
     /// Is its story wanted?
     pub tell: bool,
-    /// Are all clocks right, and vouched for, whatever the seed says?
-    pub right_clocks: bool,
+    /// What the system's clocks say.
+    pub clocks: Clocks,
     /// Are there no jobs that are timed by their nature?
     pub untimed: bool,
 }
@@ -57,6 +58,8 @@ pub struct Outcome {
     pub story: Option<String>,
     /// Digest of what happened.
     pub digest: u64,
+    /// After each step, what each node has accepted and switched to, and what runs there.
+    pub course: Vec<String>,
     /// Faults that there were.
     pub faults: BTreeSet<String>,
     /// Manifests that were signed, over all nodes.
@@ -97,7 +100,8 @@ pub fn play(seed: u64, rules: Rules) -> Result<Outcome> {
     };
     let mut pages = book.pages();
     let (broken, story, digest) = (std::mem::take(&mut pages.broken), pages.story.take(), pages.digest);
-    Ok(Outcome { seed, broken, story, digest, faults, manifests, lasted })
+    let course = std::mem::take(&mut pages.course);
+    Ok(Outcome { seed, broken, story, digest, course, faults, manifests, lasted })
 }
 
 impl Life {
@@ -111,7 +115,7 @@ impl Life {
         for number in 0..NODES {
             let own = Chance::new(seed.wrapping_mul(1000).wrapping_add(u64::from(number) + 7));
             nodes.push(Node::new(number, folder, &server, book, own)?);
-            nodes.last().iter().for_each(|n| n.host.state().right_clocks = rules.right_clocks);
+            nodes.last().iter().for_each(|n| n.host.state().clocks = rules.clocks);
         }
         let (now, faults) = (0, BTreeSet::new());
         Ok(Self { rules, chance, book: Arc::clone(book), server, nodes, now, faults, restored: false, live: BTreeSet::new() })
@@ -177,6 +181,8 @@ impl Life {
         for node in &mut self.nodes {
             node.check();
             node.after_cut()?;
+            let now = node.host.course();
+            self.book.pages().course.push(format!("{} s: {now}", self.now / 1000));
             let troubled = {
                 let mut state = node.host.state();
                 let troubled = state.away || state.full || state.failing > 0 || state.lying > 0;

@@ -1,4 +1,4 @@
-//! `skerry-sim [--seeds N] [--first N] [--seed K]`: plays many lives, or one with its story.
+//! `skerry-sim [--seeds N] [--first N] [--seed K] [--clocks N]`: plays many lives, or one with its story.
 //!
 //! In: how many lives, or which. Out: each broken promise with its seed, and how often there was each fault; or the story of the one life.
 //! It fails when a promise was broken.
@@ -21,10 +21,12 @@ struct Args {
     seeds: u64,
     first: u64,
     seed: Option<u64>,
+    /// Every so many-th life is played again with other clocks.
+    clocks: u64,
 }
 
 fn args() -> Result<Args> {
-    let mut args = Args { seeds: 300, first: 0, seed: None };
+    let mut args = Args { seeds: 300, first: 0, seed: None, clocks: 10 };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut number = || words.next().and_then(|n| n.parse().ok()).with_context(|| format!("{word} wants a number"));
@@ -32,7 +34,8 @@ fn args() -> Result<Args> {
             "--seeds" => args.seeds = number()?,
             "--first" => args.first = number()?,
             "--seed" => args.seed = Some(number()?),
-            other => bail!("`{other}` is not known: --seeds N, --first N, --seed K"),
+            "--clocks" => args.clocks = number()?.max(1),
+            other => bail!("`{other}` is not known: --seeds N, --first N, --seed K, --clocks N"),
         }
     }
     Ok(args)
@@ -49,15 +52,20 @@ fn main() -> Result<ExitCode> {
         tracing_subscriber::fmt().with_writer(std::io::stderr).without_time().with_target(false).init();
         let outcome = skerry_sim::play(seed, skerry_sim::Rules { tell: true, ..Default::default() })?;
         say(&outcome.story.unwrap_or_default());
-        outcome.broken.iter().for_each(|b| say(b));
+        let mut broken = outcome.broken;
+        if broken.is_empty() && seed.is_multiple_of(args.clocks) {
+            broken = skerry_sim::other_clocks(seed, skerry_sim::Clocks::wrong_for(seed / args.clocks))?;
+        }
+        broken.iter().for_each(|b| say(b));
         say(&format!("seed {seed}: {} s of life, {} manifests, digest {:016x}", outcome.lasted / 1000, outcome.manifests, outcome.digest));
-        return Ok(if outcome.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        return Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     // Panics of an agent's tasks are its own; they are told as broken promises.
     let began = Instant::now();
     let next = AtomicU64::new(args.first);
     let count: Mutex<BTreeMap<String, u64>> = Mutex::default();
     let (lives, failed, fewest) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(u64::MAX));
+    let twins = AtomicU64::new(0);
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     std::thread::scope(|scope| -> Result<()> {
         let work = || -> Result<()> {
@@ -66,7 +74,11 @@ fn main() -> Result<ExitCode> {
                 if seed >= args.first + args.seeds {
                     return Ok(());
                 }
-                let outcome = skerry_sim::play(seed, skerry_sim::Rules::default())?;
+                let mut outcome = skerry_sim::play(seed, skerry_sim::Rules::default())?;
+                if outcome.broken.is_empty() && seed.is_multiple_of(args.clocks) {
+                    outcome.broken = skerry_sim::other_clocks(seed, skerry_sim::Clocks::wrong_for(seed / args.clocks))?;
+                    twins.fetch_add(1, Ordering::Relaxed);
+                }
                 let played = lives.fetch_add(1, Ordering::Relaxed) + 1;
                 if played.is_multiple_of(TOLD) {
                     let _ = writeln!(std::io::stderr(), "{played} of {} lives, {:.0} s", args.seeds, began.elapsed().as_secs_f64());
@@ -87,7 +99,8 @@ fn main() -> Result<ExitCode> {
     let (lives, failed, fewest) = (lives.into_inner(), failed.into_inner(), fewest.into_inner());
     let seconds = began.elapsed().as_secs_f64();
     say(&format!(
-        "{lives} lives in {seconds:.1} s on {threads} threads; {failed} broke a promise; manifests in one life: {fewest} or more"
+        "{lives} lives in {seconds:.1} s on {threads} threads, {} of them again with right and with wrong clocks; {failed} broke a promise; manifests in one life: {fewest} or more",
+        twins.into_inner()
     ));
     let few = failed < lives && fewest < MANIFESTS;
     let count = count.into_inner().expect("nobody panicked with it");

@@ -205,7 +205,8 @@ impl Node {
                 self.agent = Some(Agent { runtime, task });
             }
             Err(error) => {
-                let text = format!("{error:#}");
+                // Where it lies is not the same twice.
+                let text = format!("{error:#}").replace(&self.data.display().to_string(), "data");
                 if self.refusal.as_ref() != Some(&text) {
                     self.host.tell(&format!("the agent does not start: {text}"));
                     self.refusal = Some(text);

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use skerry_sim::{Outcome, Rules, idle, play};
+use skerry_sim::{Clocks, Outcome, Rules, idle, play};
 
 fn lived(seed: u64, rules: Rules) -> Outcome {
     let outcome = play(seed, rules).unwrap();
@@ -34,5 +34,14 @@ fn an_idle_node_spares_its_disk() {
         let pages = node.written / 4096;
         assert!(pages >= 4 * hours, "{node:?}: what was written is not seen");
         assert!(pages <= 2 * (4 * hours + 1), "{node:?}: {pages} pages in {hours} hours");
+    }
+}
+
+/// P7: what nodes accept and switch to is the same with right and with wrong clocks.
+#[test]
+fn other_clocks_change_nothing() {
+    for nth in 0..4 {
+        let clocks = Clocks::wrong_for(nth);
+        assert_eq!(skerry_sim::other_clocks(nth, clocks).unwrap(), Vec::<String>::new(), "seed {nth} with clocks {clocks:?}");
     }
 }
