@@ -8,6 +8,7 @@ use skerry_testkit::powercut::Watched;
 
 use super::{Life, Rules};
 use crate::book::Book;
+use crate::clocks::Clocks;
 
 /// Jobs that go on for ever, of which every node has some.
 const JOBS: [u8; 5] = [0, 1, 2, 3, 6];
@@ -35,7 +36,7 @@ pub fn idle(minutes: u64) -> Result<Vec<Idle>> {
     let shared = Path::new("/dev/shm");
     let folder = tempfile::tempdir_in(if shared.is_dir() { shared } else { Path::new("/tmp") })?;
     let book = Arc::new(Book::default());
-    let rules = Rules { right_clocks: true, untimed: true, ..Rules::default() };
+    let rules = Rules { clocks: Clocks::Right, untimed: true, ..Rules::default() };
     let mut life = Life::new(0, rules, folder.path(), &book)?;
     life.pass(APART)?;
     for number in JOBS {
