@@ -10,14 +10,14 @@ use skerry_server::objects::Objects;
 use skerry_server::store::{
     AllocOrdered, AuditStore, BuildStore, BundleId, By, CountStore, Enrolment, ImageRef, ImageStore, JobStore, Keep, LastContact, LogStore,
     NewImage, NewToken, NodeOrder, NodeStore, ObjectStore, OperateStore, Operator, OperatorStore, PresenceStore, RetentionStore,
-    Role as Allowed, SetStore, SqliteStore, StoredLayer, Submission, TokenStore, Told, VariableStore, database_path,
+    Role as Allowed, SetStore, SqliteStore, StoredLayer, Submission, TokenStore, Told, UnknownStore, VariableStore, database_path,
 };
 use skerry_trust::{PublicKey, Role, RoleKeys, Root, SigningKey, TrustedRoot, envelope, sign_root};
 use skerry_wire::api::Submitter;
-use skerry_wire::job::Driver;
+use skerry_wire::job::{Driver, Job};
 use skerry_wire::logs::{LogAnswer, LogOrder};
 use skerry_wire::manifest::Mark;
-use skerry_wire::node::{Engine, Fingerprint, Inventory};
+use skerry_wire::node::{Engine, Fingerprint, Inventory, UnknownAlloc};
 use skerry_wire::poll::{AllocStatus, Event, Report};
 use skerry_wire::release::{Release, Specification};
 use skerry_wire::{BootId, Digest, ImageId, LogOrderId, Millis, NodeId, Timestamp, TokenId};
@@ -56,6 +56,10 @@ pub(crate) enum Act {
     AnswerLog,
     Replan,
     Stop(&'static str),
+    Keeps(u8),
+    HandBack,
+    Adopt(u8),
+    Bury(u8),
     Dismiss,
     TakeToken,
     Forget,
@@ -112,6 +116,10 @@ pub(crate) const SCRIPT: &[Act] = &[
     Act::Index(2),
     Act::Stop("shop"),
     Act::Poll(2),
+    Act::Keeps(2),
+    Act::HandBack,
+    Act::Bury(2),
+    Act::Adopt(2),
     Act::Dismiss,
     Act::TakeToken,
     Act::Forget,
@@ -150,6 +158,26 @@ fn image(n: u8) -> TestImage {
 
 fn image_id(n: u8) -> ImageId {
     image(n).release.image_id
+}
+
+/// A job whose image is resolved.
+fn resolved(name: &str, n: u8) -> Job {
+    let mut job = job::job(name, &format!("till:{n}"));
+    for task in job.groups.iter_mut().flat_map(|g| &mut g.tasks) {
+        if let Driver::Docker(config) = &mut task.driver {
+            config.image_id = Some(image_id(n));
+        }
+    }
+    job
+}
+
+/// An allocation that a node keeps of a job that this server never knew, and its specification.
+fn forgotten(name: &str, node: NodeId) -> (UnknownAlloc, Vec<u8>) {
+    let content = Specification { job: resolved(name, 1), signed_at: Timestamp(0) };
+    let bytes = envelope::seal(&key(2), Specification::PURPOSE, &content);
+    let (job, group, version, status) = (name.to_owned(), "main".to_owned(), 3, AllocStatus::Running);
+    let id = skerry_plan::alloc_id(&job, version, &group, 0, &node);
+    (UnknownAlloc { id, job, group, index: 0, version, specification: sha256(&bytes), status }, bytes)
 }
 
 fn bundle(n: u8) -> BundleId {
@@ -240,12 +268,7 @@ impl Life {
                 store.put_variable(path.to_owned(), items, director, by).await.unwrap();
             }
             Act::Submit(name, n) => {
-                let mut job = job::job(name, &format!("till:{n}"));
-                for config in job.groups.iter_mut().flat_map(|g| &mut g.tasks) {
-                    if let Driver::Docker(config) = &mut config.driver {
-                        config.image_id = Some(image_id(n));
-                    }
-                }
+                let job = resolved(name, n);
                 let specification = envelope::seal(&key(2), Specification::PURPOSE, &Specification { job: job.clone(), signed_at: at });
                 let digest = sha256(&specification);
                 let source = "the text".to_owned();
@@ -297,6 +320,20 @@ impl Life {
                 store.replan(verdicts, director, at).await.unwrap();
             }
             Act::Stop(name) => assert!(store.stop_job(name.to_owned(), submitter(), director, by).await.unwrap()),
+            Act::Keeps(n) => {
+                let unknown = ["crane", "dock"].map(|name| forgotten(name, self.node(n)).0).to_vec();
+                let inventory = Inventory { unknown, ..Inventory::default() };
+                store.record_poll(self.node(n), Told { inventory: Some(inventory), ..Told::default() }, director, at).await.unwrap();
+            }
+            Act::HandBack => {
+                let found = ["crane", "dock"].map(|name| forgotten(name, self.node(1))).map(|(alloc, bytes)| (alloc.specification, bytes));
+                store.keep_found(found.to_vec()).await.unwrap();
+            }
+            Act::Adopt(n) => {
+                let alloc = forgotten("dock", self.node(n)).0.id;
+                assert_eq!(store.adopt(alloc, submitter(), director, by).await.unwrap(), [alloc]);
+            }
+            Act::Bury(n) => store.bury(forgotten("crane", self.node(n)).0.id, submitter(), director, by).await.unwrap(),
             Act::Dismiss => assert!(store.remove_operator("bob".to_owned(), by).await.unwrap()),
             Act::TakeToken => assert!(store.remove_token(TokenId::new([7; 16]), by).await.unwrap()),
             Act::Forget => {
@@ -373,8 +410,9 @@ pub(crate) async fn seen(store: &SqliteStore, objects: &Objects) -> String {
         store.counts().await.unwrap(),
         store.bundles().await.unwrap(),
     );
+    out += &format!("{:#?}\n", store.unknown_allocs().await.unwrap());
     out += &format!("{:#?}\n{:#?}\n", store.layers_without_index(99).await.unwrap(), store.log(LogOrderId::new([6; 16])).await.unwrap());
-    for job in ["till", "shop"] {
+    for job in ["till", "shop", "dock"] {
         out += &format!("{:#?}\n", store.job(job.to_owned()).await.unwrap());
     }
     for alloc in store.allocs().await.unwrap() {
