@@ -3,6 +3,7 @@
 use skerry_engine::ContainerStatus;
 use skerry_reconcile::{Labels, Slot};
 use skerry_wire::Digest;
+use skerry_wire::job::Job;
 
 use crate::host::{Host, State};
 use crate::{jobs, library};
@@ -116,19 +117,45 @@ impl Host {
         verdict.map_err(|why| ("P1", format!("{slot}: version {} takes the place of another one: {why}", labels.version)))
     }
 
+    /// Which ends has the agent written down?
+    fn note_ends(&self, state: &mut State) {
+        if state.finished.keys().all(|key| state.noted.contains_key(key)) {
+            return;
+        }
+        let Some(memory) = self.view().clone().map(|view| view.memory()) else { return };
+        let of = |born, slot: &Slot| memory.slots.get(slot).filter(|m| m.current.as_ref().is_some_and(|c| c.born == born));
+        // What another version has replaced is nobody's matter any more.
+        state.finished.retain(|(born, _), slot| of(*born, slot).is_some());
+        let over = |born, slot: &Slot| of(born, slot).is_some_and(|m| m.life.end.as_ref().is_some_and(|end| end.settled && !end.failed));
+        let new: Vec<_> =
+            state.finished.iter().filter(|((born, _), slot)| over(*born, slot)).map(|(key, slot)| (key.clone(), slot.clone())).collect();
+        state.noted.extend(new);
+    }
+
     /// P1: what was switched to runs, once the machine was left in peace for so long.
     pub(crate) fn check_runs(&self, peace: u64) {
         let now = self.now();
         let missing: Vec<String> = {
             let mut state = self.state();
+            self.note_ends(&mut state);
             if state.away || now.saturating_sub(state.disturbed) < peace {
                 state.missing.clear();
                 return;
             }
             let pages = self.book.pages();
-            let for_ever = |d: &Digest| pages.specifications.get(d).is_some_and(|job| !job.kind.runs_to_end());
+            // It is read only where it is asked for: after every step there is a check.
+            let memory = std::cell::LazyCell::new(|| self.view().clone().map(|view| view.memory()).unwrap_or_default());
+            // What runs to its end has come there, or has failed as often as its policy lets it.
+            let over = |slot: &Slot, job: &Job| {
+                let (Some(m), Some(group)) = (memory.slots.get(slot), job.group(&slot.group)) else { return true };
+                let Some(current) = &m.current else { return true };
+                let failed = m.life.end.as_ref().is_some_and(|end| end.failed);
+                failed || group.tasks.iter().all(|task| state.finished.contains_key(&(current.born, task.name.clone())))
+            };
             let lacking = |(slot, s): &(&Slot, &crate::host::Switched)| {
-                slot.run().is_none() && for_ever(&s.specification) && state.running(slot).next().is_none()
+                let Some(job) = pages.specifications.get(&s.specification).filter(|_| slot.run().is_none()) else { return false };
+                let timed = job.periodic.is_some();
+                !timed && state.running(slot).next().is_none() && !(job.kind.runs_to_end() && over(slot, job))
             };
             let lacking: Vec<Slot> = state.switched.iter().filter(lacking).map(|(slot, _)| slot.clone()).collect();
             // It may be in the middle of a switch.
@@ -142,6 +169,14 @@ impl Host {
             self.broken("P1", &format!("{slot} does not run, though nothing was wrong for {} s", peace / 1000));
         }
     }
+}
+
+/// P1: what ran to its end does not run again, once the agent has written that down. Before, an exit code of 0 beside a restart of the node or
+/// the engine may be that of a program that was told to end too early, and it runs once more.
+pub(crate) fn check_once(state: &State, labels: &Labels, to_end: bool) -> Result<(), (&'static str, String)> {
+    // Each run by the clock is one of its own.
+    let again = to_end && labels.slot.run().is_none() && state.noted.contains_key(&(labels.alloc, labels.task.clone()));
+    if again { Err(("P1", format!("{}: version {} ran to its end, and starts again", labels.slot, labels.version))) } else { Ok(()) }
 }
 
 /// Does it run?

@@ -11,7 +11,7 @@ use skerry_engine::{ArchiveStream, ContainerSpec, ContainerState, ContainerStatu
 use skerry_reconcile::Labels;
 use skerry_wire::{Digest, ImageId};
 
-use crate::check::runs;
+use crate::check::{check_once, runs};
 use crate::host::{Container, Held, Host, Switched};
 use crate::library;
 
@@ -273,13 +273,15 @@ impl Engine for Docker {
                 return Ok(());
             }
             let (labels, image) = (found.labels.clone(), found.image);
-            let verdict = host.check_start(&state, &labels, image, now);
             let to_end = host.book.pages().specifications.get(&labels.specification).is_some_and(|job| job.kind.runs_to_end());
+            let verdict = host.check_start(&state, &labels, image, now).and_then(|()| check_once(&state, &labels, to_end));
             let ends = to_end.then(|| now + 5_000 + state.chance.below(40_000) as u64);
             if let Some(container) = state.containers.get_mut(name) {
                 (container.status, container.started, container.ends) = (ContainerStatus::Running, now.max(1), ends);
             }
             if state.switched.get(&labels.slot).is_none_or(|s| s.specification != labels.specification) {
+                // A server that was put back to a backup may order a version that ran here before: that is another run of it.
+                state.noted.retain(|_, slot| *slot != labels.slot);
                 state.switched.insert(labels.slot.clone(), Switched { specification: labels.specification, at: now });
             }
             (format!("starts {} {} version {} of {}", labels.slot, labels.task, labels.version, library::name(&image)), verdict)

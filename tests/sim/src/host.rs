@@ -13,7 +13,7 @@ use skerry_engine::ContainerStatus;
 use skerry_reconcile::{Labels, Slot};
 use skerry_testkit::powercut::{Chance, Watched};
 use skerry_wire::manifest::{Manifest, Mark};
-use skerry_wire::{BootId, Digest, ImageId, Timestamp};
+use skerry_wire::{AllocId, BootId, Digest, ImageId, Timestamp};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -97,6 +97,10 @@ pub(crate) struct State {
     pub(crate) containers: BTreeMap<String, Container>,
     pub(crate) serial: u64,
     pub(crate) switched: BTreeMap<Slot, Switched>,
+    /// Tasks that ran to their end: the allocation that they are labelled with, their names, and their places.
+    pub(crate) finished: BTreeMap<(AllocId, String), Slot>,
+    /// Those of which the agent has written down that they did.
+    pub(crate) noted: BTreeMap<(AllocId, String), Slot>,
     /// Places in which nothing runs that should, and since when.
     pub(crate) missing: BTreeMap<Slot, u64>,
     pub(crate) wire: Wire,
@@ -153,6 +157,8 @@ impl Host {
             containers: BTreeMap::new(),
             serial: 0,
             switched: BTreeMap::new(),
+            finished: BTreeMap::new(),
+            noted: BTreeMap::new(),
             missing: BTreeMap::new(),
             wire: Wire::default(),
             free: 8 << 30,
@@ -226,6 +232,7 @@ impl State {
         for container in self.containers.values_mut() {
             if container.status == ContainerStatus::Running && container.ends.is_some_and(|at| at <= now) {
                 container.status = ContainerStatus::Exited { code: 0, out_of_memory: false };
+                self.finished.insert((container.labels.alloc, container.labels.task.clone()), container.labels.slot.clone());
                 ended = true;
             }
         }
