@@ -121,3 +121,44 @@ async fn what_a_restored_server_forgot_is_adopted_or_buried() {
     assert!(code(client.adopt_alloc(&of("pump", 1), &order()).await).contains("older"));
     server.stop().await;
 }
+
+/// The server remembers the first version of a job, and its nodes run the second.
+#[tokio::test]
+async fn a_version_that_was_forgotten_is_adopted_in_the_place_of_the_older_one() {
+    let mut server = TestServer::start().await;
+    let client = server.client();
+    for (n, tag) in [(1, "till:1"), (2, "till:2")] {
+        TestImage::new(tag, &[&noise(n, 50_000)]).publish(&client, &server.release_key()).await.unwrap();
+    }
+    let mut node = TestNode::new(server.folder.path(), "one");
+    node.enrol(&server.url, &TestNode::token(server.folder.path())).await.unwrap();
+    node.tell_facts(&server.url).await.unwrap();
+    run_job(&server, &client, "shop").await;
+    server.back_up().await;
+    let client = server.client();
+    let plan = client.plan_job(&PlanRequest { job: job("shop", "till:2") }).await.unwrap();
+    submit(&client, &server.release_key(), plan.job.unwrap()).await.unwrap();
+    node.poll(&server.url).await.unwrap();
+    let held = node.manifest.clone().unwrap();
+    assert_eq!(held.allocs[0].version, 2);
+
+    server.restore().await;
+    let client = server.client();
+    node.poll(&server.url).await.unwrap();
+    assert_eq!(node.manifest.as_ref().unwrap().allocs[0].version, 1, "which the node does not follow");
+    let mut message = node.next();
+    message.given = node.specifications.clone();
+    node.unknown = kept(&held);
+    node.tell_facts(&server.url).await.unwrap();
+    message.seq = node.next().seq;
+    message.server_nonce = node.server_nonce;
+    node.send(&server.url, &message).await.unwrap();
+    let adopted = client.adopt_alloc(&held.allocs[0].id, &order()).await.unwrap();
+    assert_eq!((adopted.version, adopted.allocs.as_slice()), (2, [held.allocs[0].id].as_slice()));
+    node.poll(&server.url).await.unwrap();
+    let manifest = node.manifest.clone().unwrap();
+    assert_eq!((manifest.allocs, manifest.tombstones), (held.allocs, vec![]), "as before the server forgot it");
+    let status = client.job("shop").await.unwrap();
+    assert_eq!((status.summary.version, status.summary.desired), (2, 1));
+    server.stop().await;
+}

@@ -15,7 +15,7 @@ use skerry_wire::node::Inventory;
 use skerry_wire::poll::{AllocStatus, Event};
 use skerry_wire::{AllocId, ImageId, NodeId};
 
-use super::unknown::unknown;
+use super::unknown::{older, unknown};
 use super::{Allocator, Carried, LOOK, SETTLE, replace};
 use crate::clock::boottime_ms;
 use crate::fingerprint::disk_free;
@@ -35,7 +35,8 @@ impl<E: Engine + Clone + 'static> Allocator<E> {
         self.tell_engine(carried.look.away.clone());
         let (instances, images) = self.seen(carried).await?;
         let desired = self.ledger.desired();
-        let refused = desired.refused();
+        let mut refused = desired.refused();
+        refused.extend(older(&carried.memory, desired.manifest.as_ref()));
         let manifest = followed(&desired, &refused);
         let locked = update_lock::held(&self.drivers.alloc_folder, desired.manifest.as_ref(), &instances);
         carried.locked = !locked.is_empty();
@@ -79,7 +80,7 @@ impl<E: Engine + Clone + 'static> Allocator<E> {
             // What was told is in the memory that is on the disk now.
             self.ledger.orders_done(orders.iter().map(|o| o.id).collect()).await?;
         }
-        replace(&self.unknown, Arc::new(unknown(&decision.memory, &decision.allocs, desired.manifest.as_ref())));
+        replace(&self.unknown, Arc::new(unknown(&decision.memory, &decision.allocs, manifest.as_ref())));
         let known = carried.look.seen().is_some();
         self.publish(&decision, with_refused(&decision, &desired, &refused), known, suspects);
         let present = carried.look.away.is_none();

@@ -1,14 +1,34 @@
-//! What runs beyond the manifest: a server that was put back to an older backup does not know of it, and stops nothing of it by that.
+//! What runs beyond the manifest: a server that was put back to an older backup does not know of it, and stops nothing of it by that, nor
+//! does it bring an older version back in its place.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use skerry_reconcile::{AllocView, Memory};
-use skerry_wire::limits;
 use skerry_wire::manifest::Manifest;
 use skerry_wire::node::UnknownAlloc;
 use skerry_wire::poll::AllocStatus;
+use skerry_wire::{AllocId, limits};
 
-/// Allocations in places that the manifest neither gives to one nor clears. None before there is a manifest.
+/// Allocations of the manifest that are not followed, and why: of their job a newer version runs here. Versions only rise, so that of a
+/// server that knows all that it ordered there are none.
+pub(super) fn older(memory: &Memory, manifest: Option<&Manifest>) -> BTreeMap<AllocId, String> {
+    let mut newest: BTreeMap<&str, u64> = BTreeMap::new();
+    for (slot, current) in memory.slots.iter().filter_map(|(slot, m)| Some((slot, m.current.as_ref()?))).filter(|(s, _)| s.run().is_none())
+    {
+        let version = newest.entry(&slot.job).or_default();
+        *version = current.version.max(*version);
+    }
+    let allocs = manifest.iter().flat_map(|m| &m.allocs);
+    let older = allocs.filter_map(|a| Some((a, *newest.get(a.job.as_str())?))).filter(|(a, newest)| a.version < *newest);
+    let why = |newest| {
+        format!(
+            "version {newest} of the job runs here, and the server has forgotten it: adopt it (`skerry alloc unknown list`), or submit the job again"
+        )
+    };
+    older.map(|(a, newest)| (a.id, why(newest))).collect()
+}
+
+/// Allocations in places that the manifest, as it is followed, neither gives to one nor clears. None before there is a manifest.
 pub(super) fn unknown(memory: &Memory, allocs: &[AllocView], manifest: Option<&Manifest>) -> Vec<UnknownAlloc> {
     let Some(manifest) = manifest else { return Vec::new() };
     let placed: BTreeSet<_> = manifest.allocs.iter().map(|a| (a.job.as_str(), a.group.as_str(), a.index)).collect();
@@ -68,5 +88,19 @@ mod tests {
         let ids: Vec<_> = unknown(&memory, &[], Some(&named)).into_iter().map(|a| (a.job, a.id, a.version, a.status)).collect();
         let expected = [("sign", 2), ("lamp", 5)].map(|(job, id)| (job.to_owned(), AllocId::new([id; 16]), 3, AllocStatus::Pending));
         assert_eq!(ids, expected);
+    }
+
+    #[test]
+    fn an_older_version_of_a_job_takes_no_place_of_it() {
+        let memory = memory(&[("till", 1), ("sign/periodic-4", 3)]);
+        assert_eq!(older(&memory, None), BTreeMap::new());
+        for (version, refused) in [(2, 1), (3, 0), (4, 0)] {
+            // In another place of the job, too: of a job one version runs.
+            let mut named = manifest(version, &[("till", Digest::new([8; 32])), ("sign", Digest::new([8; 32]))]);
+            named.allocs[0].index = 5;
+            let found = older(&memory, Some(&named));
+            assert_eq!(found.len(), refused, "{version}");
+            assert!(found.iter().all(|(id, why)| *id == named.allocs[0].id && why.contains("version 3")), "{found:?}");
+        }
     }
 }

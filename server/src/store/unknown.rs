@@ -222,6 +222,11 @@ fn adopt(c: &Connection, alloc: AllocId, whose: &Submitter, director: &Director,
             status,
             by.at.0
         ])?;
+        // An older one that the server had for the place has never had it: what is adopted runs there.
+        c.prepare_cached(
+            "UPDATE allocs SET desired = 'stop', updated_at = ?6 WHERE job = ?1 AND grp = ?2 AND idx = ?3 AND node = ?4 AND id <> ?5 AND desired = 'run'",
+        )?
+        .execute((&a.job, &a.group, a.index, a.node.as_bytes(), a.id.as_bytes(), by.at.0))?;
         adopted.insert(a.id, a.node);
     }
     if !adopted.contains_key(&alloc) {
