@@ -102,7 +102,7 @@ impl Server {
         let address = listener.local_addr()?;
         let random = SystemRandom::new();
         let agents = Agents::new(&store.object_key(secret::random(&random)?).await?);
-        let maker = BundleMaker::new(objects.clone(), Arc::clone(&director), config.builds.workers);
+        let maker = BundleMaker::new(objects.clone(), Arc::clone(&director), &config.builds);
         let store: Arc<dyn Store> = Arc::new(store);
         let estimator = IndexEstimator::new(Arc::clone(&store), objects.clone(), Handle::current());
         let builds = Builds::new(Arc::new(maker), Arc::new(estimator));

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
-use skerry_bundle::make::{Base, Layer, Made, MakeOptions, Target, make};
+use skerry_bundle::make::{Base, Layer, Made, MakeOptions, Target, make_spilling};
 use skerry_delta::Progress;
 use skerry_delta::source::LayerSource;
 use skerry_trust::{KeyRing, PublicKey, Role, TrustedRoot};
@@ -17,7 +17,7 @@ use skerry_wire::ImageId;
 use tempfile::NamedTempFile;
 
 use crate::delta_args::{DeltaCommand, MakeArgs, TrustArgs};
-use crate::delta_image::{Check, LocalImage, find};
+use crate::delta_image::{Check, LocalImage, Temporary, find};
 use crate::publish::bar;
 use crate::{config, delta_apply, delta_inspect, output};
 
@@ -149,7 +149,7 @@ fn write_bundle(
     let mut file = BufWriter::new(beside(out)?);
     let bar = bar("Hashing", 0);
     let options = MakeOptions { memory: memory << 20, ..MakeOptions::default() };
-    let made = make(&target, &bases, &options, &Bar(bar.clone()), cancel, key, &mut file)?;
+    let made = make_spilling(&target, &bases, &options, Some(&Temporary), &Bar(bar.clone()), cancel, key, &mut file)?;
     bar.finish_and_clear();
     file.flush().with_context(|| format!("writing {}", out.display()))?;
     keep(file.into_inner().map_err(|e| e.into_error())?, out)?;

@@ -39,7 +39,7 @@ pub(crate) struct MakeArgs {
     #[arg(long, value_name = "FILE", env = "SKERRY_BUNDLE_KEY")]
     pub(crate) key: PathBuf,
     /// Memory for making, in MB
-    #[arg(long, value_name = "MB", default_value_t = 700, value_parser = clap::value_parser!(u64).range(16..1_000_000))]
+    #[arg(long, value_name = "MB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(16..1_000_000))]
     pub(crate) memory: u64,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,

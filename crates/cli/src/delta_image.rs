@@ -188,7 +188,7 @@ impl Sources for LocalSources {
 }
 
 /// Scratch files without a name in the folder for temporary files.
-struct Temporary;
+pub(crate) struct Temporary;
 
 impl Scratch for Temporary {
     fn file(&self) -> io::Result<Box<dyn ScratchFile>> {

@@ -16,6 +16,7 @@ use skerry_trust::KeyRing;
 use skerry_wire::{DiffId, Digest, ImageId};
 
 use super::{MakeError, MakeOrder, Maker, StoredSources};
+use crate::config::Builds;
 use crate::director::Director;
 use crate::objects::{NewObject, Objects};
 use crate::store::StoredImage;
@@ -29,10 +30,10 @@ pub struct BundleMaker {
 }
 
 impl BundleMaker {
-    /// For so many workers beside each other, which share the memory for making.
-    pub fn new(objects: Objects, director: Arc<Director>, workers: u32) -> Self {
-        let options = MakeOptions::default();
-        let options = MakeOptions { memory: options.memory / u64::from(workers.max(1)), ..options };
+    /// For workers that share the memory for making.
+    pub fn new(objects: Objects, director: Arc<Director>, builds: &Builds) -> Self {
+        let memory = builds.memory.0 / u64::from(builds.workers.max(1));
+        let options = MakeOptions { memory, ..MakeOptions::default() };
         Self { objects, director, options }
     }
 }

@@ -144,7 +144,12 @@ pub struct Builds {
     pub workers: u32,
     /// Before a build counts as failed.
     pub attempts: u32,
+    /// Memory for making, about; the workers share it.
+    pub memory: Size,
 }
+
+/// The least memory that a worker makes bundles of use with.
+const BUILD_MEMORY: u64 = 64 << 20;
 
 /// Housekeeping.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -195,7 +200,7 @@ impl Default for Polling {
 
 impl Default for Builds {
     fn default() -> Self {
-        Self { workers: 1, attempts: 3 }
+        Self { workers: 1, attempts: 3, memory: Size(1 << 30) }
     }
 }
 
@@ -288,6 +293,10 @@ impl Config {
         if self.builds.workers == 0 || self.builds.attempts == 0 {
             return zero(if self.builds.workers == 0 { "builds.workers" } else { "builds.attempts" }, "0 builds nothing");
         }
+        if self.builds.memory.0 / u64::from(self.builds.workers) < BUILD_MEMORY {
+            let what = format!("less than {} for each of the workers", Size(BUILD_MEMORY));
+            return Some(("builds.memory", what, "give more, or fewer workers"));
+        }
         None
     }
 
@@ -379,6 +388,7 @@ mod tests {
     fn refused_with_line_and_help() {
         for (from, to, says) in [
             ("workers = 1", "workers = 0", "builds.workers: 0 builds nothing"),
+            ("memory = \"1GiB\"", "memory = \"63MiB\"", "builds.memory: less than 64MiB for each of the workers"),
             ("workers = 1", "worker = 1", "unknown field `worker`"),
             ("idle = \"60s\"", "idle = \"60\"", "`60` is not a span of time"),
             ("disk_reserve = \"256MiB\"", "disk_reserve = \"256MB\"", "`256MB` is not a size"),
