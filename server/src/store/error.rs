@@ -20,6 +20,14 @@ pub enum StoreError {
     /// A row cannot be read: the file was written by something else.
     #[error("the server's database is damaged: {0}")]
     Damaged(String),
+    /// The write-ahead log cannot be read to its end.
+    #[error("the write-ahead log {} of the server's database is garbled from frame {frame} on, and more was written after it", log.display())]
+    GarbledLog {
+        /// Its file.
+        log: std::path::PathBuf,
+        /// The first frame that is not as it was written, from 1.
+        frame: usize,
+    },
     /// The file, or its folder, takes no writes.
     #[error("the server's database cannot be written: {0}")]
     Unwritable(String),
@@ -56,6 +64,10 @@ impl StoreError {
             Self::Damaged(_) => {
                 "it was left as it is; put a backup of it back, and remove the `-wal` and `-shm` files beside it, which belong to the \
                  damaged one; without a backup `sqlite3 server.db .recover` saves what can be read"
+            }
+            Self::GarbledLog { .. } => {
+                "copy the database with its `-wal` and `-shm` files away before anything opens it; then put a backup back without them, or take what \
+                 is before that frame: `sqlite3 server.db 'PRAGMA wal_checkpoint(TRUNCATE)'`, and see `skerry alloc unknown list` after the start"
             }
             Self::Lost => "put a backup of it back; to begin anew, with no node and no job, remove the `.made` file beside it",
             Self::Unwritable(_) => {

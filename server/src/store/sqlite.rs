@@ -48,11 +48,7 @@ impl SqliteStore {
         }
         keep_private(path).map_err(unwritable)?;
         if let Some(frame) = wal::damaged(path).map_err(|error| unreadable(&wal::path(path), &error))? {
-            let log = wal::path(path);
-            return Err(StoreError::Damaged(format!(
-                "its write-ahead log {} is garbled from frame {frame} on, and more was written after it",
-                log.display()
-            )));
+            return Err(StoreError::GarbledLog { log: wal::path(path), frame });
         }
         let mut connection = Connection::open(path)?;
         connection.execute_batch(PRAGMAS)?;

@@ -5,7 +5,9 @@
 //! without a word. The two can be told apart: a transaction is begun in the log only when the one before it is on the disk. What lies after
 //! the end of a transaction proves that all of it was there.
 //!
-//! Damage to the last transaction, or a log cut short or gone, cannot be told from a power cut; it is as if an older copy was put back.
+//! Damage to the last transaction, to the head of the last frame of the one before it, or a log cut short or gone, cannot be told from a power
+//! cut; it is as if an older copy was put back. A power cut leaves or takes whole sectors, so a head that lies in two of them is believed
+//! only when its sum is right.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -22,17 +24,21 @@ const LITTLE: u32 = 0x377f_0682;
 /// Looks until a log that another process writes meanwhile stands still.
 const LOOKS: usize = 8;
 
+/// What a disk writes whole or not at all, bytes.
+const SECTOR: usize = 512;
+
 type Sum = (u32, u32);
 
 /// A frame as it says of itself.
 #[derive(Debug, Clone, Copy)]
 struct Frame {
     salt: [u8; 8],
-    sum: Sum,
     /// Does a transaction end with it?
     ends: bool,
     /// Is it as it was written, if the one before it has the sum that it says?
     follows: bool,
+    /// The same, or the one before it has the sum that its bytes have.
+    after: bool,
 }
 
 /// The log of a database.
@@ -73,30 +79,39 @@ fn look(log: &Path, head: &[u8; HEAD]) -> io::Result<Option<usize>> {
     // A head that is garbled may say anything: then the log is read as this machine's SQLite writes it.
     let (little, page) = if sound { (little, word(head, 8)) } else { (cfg!(target_endian = "little"), PAGE) };
     let page = usize::try_from(page).map_err(io::Error::other)?;
-    let mut file = BufReader::new(File::open(log)?);
-    file.read_exact(&mut [0; HEAD])?;
+    let gone = |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof);
+    let opened = File::open(log).map(BufReader::new).and_then(|mut file| file.read_exact(&mut [0; HEAD]).map(|()| file));
+    // A server that was just stopping took it away.
+    let mut file = match opened {
+        Err(error) if gone(&error) => return Ok(None),
+        opened => opened?,
+    };
     let (mut bytes, mut frames) = (vec![0; FRAME_HEAD + page], Vec::<Frame>::new());
     let mut before = (word(head, 24), word(head, 28));
+    let mut made = before;
     loop {
         match file.read_exact(&mut bytes) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
             Err(error) => return Err(error),
         }
-        let summed = sum(little, sum(little, before, &bytes[..8]), &bytes[FRAME_HEAD..]);
+        let on = |before| sum(little, sum(little, before, &bytes[..8]), &bytes[FRAME_HEAD..]);
+        let (said, stored) = ((word(&bytes, 16), word(&bytes, 20)), on(before));
         let frame = Frame {
             salt: bytes[8..16].try_into().expect("eight bytes"),
-            sum: (word(&bytes, 16), word(&bytes, 20)),
             ends: word(&bytes, 4) != 0,
-            follows: summed == (word(&bytes, 16), word(&bytes, 20)),
+            follows: stored == said,
+            after: stored == said || on(made) == said,
         };
-        before = frame.sum;
+        (before, made) = (said, stored);
         frames.push(frame);
     }
     // What SQLite takes. Frames of another salt are left from before the log was begun anew.
     let taken = if sound { frames.iter().take_while(|f| f.follows && f.salt == head[16..24]).count() } else { 0 };
     let current = |frame: &Frame| !sound || frame.salt == head[16..24];
-    let lost = frames[taken..].windows(2).any(|two| two[0].ends && two[1].follows && current(&two[0]) && two[0].salt == two[1].salt);
+    let in_a_sector = |index: usize| (HEAD + index * (FRAME_HEAD + page)) % SECTOR + FRAME_HEAD <= SECTOR;
+    let mut pairs = frames[taken..].windows(2).zip(taken..);
+    let lost = pairs.any(|(two, index)| two[0].ends && (two[0].follows || in_a_sector(index)) && two[1].after && current(&two[1]));
     Ok(lost.then_some(taken + 1))
 }
 
@@ -145,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_garbled_is_noticed_or_costs_the_last_transaction_at_most() {
+    fn whatever_is_garbled_is_noticed_or_costs_the_last_two_transactions_at_most() {
         let folder = tempfile::tempdir().unwrap();
         let path = killed(folder.path(), 6);
         let (database, log) = (fs::read(&path).unwrap(), fs::read(super::path(&path)).unwrap());
@@ -165,6 +180,49 @@ mod tests {
             assert!(left >= 5, "bytes {at} to {end} of {}: {left} of 6 rows are left, and nothing was said", log.len());
         }
         assert!(noticed > 20, "{noticed}");
+        // The heads of all frames: one field of each, and all of it, which hides the end of the transaction.
+        for frame in 0..(log.len() - HEAD) / (FRAME_HEAD + 4096) {
+            for (from, to, least) in [(0, 4, 5), (4, 8, 5), (8, 16, 5), (16, 24, 5), (0, 24, 4)] {
+                let (mut garbled, head) = (log.clone(), HEAD + frame * (FRAME_HEAD + 4096));
+                garbled[head + from..head + to].iter_mut().for_each(|b| *b ^= 0x5a);
+                fs::write(&path, &database).unwrap();
+                fs::write(super::path(&path), &garbled).unwrap();
+                if damaged(&path).unwrap().is_none() {
+                    let left = rows(&path);
+                    assert!(left >= least, "bytes {from} to {to} of frame {frame}: {left} of 6 rows are left, and nothing was said");
+                }
+            }
+        }
+    }
+
+    /// A transaction over frames of the log before, each a transaction of its own; of it the power cut took one sector.
+    #[test]
+    fn a_torn_transaction_over_an_older_log_is_no_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("test.db");
+        let connection = Connection::open(&path).unwrap();
+        connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; CREATE TABLE t (x, y)").unwrap();
+        connection.execute("INSERT INTO t VALUES (0, 0)", []).unwrap();
+        for n in 0..60 {
+            connection.execute("UPDATE t SET y = ?1", [n]).unwrap();
+        }
+        connection.execute_batch("PRAGMA wal_checkpoint(RESTART)").unwrap();
+        let before = fs::read(super::path(&path)).unwrap();
+        connection.execute("INSERT INTO t VALUES (1, randomblob(200000))", []).unwrap();
+        let after = fs::read(super::path(&path)).unwrap();
+        let changed: Vec<_> = (0..before.len().min(after.len()) / SECTOR)
+            .map(|sector| sector * SECTOR..(sector + 1) * SECTOR)
+            .filter(|sector| before[sector.clone()] != after[sector.clone()])
+            .collect();
+        assert!(changed.len() > 45 * 8, "{}", changed.len());
+        for sector in changed {
+            let mut torn = after.clone();
+            torn[sector.clone()].copy_from_slice(&before[sector.clone()]);
+            // SQLite syncs a new head before it writes frames.
+            torn[..HEAD].copy_from_slice(&after[..HEAD]);
+            fs::write(super::path(&folder.path().join("torn.db")), &torn).unwrap();
+            assert_eq!(damaged(&folder.path().join("torn.db")).unwrap(), None, "{sector:?}");
+        }
     }
 
     /// What a power cut may leave is no damage: the log ends anywhere, and its last transaction is torn.
