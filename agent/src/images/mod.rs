@@ -292,7 +292,7 @@ impl<E: Engine> Images<E> {
     /// Remembers a failure, tells the server once per reason, and says when to try again.
     async fn failed(&self, image: ImageId, error: WorkError, full: bool, trouble: &mut Trouble) -> Result<(), LedgerError> {
         trouble.failures = trouble.failures.saturating_add(1);
-        if !matches!(&error, WorkError::Make(made) if !made.blames_the_bundle()) {
+        if error.blames_the_bundle() {
             trouble.faults = trouble.faults.saturating_add(1);
         }
         let verdict = if full { Verdict::Replace } else { error.verdict() };

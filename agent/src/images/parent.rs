@@ -80,13 +80,6 @@ struct Passing {
     reason: Arc<Mutex<Option<MakeError>>>,
 }
 
-impl MakeError {
-    /// May the bundle be to blame?
-    pub(super) fn blames_the_bundle(&self) -> bool {
-        !matches!(self, Self::Killed(_) | Self::NoRoom(_))
-    }
-}
-
 impl Passing {
     /// The next bytes. An archive ends well only when its child did.
     async fn next(mut self) -> Option<(io::Result<Bytes>, Option<Self>)> {

@@ -91,6 +91,16 @@ pub(super) enum Verdict {
 }
 
 impl WorkError {
+    /// May the bundle be to blame? Not where the link, the engine, the disk or somebody's signal came between.
+    pub(super) fn blames_the_bundle(&self) -> bool {
+        match self {
+            Self::Make(made) => matches!(made, MakeError::Failed(_)),
+            Self::Fetch(error) => matches!(error, FetchError::Bad(_) | FetchError::Short { .. } | FetchError::File(_)),
+            Self::CannotApply(_) | Self::BaseGone(_) | Self::OtherImage { .. } => true,
+            _ => false,
+        }
+    }
+
     /// How long the server wants to be left alone.
     pub(super) fn retry_after(&self) -> Duration {
         match self {
