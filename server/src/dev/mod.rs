@@ -100,17 +100,22 @@ pub fn prepare(data: &Path, address: &Address) -> anyhow::Result<Config> {
     }
     let document = std::fs::read(file("root.cose")).with_context(|| format!("{}: cannot be read", file("root.cose").display()))?;
     let trusted = TrustedRoot::first(&document).map_err(|error| anyhow::anyhow!("{}: {error}\n{PUT_BACK}", file("root.cose").display()))?;
+    // Newer ones, as `skerry-server renew-root` makes them, may name other keys.
+    let newer: Vec<_> = (2..).map(|version: u64| file(&format!("root-{version}.cose"))).take_while(|path| path.exists()).collect();
+    let mut trusted = trusted;
+    for path in &newer {
+        let document = std::fs::read(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+        trusted = trusted.update(&document).map_err(|error| anyhow::anyhow!("{}: {error}\n{PUT_BACK}", path.display()))?;
+    }
     let keys = [(Role::Root, &root, "root.key"), (Role::Release, &release, "release.key"), (Role::Director, &director, "director.key")];
     for (role, key, name) in keys {
         anyhow::ensure!(
             trusted.keys(role).get(&key.public().id()).is_some(),
-            "{}: the root document {} does not name this key\nhelp: put the old key back, or start with an empty --data folder",
+            "{}: root version {} does not name this key\nhelp: put the key back that it names, or start with an empty --data folder",
             file(name).display(),
-            file("root.cose").display()
+            trusted.root().version
         );
     }
-    // Newer ones, as `skerry-server renew-root` makes them.
-    let newer = (2..).map(|version: u64| file(&format!("root-{version}.cose"))).take_while(|path| path.exists());
     let roots = std::iter::once(file("root.cose")).chain(newer).collect();
     certificates::make(&data, &address.names())?;
     for (name, kind) in [("operator.token", TokenKind::Operator), ("enrolment.token", TokenKind::Enrolment)] {
