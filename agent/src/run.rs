@@ -74,8 +74,8 @@ pub(crate) struct Allocator<E> {
     pub(crate) needed: watch::Sender<Arc<Needed>>,
     /// The engine's images: told at every look. Those who fetch tell it too when one came.
     pub(crate) inventory: watch::Sender<Option<Inventory>>,
-    /// What is kept beyond the manifest.
-    pub(crate) unknown: watch::Sender<Arc<Vec<UnknownAlloc>>>,
+    /// What is kept beyond the manifest; none before the first decision.
+    pub(crate) unknown: watch::Sender<Option<Arc<Vec<UnknownAlloc>>>>,
     /// Words from the engine.
     pub(crate) hints: mpsc::Receiver<Hint>,
     /// Told when a process ended, a check turned, a step was done.

@@ -211,7 +211,7 @@ pub fn open<E: Engine + Clone + 'static>(parts: Parts<E>) -> Result<(View, impl 
     let abilities = Abilities { layers_in_place: true, accepts_partial_load: true };
     let (_, facts) = Facts::new(with_engine(parts.facts, &parts.info, abilities), LocalMeta::new());
     let (inventory_to, inventory) = watch::channel(None);
-    let (unknown_to, unknown) = watch::channel(Arc::default());
+    let (unknown_to, unknown) = watch::channel(None);
     let (needed_to, needed) = watch::channel(Arc::new(Needed::default()));
     let (asking_to, asking) = watch::channel(Arc::new(Default::default()));
     let (offers_to, offers) = watch::channel(Arc::new(BTreeMap::new()));

@@ -89,7 +89,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<()> {
     let name = plain.name.clone();
     let (fingerprint, facts) = Facts::new(plain, ledger.local_meta().await?);
     let (inventory_to, inventory) = watch::channel(None);
-    let (unknown_to, unknown) = watch::channel(Arc::default());
+    let (unknown_to, unknown) = watch::channel(None);
     let (needed_to, needed) = watch::channel(Arc::new(Needed::default()));
     let (asking_to, asking) = watch::channel(Arc::new(Default::default()));
     let (offers_to, offers) = watch::channel(Arc::new(BTreeMap::new()));

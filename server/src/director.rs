@@ -53,6 +53,8 @@ impl Director {
     /// remembers (the server came back from an old backup) gets a counter above its own. The epoch moves with the root.
     pub fn next_mark(&self, highest: Mark) -> Mark {
         let root = self.root.root().version;
-        Mark { root, epoch: root.max(highest.epoch), counter: highest.counter.saturating_add(1) }
+        // An epoch of an older root says nothing under this one.
+        let epoch = if highest.root < root { root } else { root.max(highest.epoch) };
+        Mark { root, epoch, counter: highest.counter.saturating_add(1) }
     }
 }

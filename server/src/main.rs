@@ -172,7 +172,7 @@ fn prepare(command: Command) -> Result<Option<Ready>, Failed> {
         Command::RenewRoot { root, keys, out, release, director } => {
             let version = admin::renew_root(&root, &keys, admin::Renewal { release, director }, &out).map_err(failed)?;
             println!(
-                "{}: root version {version}; add it to the end of trust.roots of the server and start it again: nodes follow by themselves",
+                "{}: root version {version}; add it to the end of trust.roots of the server and start it again: nodes follow by themselves. Where keys were exchanged, operators need it, too (`root` in cli.toml)",
                 out.display()
             );
             None

@@ -132,7 +132,7 @@ async fn a_wrong_index_cannot_make_a_wrong_bundle() {
         let target = stored(&server, target).await;
         let indexes: BTreeMap<_, _> = index.into_iter().map(|object| (old_layer, object)).collect();
         let order = MakeOrder { target, bases: vec![old_image.clone()], indexes };
-        let maker = BundleMaker::new(app.objects.clone(), app.director.clone(), 1);
+        let maker = BundleMaker::new(app.objects.clone(), app.director.clone(), &app.config.builds);
         let made = tokio::task::spawn_blocking(move || maker.make(&order, &AtomicBool::new(false)).map(|object| object.size()));
         made.await.unwrap()
     };

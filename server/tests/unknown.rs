@@ -153,6 +153,12 @@ async fn a_version_that_was_forgotten_is_adopted_in_the_place_of_the_older_one()
     message.seq = node.next().seq;
     message.server_nonce = node.server_nonce;
     node.send(&server.url, &message).await.unwrap();
+    // Ordered to stop, although the server has an older version for the place; and taken back from that.
+    client.bury_alloc(&held.allocs[0].id, &order()).await.unwrap();
+    node.poll(&server.url).await.unwrap();
+    let manifest = node.manifest.clone().unwrap();
+    let (runs, stops): (Vec<_>, Vec<_>) = (manifest.allocs.iter().map(|a| a.version).collect(), manifest.tombstones);
+    assert_eq!((runs, stops.iter().map(|t| (t.id, t.version)).collect::<Vec<_>>()), (vec![1], vec![(held.allocs[0].id, 2)]));
     let adopted = client.adopt_alloc(&held.allocs[0].id, &order()).await.unwrap();
     assert_eq!((adopted.version, adopted.allocs.as_slice()), (2, [held.allocs[0].id].as_slice()));
     node.poll(&server.url).await.unwrap();

@@ -38,6 +38,8 @@ async fn only_a_newer_root_ends_it() {
         ledger.accept(accepted(samples::mark(5))).await.unwrap();
         close(ledger, dir.path()).await;
         lose(dir.path(), &PLACES, garble);
+        // An agent that was cut off before it settled the matter.
+        close(open(dir.path()), dir.path()).await;
         let ledger = open(dir.path());
         ledger.settle_mark(1).await.unwrap();
         assert_eq!((ledger.node(), ledger.desired().mark), (Some(samples::node()), Mark::lost(1)));

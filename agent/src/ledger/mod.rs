@@ -36,7 +36,7 @@ use store::State;
 
 /// What a node does that lost all copies of its mark, and what can be done about it; for people.
 pub(crate) const MARKS_LOST: &str = "it keeps running what it runs, and takes manifests under a newer root only: \
-    make one with `skerry-server renew-root`, or stop the agent and empty its data folder to enrol the node as a new one";
+    make one with `skerry-server renew-root`, or stop the agent, remove what runs and empty its data folder to enrol the node as a new one";
 
 /// Requests that may wait for the ledger's thread.
 const QUEUE: usize = 32;

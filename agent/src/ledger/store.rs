@@ -198,7 +198,11 @@ impl State {
         let (row, copy) = (self.value(fact::NODE)?.and_then(whole), self.copies.get(Copy::Node).and_then(whole));
         match (row, copy) {
             (Some(node), None) => self.copies.put(Copy::Node, node.as_bytes())?,
-            (None, Some(node)) => self.transact(|t| put_value(t, fact::NODE, node.as_bytes()))?,
+            (None, Some(node)) => self.transact(|t| {
+                // Should the power go before it is settled whether the mark is lost, this row, which holds none, still says that there was one.
+                t.execute("INSERT INTO fact (name, value) VALUES (?1, x'') ON CONFLICT (name) DO NOTHING", [fact::MARK])?;
+                put_value(t, fact::NODE, node.as_bytes())
+            })?,
             _ => {}
         }
         self.node.send_replace(row.or(copy));
@@ -376,7 +380,12 @@ impl State {
             super::outbox::push(t, at, &event)
         })?;
         steps::reached(Step::ManifestKept);
+        let first = self.desired.borrow().mark == Mark::default();
         self.mark_slots.write(&mark)?;
+        if first {
+            // The other slot holds the zero mark, which must not outlive this one.
+            self.mark_slots.write(&mark)?;
+        }
         self.marks = Marks::Kept;
         steps::reached(Step::ManifestAccepted);
         let mut desired = self.desired.borrow().as_ref().clone();

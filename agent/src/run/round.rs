@@ -80,7 +80,7 @@ impl<E: Engine + Clone + 'static> Allocator<E> {
             // What was told is in the memory that is on the disk now.
             self.ledger.orders_done(orders.iter().map(|o| o.id).collect()).await?;
         }
-        replace(&self.unknown, Arc::new(unknown(&decision.memory, &decision.allocs, manifest.as_ref())));
+        replace(&self.unknown, Some(Arc::new(unknown(&decision.memory, &decision.allocs, manifest.as_ref()))));
         let known = carried.look.seen().is_some();
         self.publish(&decision, with_refused(&decision, &desired, &refused), known, suspects);
         let present = carried.look.away.is_none();

@@ -148,7 +148,7 @@ impl Bed {
             news,
             needed: needed_to,
             inventory: watch::channel(None).0,
-            unknown: watch::channel(Arc::default()).0,
+            unknown: watch::channel(None).0,
             hints: hints_from,
             reports: (allocs_to, engine_to),
         };

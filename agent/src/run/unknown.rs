@@ -9,23 +9,30 @@ use skerry_wire::node::UnknownAlloc;
 use skerry_wire::poll::AllocStatus;
 use skerry_wire::{AllocId, limits};
 
-/// Allocations of the manifest that are not followed, and why: of their job a newer version runs here. Versions only rise, so that of a
-/// server that knows all that it ordered there are none.
+/// Allocations of the manifest that are not followed, and why: of their job a newer version runs here than any that the manifest speaks of.
+/// Versions only rise, so the server has forgotten that one. Where it speaks of the newest, an older one beside it is meant to go on.
 pub(super) fn older(memory: &Memory, manifest: Option<&Manifest>) -> BTreeMap<AllocId, String> {
-    let mut newest: BTreeMap<&str, u64> = BTreeMap::new();
+    let Some(manifest) = manifest else { return BTreeMap::new() };
+    let mut said: BTreeMap<&str, u64> = BTreeMap::new();
+    let allocs = manifest.allocs.iter().map(|a| (a.job.as_str(), a.version));
+    for (job, version) in allocs.chain(manifest.tombstones.iter().map(|t| (t.job.as_str(), t.version))) {
+        let newest = said.entry(job).or_default();
+        *newest = version.max(*newest);
+    }
+    let mut forgotten: BTreeMap<&str, u64> = BTreeMap::new();
     for (slot, current) in memory.slots.iter().filter_map(|(slot, m)| Some((slot, m.current.as_ref()?))).filter(|(s, _)| s.run().is_none())
     {
-        let version = newest.entry(&slot.job).or_default();
-        *version = current.version.max(*version);
+        if said.get(slot.job.as_str()).is_some_and(|newest| *newest < current.version) {
+            let version = forgotten.entry(&slot.job).or_default();
+            *version = current.version.max(*version);
+        }
     }
-    let allocs = manifest.iter().flat_map(|m| &m.allocs);
-    let older = allocs.filter_map(|a| Some((a, *newest.get(a.job.as_str())?))).filter(|(a, newest)| a.version < *newest);
-    let why = |newest| {
+    let why = |version: &u64| {
         format!(
-            "version {newest} of the job runs here, and the server has forgotten it: adopt it (`skerry alloc unknown list`), or submit the job again"
+            "version {version} of the job runs here, and the server has forgotten it: adopt it (`skerry alloc unknown list`), or submit the job again"
         )
     };
-    older.map(|(a, newest)| (a.id, why(newest))).collect()
+    manifest.allocs.iter().filter_map(|a| Some((a.id, why(forgotten.get(a.job.as_str())?)))).collect()
 }
 
 /// Allocations in places that the manifest, as it is followed, neither gives to one nor clears. None before there is a manifest.
@@ -102,5 +109,12 @@ mod tests {
             assert_eq!(found.len(), refused, "{version}");
             assert!(found.iter().all(|(id, why)| *id == named.allocs[0].id && why.contains("version 3")), "{found:?}");
         }
+        // The planner leaves an older one where the newer has no room, and says the newer one of the other place, or that it is to stop.
+        let mut both = manifest(2, &[("till", Digest::new([8; 32])), ("till", Digest::new([9; 32]))]);
+        (both.allocs[0].index, both.allocs[1].version) = (5, 3);
+        assert_eq!(older(&memory, Some(&both)), BTreeMap::new());
+        let newest = both.allocs.remove(1);
+        both.tombstones.push(Tombstone::of(&newest, "drained"));
+        assert_eq!(older(&memory, Some(&both)), BTreeMap::new());
     }
 }

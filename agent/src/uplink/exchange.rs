@@ -9,7 +9,7 @@ use skerry_trust::{EnvelopeError, TrustedRoot, envelope};
 use skerry_wire::logs::{LogAnswer, LogOrder};
 use skerry_wire::manifest::Mark;
 use skerry_wire::node::Inventory;
-use skerry_wire::poll::{Event, PollReply, PollRequest};
+use skerry_wire::poll::{AllocStatus, Event, PollReply, PollRequest};
 use skerry_wire::{Blob, Digest, LogOrderId, NodeId, Timestamp, cbor, limits};
 
 use super::Uplink;
@@ -136,13 +136,9 @@ impl Session {
     pub(super) async fn poll(&mut self, uplink: &Uplink, node: NodeId) -> Result<Next, ExchangeError> {
         let ledger = &uplink.ledger;
         let facts = uplink.wires.facts.borrow().clone();
-        let unknown = uplink.wires.unknown.borrow().clone();
-        let inventory = uplink.wires.inventory.borrow().clone().map(|i| Inventory { unknown: unknown.as_ref().clone(), ..i });
+        let inventory = inventory(uplink);
         let asking: Vec<_> = uplink.wires.asking.borrow().iter().copied().collect();
-        let now = Confirmed {
-            fingerprint: Some(sha256(&cbor::encode(facts.as_ref()))),
-            inventory: inventory.as_ref().map(|i| sha256(&cbor::encode(i))),
-        };
+        let now = Confirmed { fingerprint: Some(sha256(&cbor::encode(facts.as_ref()))), inventory: inventory.as_ref().map(fingerprint_of) };
         let desired = ledger.desired();
         self.lacking.extend(desired.missing());
         self.lacking.retain(|d| !self.received.contains_key(d) && !desired.specifications.contains_key(d));
@@ -226,7 +222,7 @@ impl Session {
             }
             None => false,
         };
-        Ok(uplink.ledger.specification_bytes(wanted).await?.into_iter().take_while(fits).map(Blob).collect())
+        Ok(uplink.ledger.specification_bytes(wanted).await?.into_iter().filter(fits).map(Blob).collect())
     }
 
     /// The answer to the last reply's order for output. The order is not kept: where this poll is lost on the way, the next costs no more than
@@ -300,6 +296,10 @@ impl Session {
                 self.received.clear();
                 self.lacking.clear();
                 self.refused = None;
+                if uplink.wires.unknown.borrow().as_ref().is_some_and(|unknown| !unknown.is_empty()) {
+                    // It may be of a server that was put back once more.
+                    self.confirmed.inventory = None;
+                }
                 Ok(true)
             }
         }
@@ -336,6 +336,19 @@ impl Session {
         }
         Ok(send_facts && (request.fingerprint.is_none() || request.inventory.is_none() && now.inventory.is_some()))
     }
+}
+
+/// What the node holds; none before both the engine and the reconciler have said it.
+fn inventory(uplink: &Uplink) -> Option<Inventory> {
+    let unknown = uplink.wires.unknown.borrow().clone()?;
+    uplink.wires.inventory.borrow().clone().map(|i| Inventory { unknown: unknown.as_ref().clone(), ..i })
+}
+
+/// By what the server is told of it anew. Not by how what is unknown fares: one that crashes again and again would send all of it each time.
+fn fingerprint_of(inventory: &Inventory) -> Digest {
+    let mut still = inventory.clone();
+    still.unknown.iter_mut().for_each(|a| a.status = AllocStatus::Pending);
+    sha256(&cbor::encode(&still))
 }
 
 /// When the manifest of the mark was issued.

@@ -98,8 +98,8 @@ pub(crate) struct Wires {
     pub(crate) facts: watch::Receiver<Arc<Fingerprint>>,
     /// Images of the engine; none until it was asked once.
     pub(crate) inventory: watch::Receiver<Option<Inventory>>,
-    /// What is kept beyond the manifest.
-    pub(crate) unknown: watch::Receiver<Arc<Vec<UnknownAlloc>>>,
+    /// What is kept beyond the manifest; none before the first decision.
+    pub(crate) unknown: watch::Receiver<Option<Arc<Vec<UnknownAlloc>>>>,
     /// Images to ask the server for.
     pub(crate) asking: watch::Receiver<Arc<BTreeSet<ImageId>>>,
     /// Asks for a poll now.

@@ -50,7 +50,7 @@ async fn bed(root: &[u8], respond: Respond) -> Bed {
     let wires = Wires {
         facts,
         inventory: inventory_view,
-        unknown: watch::channel(Arc::default()).1,
+        unknown: watch::channel(Some(Arc::default())).1,
         asking,
         wake: Arc::default(),
         offers,

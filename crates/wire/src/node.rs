@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::poll::AllocStatus;
 use crate::{AllocId, Digest, ImageId};
@@ -79,8 +79,15 @@ pub struct UnknownAlloc {
     pub version: u64,
     /// Digest of its specification, which the node holds.
     pub specification: Digest,
-    /// Client status.
+    /// Client status; pending where a newer agent says one that is not known here.
+    #[serde(deserialize_with = "status")]
     pub status: AllocStatus,
+}
+
+fn status<'de, D: Deserializer<'de>>(d: D) -> Result<AllocStatus, D::Error> {
+    let word = String::deserialize(d)?;
+    let known = [AllocStatus::Running, AllocStatus::Complete, AllocStatus::Failed];
+    Ok(known.into_iter().find(|status| status.to_string() == word).unwrap_or(AllocStatus::Pending))
 }
 
 #[cfg(test)]

@@ -103,7 +103,8 @@ async fn answer(
     let more_reports = request.reports.len() >= limits::REPORTS_PER_POLL;
     let mut latest = known.latest;
     // Under a newer root every node gets its manifest anew.
-    let outdated = known.latest != Mark::default() && known.latest.root < app.director.root().root().version;
+    let root = app.director.root().root().version;
+    let outdated = (known.latest != Mark::default() || request.mark.is_lost() && request.mark.root < root) && known.latest.root < root;
     doubt(app, node, &request.reports).await;
     take_given(app, &request.given).await?;
     if tells || known.holds_another(request, app.director.root().root().version) || outdated || known.lost {
@@ -212,12 +213,7 @@ fn bounded(answer: LogAnswer) -> LogAnswer {
 fn next_poll(app: &App, request: &PollRequest, reply: &PollReply, more_reports: bool) -> u32 {
     let seconds = |span: skerry_wire::Millis| u32::try_from(span.0.div_ceil(1000)).unwrap_or(u32::MAX).max(1);
     let building = reply.offers.iter().any(|o| o.bundle == OfferState::Building) || reply.offers.len() < request.images.len();
-    if reply.manifest.is_some()
-        || !reply.wanted.is_empty()
-        || reply.send_facts
-        || more_reports
-        || reply.specifications.len() < request.specifications.len()
-    {
+    if reply.manifest.is_some() || reply.send_facts || more_reports || reply.specifications.len() < request.specifications.len() {
         AT_ONCE
     } else if building {
         seconds(app.config.polling.busy.0).min(seconds(app.config.polling.idle.0))

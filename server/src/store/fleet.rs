@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::Connection;
 use skerry_plan::{Alloc, Claim, Drain, Fleet, Image, JobVersion, Node, Order, Plan, State, claim};
 use skerry_trust::envelope;
-use skerry_wire::manifest::{Manifest, Mark, Tombstone};
+use skerry_wire::manifest::{Manifest, ManifestAlloc, Mark, Tombstone};
 use skerry_wire::node::{Fingerprint, Inventory};
 use skerry_wire::release::Specification;
 use skerry_wire::{AllocId, DiffId, Digest, ImageId, NodeId, Timestamp, cbor, limits};
@@ -312,7 +312,9 @@ pub(super) fn write_manifests(
         }
         let content = skerry_plan::manifest::content(*node, allocs, |job, version| digests.get(&(job.to_owned(), version)).copied());
         let (allocs, mut tombstones) = (content.allocs, content.tombstones);
-        let placed = |t: &Tombstone| allocs.iter().any(|a| (&a.job, &a.group, a.index) == (&t.job, &t.group, t.index));
+        // A version as new takes the place over without a gap; an older one is what this server remembers of it.
+        let takes = |a: &ManifestAlloc, t: &Tombstone| (&a.job, &a.group, a.index) == (&t.job, &t.group, t.index) && a.version >= t.version;
+        let placed = |t: &Tombstone| allocs.iter().any(|a| takes(a, t));
         tombstones.extend(unknown::tombstones(connection, *node)?.into_iter().filter(|t| !placed(t)));
         tombstones.sort();
         let mark = director.next_mark(highest_mark(connection, *node)?);

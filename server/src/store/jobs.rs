@@ -89,16 +89,16 @@ fn submit(c: &Connection, new: &Submission, director: &Director, by: &By) -> Res
         )?
         .query_row([id], |row| Ok((row.get::<_, u64>(0)?, row.get::<_, bool>(1)?, row.get::<_, Vec<u8>>(2)?)))
         .optional()?;
-    if let Some((version, stopped, specification)) = &current {
+    // A server that was put back to an older backup has forgotten some versions that run.
+    let forgotten = c
+        .prepare_cached("SELECT coalesce(max(version), 0) FROM unknown_allocs WHERE job = ?1")?
+        .query_row([id], |row| row.get::<_, u64>(0))?;
+    if let Some((version, stopped, specification)) = current.as_ref().filter(|(version, ..)| *version >= forgotten) {
         let same = !new.again && !stopped && fleet::specification(specification)?.job == new.job;
         if let (true, Some(set)) = (same, sets::current(c, id, *version)?) {
             return Ok(Submitted { version: *version, set, unchanged: true, plan: Plan::default(), before: fleet::load(c)? });
         }
     }
-    // Above every version that runs somewhere, too: a server that was put back to an older backup has forgotten some.
-    let forgotten = c
-        .prepare_cached("SELECT coalesce(max(version), 0) FROM unknown_allocs WHERE job = ?1")?
-        .query_row([id], |row| row.get::<_, u64>(0))?;
     let version = current.map_or(0, |(version, ..)| version).max(forgotten) + 1;
     c.prepare_cached(
         "INSERT INTO jobs (id, version) VALUES (?1, ?2)

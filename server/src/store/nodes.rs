@@ -302,7 +302,9 @@ fn record_poll(c: &Connection, id: NodeId, told: &Told, director: &Director, now
         let what = if another { "another manifest under this mark" } else { "a newer manifest" };
         tracing::warn!(node = %id, mark = %told.mark, %latest, "the node holds {what} than this server remembers; its counter is raised");
     }
-    if ahead || (latest != Mark::default() && latest.root < ours) {
+    // One that lost its mark waits for the next root, with or without work.
+    let waits = lost && told.mark.root < ours;
+    if ahead || ((waits || latest != Mark::default()) && latest.root < ours) {
         fleet::write_manifests(c, director, &fleet::of_node(c, id)?, &BTreeSet::from([id]), now)?;
     }
     Ok(Recorded { acknowledged, stirred })

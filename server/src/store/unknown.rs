@@ -13,6 +13,7 @@ use skerry_plan::alloc_id;
 use skerry_wire::api::{Submitter, UnknownSummary};
 use skerry_wire::manifest::Tombstone;
 use skerry_wire::node::UnknownAlloc;
+use skerry_wire::poll::AllocStatus;
 use skerry_wire::{AllocId, Digest, ImageId, NodeId, Timestamp, limits};
 
 use super::audit::{self, By};
@@ -92,7 +93,9 @@ pub trait UnknownStore {
 /// Keeps what a node says that it keeps; what it does not name any more is over.
 pub(super) fn keep_told(c: &Connection, node: NodeId, told: &[UnknownAlloc], now: Timestamp) -> Result<(), StoreError> {
     let plain = |name: &str| !name.is_empty() && name.len() <= NAME && !name.chars().any(char::is_control);
-    let told: Vec<_> = told.iter().filter(|a| plain(&a.job) && plain(&a.group)).take(limits::ALLOCS_PER_NODE).collect();
+    // Ids are derived: one that is not is of no allocation of this node that a server ever made.
+    let own = |a: &UnknownAlloc| a.version < limits::COUNTER && alloc_id(&a.job, a.version, &a.group, a.index, &node) == a.id;
+    let told: Vec<_> = told.iter().filter(|a| plain(&a.job) && plain(&a.group) && own(a)).take(limits::ALLOCS_PER_NODE).collect();
     let ids: BTreeSet<AllocId> = told.iter().map(|a| a.id).collect();
     let before: BTreeSet<AllocId> = c
         .prepare_cached("SELECT alloc FROM unknown_allocs WHERE node = ?1")?
@@ -105,8 +108,6 @@ pub(super) fn keep_told(c: &Connection, node: NodeId, told: &[UnknownAlloc], now
         if !before.contains(&a.id) {
             tracing::warn!(%node, alloc = %a.id, job = a.job, version = a.version, "the node keeps an allocation that its manifest does not name");
         }
-        // Numbers that the database cannot hold are a liar's.
-        let Ok(version) = i64::try_from(a.version) else { continue };
         c.prepare_cached(
             "INSERT INTO unknown_allocs (node, alloc, job, grp, idx, version, specification, status, told_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
              ON CONFLICT (node, alloc) DO UPDATE SET job = ?3, grp = ?4, idx = ?5, version = ?6, specification = ?7, status = ?8, told_at = ?9",
@@ -117,15 +118,21 @@ pub(super) fn keep_told(c: &Connection, node: NodeId, told: &[UnknownAlloc], now
             a.job,
             a.group,
             a.index,
-            version,
+            a.version,
             a.specification.as_bytes(),
             a.status.to_string(),
             now.0
         ])?;
     }
     if before != ids {
-        c.prepare_cached("DELETE FROM found_specifications WHERE digest NOT IN (SELECT specification FROM unknown_allocs)")?.execute([])?;
+        forget_found(c)?;
     }
+    Ok(())
+}
+
+/// Specifications that no unknown allocation names any more.
+fn forget_found(c: &Connection) -> Result<(), StoreError> {
+    c.prepare_cached("DELETE FROM found_specifications WHERE digest NOT IN (SELECT specification FROM unknown_allocs)")?.execute([])?;
     Ok(())
 }
 
@@ -146,9 +153,11 @@ pub(super) fn tombstones(c: &Connection, node: NodeId) -> Result<Vec<Tombstone>,
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Not known: a node that was told meanwhile of an allocation that the server has keeps it as that.
+/// Not known, and not on its way: what this server wants to run there, or to stop, its node hears of with its next poll. What it takes for
+/// stopped and over runs all the same.
 const UNKNOWN: &str = "FROM unknown_allocs u JOIN nodes n ON n.id = u.node
-    WHERE NOT EXISTS (SELECT 1 FROM allocs a WHERE a.id = u.alloc AND a.node = u.node)";
+    WHERE NOT EXISTS (SELECT 1 FROM allocs a LEFT JOIN tombstones t ON t.alloc = a.id AND t.done_at IS NULL
+                      WHERE a.id = u.alloc AND a.node = u.node AND (a.desired = 'run' OR t.alloc IS NOT NULL))";
 
 fn summary(row: &Row<'_>) -> Result<UnknownSummary, StoreError> {
     Ok(UnknownSummary {
@@ -203,25 +212,30 @@ fn adopt(c: &Connection, alloc: AllocId, whose: &Submitter, director: &Director,
     }
     take_version(c, (&job.id, one.version), (&digest, &envelope), whose, by)?;
     let mut adopted = BTreeMap::new();
-    for a in listed(c, "u.job = ?1 AND u.version = ?2 AND u.specification = ?3", (&job.id, one.version, digest.as_bytes()))? {
-        // Ids are derived: one that is not is of no allocation that a server ever made.
-        if job.group(&a.group).is_none() || alloc_id(&a.job, a.version, &a.group, a.index, &a.node) != a.id {
-            tracing::error!(node = %a.node, alloc = %a.id, "not adopted: its id is not that of job, version, group, index and node");
-            continue;
-        }
-        let sql = "INSERT INTO allocs (id, job, version, grp, idx, node, desired, status, created_at, updated_at, placed_at)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'run', ?7, ?8, ?8, ?8)";
-        let status = a.status.to_string();
-        c.prepare_cached(sql)?.execute(rusqlite::params![
+    // But for those that are ordered to stop; the one that was named is taken back from that.
+    let all = "u.job = ?1 AND u.version = ?2 AND u.specification = ?3 AND (u.buried IS NULL OR u.alloc = ?4)";
+    for a in listed(c, all, (&job.id, one.version, digest.as_bytes(), alloc.as_bytes()))? {
+        let Some(group) = job.group(&a.group) else { continue };
+        let lost_after = group.disconnect.lost_after.map(|m| i64::try_from(m.0).unwrap_or(i64::MAX));
+        let since = (a.status == AllocStatus::Running).then_some(a.told_at.0);
+        c.prepare_cached(
+            "INSERT INTO allocs (id, job, version, grp, idx, node, desired, status, created_at, updated_at, placed_at, lost_after, running_since)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'run', ?7, ?8, ?8, ?8, ?9, ?10)
+             ON CONFLICT (id) DO UPDATE SET desired = 'run', status = ?7, updated_at = ?8, placed_at = ?8, lost_after = ?9, running_since = ?10",
+        )?
+        .execute(rusqlite::params![
             a.id.as_bytes(),
             a.job,
             a.version,
             a.group,
             a.index,
             a.node.as_bytes(),
-            status,
-            by.at.0
+            a.status.to_string(),
+            by.at.0,
+            lost_after,
+            since
         ])?;
+        c.prepare_cached("DELETE FROM tombstones WHERE alloc = ?1")?.execute([a.id.as_bytes()])?;
         // An older one that the server had for the place has never had it: what is adopted runs there.
         c.prepare_cached(
             "UPDATE allocs SET desired = 'stop', updated_at = ?6 WHERE job = ?1 AND grp = ?2 AND idx = ?3 AND node = ?4 AND id <> ?5 AND desired = 'run'",
@@ -230,11 +244,12 @@ fn adopt(c: &Connection, alloc: AllocId, whose: &Submitter, director: &Director,
         adopted.insert(a.id, a.node);
     }
     if !adopted.contains_key(&alloc) {
-        return Err(AdoptRefusal::Contradiction("its id is not that of job, version, group, index and node".to_owned()));
+        return Err(AdoptRefusal::Contradiction(format!("its specification has no group `{}`", one.group)));
     }
     for id in adopted.keys() {
         c.prepare_cached("DELETE FROM unknown_allocs WHERE alloc = ?1")?.execute([id.as_bytes()])?;
     }
+    forget_found(c)?;
     let text =
         format!("adopted job {} version {} with {} allocations for {} <{}>", job.id, one.version, adopted.len(), whose.name, whose.email);
     audit::append(c, by, &text)?;

@@ -20,3 +20,9 @@ CREATE TABLE found_specifications (
     digest   BLOB PRIMARY KEY CHECK (length(digest) = 32),
     envelope BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- What a server before this one made of the mark that a node has which lost its own: no agent takes it.
+DELETE FROM manifests WHERE epoch >= 281474976710656 OR counter >= 281474976710656;
+
+-- Nodes tell anew what they hold: a server before this one did not keep what they have beyond their manifests.
+UPDATE nodes SET inventory = NULL;
