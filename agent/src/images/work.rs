@@ -95,7 +95,9 @@ impl WorkError {
     pub(super) fn blames_the_bundle(&self) -> bool {
         match self {
             Self::Make(made) => matches!(made, MakeError::Failed(_)),
-            Self::Fetch(error) => matches!(error, FetchError::Bad(_) | FetchError::Short { .. } | FetchError::File(_)),
+            // A file of it that the disk does not give is as bad as a wrong one.
+            Self::Fetch(FetchError::File(file)) => file.source.kind() != std::io::ErrorKind::StorageFull,
+            Self::Fetch(error) => matches!(error, FetchError::Bad(_)),
             Self::CannotApply(_) | Self::BaseGone(_) | Self::OtherImage { .. } => true,
             _ => false,
         }

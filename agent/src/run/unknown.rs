@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use skerry_reconcile::{AllocView, Memory};
-use skerry_wire::manifest::Manifest;
+use skerry_wire::manifest::{Manifest, ManifestAlloc};
 use skerry_wire::node::UnknownAlloc;
 use skerry_wire::poll::AllocStatus;
 use skerry_wire::{AllocId, limits};
@@ -27,12 +27,18 @@ pub(super) fn older(memory: &Memory, manifest: Option<&Manifest>) -> BTreeMap<Al
             *version = current.version.max(*version);
         }
     }
-    let why = |version: &u64| {
+    // In its own place nothing goes back by itself, whatever is said of other places.
+    let own = |a: &ManifestAlloc| {
+        let slot = memory.slots.iter().find(|(slot, _)| (&slot.job, &slot.group, slot.index) == (&a.job, &a.group, a.index))?;
+        let current = slot.1.current.as_ref().filter(|current| current.version > a.version)?;
+        (!manifest.tombstones.iter().any(|t| t.id == current.alloc)).then_some(current.version)
+    };
+    let why = |version: u64| {
         format!(
             "version {version} of the job runs here, and the server has forgotten it: adopt it (`skerry alloc unknown list`), or submit the job again"
         )
     };
-    manifest.allocs.iter().filter_map(|a| Some((a.id, why(forgotten.get(a.job.as_str())?)))).collect()
+    manifest.allocs.iter().filter_map(|a| Some((a.id, why(forgotten.get(a.job.as_str()).copied().or_else(|| own(a))?)))).collect()
 }
 
 /// Allocations in places that the manifest, as it is followed, neither gives to one nor clears. None before there is a manifest.
@@ -115,6 +121,12 @@ mod tests {
         assert_eq!(older(&memory, Some(&both)), BTreeMap::new());
         let newest = both.allocs.remove(1);
         both.tombstones.push(Tombstone::of(&newest, "drained"));
+        assert_eq!(older(&memory, Some(&both)), BTreeMap::new());
+        // One of two places of a forgotten version is ordered to stop: the other does not go back to the older one by that.
+        (both.allocs[0].index, both.tombstones[0].index, both.tombstones[0].id) = (0, 1, AllocId::new([77; 16]));
+        assert_eq!(older(&memory, Some(&both)).len(), 1);
+        // The very one that runs there is ordered to stop: its place is free.
+        both.tombstones[0].id = AllocId::new([1; 16]);
         assert_eq!(older(&memory, Some(&both)), BTreeMap::new());
     }
 }

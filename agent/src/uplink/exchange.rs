@@ -299,6 +299,7 @@ impl Session {
                 if uplink.wires.unknown.borrow().as_ref().is_some_and(|unknown| !unknown.is_empty()) {
                     // It may be of a server that was put back once more.
                     self.confirmed.inventory = None;
+                    ledger.set_confirmed(self.confirmed).await?;
                 }
                 Ok(true)
             }

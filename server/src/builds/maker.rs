@@ -32,8 +32,7 @@ pub struct BundleMaker {
 impl BundleMaker {
     /// For workers that share the memory for making.
     pub fn new(objects: Objects, director: Arc<Director>, builds: &Builds) -> Self {
-        let memory = builds.memory.0 / u64::from(builds.workers.max(1));
-        let options = MakeOptions { memory, ..MakeOptions::default() };
+        let options = MakeOptions { memory: builds.memory_of_each(), ..MakeOptions::default() };
         Self { objects, director, options }
     }
 }

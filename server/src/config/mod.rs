@@ -144,8 +144,15 @@ pub struct Builds {
     pub workers: u32,
     /// Before a build counts as failed.
     pub attempts: u32,
-    /// Memory for making, about; the workers share it.
+    /// Memory for making, about; the workers share it, and none has less than the least that is of use.
     pub memory: Size,
+}
+
+impl Builds {
+    /// Memory for making of one worker, bytes.
+    pub fn memory_of_each(&self) -> u64 {
+        (self.memory.0 / u64::from(self.workers.max(1))).max(BUILD_MEMORY)
+    }
 }
 
 /// The least memory that a worker makes bundles of use with.
@@ -293,9 +300,9 @@ impl Config {
         if self.builds.workers == 0 || self.builds.attempts == 0 {
             return zero(if self.builds.workers == 0 { "builds.workers" } else { "builds.attempts" }, "0 builds nothing");
         }
-        if self.builds.memory.0 / u64::from(self.builds.workers) < BUILD_MEMORY {
-            let what = format!("less than {} for each of the workers", Size(BUILD_MEMORY));
-            return Some(("builds.memory", what, "give more, or fewer workers"));
+        if self.builds.memory.0 < BUILD_MEMORY {
+            let what = format!("less than the {} that are of use", Size(BUILD_MEMORY));
+            return Some(("builds.memory", what, "give more"));
         }
         None
     }
@@ -388,7 +395,7 @@ mod tests {
     fn refused_with_line_and_help() {
         for (from, to, says) in [
             ("workers = 1", "workers = 0", "builds.workers: 0 builds nothing"),
-            ("memory = \"1GiB\"", "memory = \"63MiB\"", "builds.memory: less than 64MiB for each of the workers"),
+            ("memory = \"1GiB\"", "memory = \"63MiB\"", "builds.memory: less than the 64MiB that are of use"),
             ("workers = 1", "worker = 1", "unknown field `worker`"),
             ("idle = \"60s\"", "idle = \"60\"", "`60` is not a span of time"),
             ("disk_reserve = \"256MiB\"", "disk_reserve = \"256MB\"", "`256MB` is not a size"),

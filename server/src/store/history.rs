@@ -39,8 +39,16 @@ pub(super) fn count_alloc(c: &Connection, node: NodeId, said: Said<'_>, now: Tim
             ))
         })
         .optional()?;
-    // A node speaks of its own allocations only.
-    let Some((before, restarts_before, since, healthy_before, wanted, index)) = known else { return Ok(false) };
+    // A node speaks of its own allocations only; of one that is not known here, how it fares.
+    let Some((before, restarts_before, since, healthy_before, wanted, index)) = known else {
+        c.prepare_cached("UPDATE unknown_allocs SET status = ?3, told_at = ?4 WHERE node = ?1 AND alloc = ?2")?.execute((
+            node.as_bytes(),
+            alloc.as_bytes(),
+            status.to_string(),
+            now.0,
+        ))?;
+        return Ok(false);
+    };
     let running = status == AllocStatus::Running;
     let since = if running && restarts == restarts_before { since.or(Some(now.0)) } else { running.then_some(now.0) };
     // A report may have waited for long in the node's outbox: at the latest then.

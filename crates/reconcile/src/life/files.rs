@@ -13,10 +13,6 @@ impl Work<'_> {
     ///
     /// A template that does not render changes nothing: what runs keeps running with the files that it has.
     pub(crate) fn follow_files(&mut self, memory: &mut SlotMemory, current: &Version, name: &str, running: bool) -> bool {
-        // Without a manifest the values of the server are not known, which is not the same as that there are none.
-        if self.cx.desired.manifest.is_none() {
-            return true;
-        }
         let Some((job, group)) = self.group(current) else { return true };
         let Some(wanted) = group.tasks.iter().find(|t| t.name == name && !t.templates.is_empty()) else { return true };
         let observed = self.cx.observed;
@@ -46,7 +42,9 @@ impl Work<'_> {
         let (mut write, mut signal, mut restart) = (Vec::new(), None, false);
         for (file, template) in &files {
             let (digest, known) = (file.digest(), task.files.get(&file.path).copied());
-            if known == Some(digest) && !task.unsure {
+            // Without a manifest the values of the server are not known, which is not the same as that there are none.
+            let unknown = self.cx.desired.manifest.is_none() && known != Some(digest);
+            if known == Some(digest) && !task.unsure || unknown {
                 continue;
             }
             if known.is_some_and(|k| k != digest) {

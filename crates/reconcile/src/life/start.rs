@@ -122,6 +122,10 @@ impl Work<'_> {
         if self.cx.observed.blind && there.is_none() && matches!(wanted.driver, Driver::Docker(_)) {
             return Err(Down::new("the engine has not answered yet"));
         }
+        // Without a manifest the values of the server are not known: what was made starts with what it was made of.
+        if there.is_some() && self.cx.desired.manifest.is_none() {
+            return Ok(());
+        }
         let observed = self.cx.observed;
         let making = Making {
             node: observed.node,

@@ -32,6 +32,8 @@ pub(crate) fn job(kind: JobType, tasks: Vec<Task>) -> Job {
 
 pub(crate) struct Bed {
     pub(crate) manifest: Manifest,
+    /// The node has lost its manifest.
+    pub(crate) manifest_lost: bool,
     pub(crate) specifications: BTreeMap<Digest, Specification>,
     pub(crate) images: BTreeSet<ImageId>,
     pub(crate) instances: BTreeMap<String, Instance>,
@@ -81,6 +83,7 @@ impl Bed {
         let manifest = Manifest { node: node.id, mark, issued_at: Timestamp(0), allocs: vec![], tombstones: vec![], values };
         Self {
             manifest,
+            manifest_lost: false,
             specifications: BTreeMap::new(),
             images: [ImageId(Digest::new([1; 32]))].into(),
             instances: BTreeMap::new(),
@@ -159,7 +162,7 @@ impl Bed {
             disk_free: self.disk_free,
             devices: self.devices.clone(),
         };
-        let desired = Desired { manifest: Some(&self.manifest), specifications: &self.specifications };
+        let desired = Desired { manifest: (!self.manifest_lost).then_some(&self.manifest), specifications: &self.specifications };
         reconcile(&desired, &observed, &self.memory, Now { boot: BootId::new([self.boot; 16]), ms: self.ms, wall: self.wall })
     }
 

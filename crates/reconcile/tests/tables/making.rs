@@ -94,6 +94,26 @@ fn files_follow_their_templates() {
     }
 }
 
+/// The manifest is lost, and with it what the server gives: that is not the same as that it gives nothing.
+#[test]
+fn files_stay_as_they_are_without_a_manifest() {
+    for (mode, env) in [(ChangeMode::Restart, false), (ChangeMode::Restart, true), (ChangeMode::Noop, false)] {
+        let mut bed = Bed::new();
+        set(&mut bed, "3");
+        let mut task = docker("main");
+        task.templates = vec![template("THERE={{ nomadVarExists \"till\" }}\n", "secrets/rate.env", env, mode.clone())];
+        bed.submit(job(JobType::Service, vec![task]));
+        bed.rest();
+        bed.said();
+        bed.manifest_lost = true;
+        bed.pass(60_000);
+        assert_eq!(bed.said(), Vec::<String>::new(), "{mode:?}");
+        bed.end("main", 1);
+        bed.pass(20_000);
+        assert_eq!(bed.said(), ["start main"], "{mode:?}: starts with what it has");
+    }
+}
+
 #[test]
 fn what_does_not_run_gets_its_files_and_no_signal() {
     for mode in [ChangeMode::Signal("SIGHUP".into()), ChangeMode::Restart] {

@@ -23,6 +23,3 @@ CREATE TABLE found_specifications (
 
 -- What a server before this one made of the mark that a node has which lost its own: no agent takes it.
 DELETE FROM manifests WHERE epoch >= 281474976710656 OR counter >= 281474976710656;
-
--- Nodes tell anew what they hold: a server before this one did not keep what they have beyond their manifests.
-UPDATE nodes SET inventory = NULL;
