@@ -217,7 +217,9 @@ fn an_image_that_a_power_cut_garbled_is_made_again() -> Result<()> {
     let mended = || Ok(page()?.is_some_and(|path| std::fs::read(path).is_ok_and(|c| c == content)).then_some(()));
     until("the image to be whole", DEPLOY, mended).with_context(|| bed.logs())?;
     ensure!(bed.logs().contains("in the engine and damaged"), "{}", bed.logs());
-    ensure!(images(&bed)? == [app.image_id].into());
+    // The engine unpacks a layer before it knows the image.
+    let expected = [app.image_id].into();
+    until("the engine to know the image", DEPLOY, || Ok((images(&bed)? == expected).then_some(()))).with_context(|| bed.logs())?;
     bed.stop_agent()?;
     bed.stop_server()
 }
