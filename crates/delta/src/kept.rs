@@ -101,15 +101,7 @@ fn invalid(what: &str) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::archive::ScratchFile;
-
-    struct Memory;
-
-    impl Scratch for Memory {
-        fn file(&self) -> io::Result<Box<dyn ScratchFile>> {
-            Ok(Box::new(io::Cursor::new(Vec::new())))
-        }
-    }
+    use crate::archive::spill::Memory;
 
     #[test]
     fn each_content_comes_back_between_others() {

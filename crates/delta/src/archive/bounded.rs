@@ -86,14 +86,7 @@ impl Drop for Bounded {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    struct Memory;
-
-    impl Scratch for Memory {
-        fn file(&self) -> io::Result<Box<dyn ScratchFile>> {
-            Ok(Box::new(io::Cursor::new(Vec::new())))
-        }
-    }
+    use crate::archive::spill::Memory;
 
     #[test]
     fn all_files_together_are_bounded_and_one_that_is_gone_gives_its_room_back() {

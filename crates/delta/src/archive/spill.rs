@@ -111,17 +111,20 @@ impl Seek for Spill<'_> {
     }
 }
 
+/// Scratch files in memory.
+#[cfg(test)]
+pub(crate) struct Memory;
+
+#[cfg(test)]
+impl Scratch for Memory {
+    fn file(&self) -> io::Result<Box<dyn ScratchFile>> {
+        Ok(Box::new(io::Cursor::new(Vec::new())))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    struct Memory;
-
-    impl Scratch for Memory {
-        fn file(&self) -> io::Result<Box<dyn ScratchFile>> {
-            Ok(Box::new(io::Cursor::new(Vec::new())))
-        }
-    }
 
     #[test]
     fn the_same_bytes_from_memory_and_from_a_file() {
