@@ -40,6 +40,6 @@ pub use make::{
     PublishedPort, TaskEnv, assign_ports, instance_name, interpolate, label, node_label, task_env,
 };
 pub use memory::{
-    Again, Backoff, DECISIONS, End, Leaving, Life, LockMemory, Memory, Next, Reported, ScheduleMemory, SlotMemory, TaskMemory, Told,
-    Version,
+    Again, Backoff, DECISIONS, End, Leaving, Life, LockMemory, Memory, Next, OVER, Over, Reported, ScheduleMemory, SlotMemory, TaskMemory,
+    Told, Version,
 };

@@ -8,6 +8,7 @@ mod life;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use skerry_wire::manifest::ManifestAlloc;
 use skerry_wire::poll::AllocStatus;
 use skerry_wire::{AllocId, BootId, Digest, ImageId, Timestamp};
 
@@ -18,6 +19,8 @@ use crate::hash::stable;
 
 /// Decisions that are kept for people, per place.
 pub const DECISIONS: usize = 10;
+/// Allocations that ran to their end and left their place, of which that is remembered.
+pub const OVER: usize = 128;
 /// Bad specifications that are remembered, per place.
 const BAD: usize = 8;
 
@@ -31,6 +34,17 @@ pub struct Memory {
     pub slots: BTreeMap<Slot, SlotMemory>,
     /// Orders of [`crate::Observed::orders`] that were carried out. The caller need not tell them again.
     pub orders: BTreeSet<u64>,
+    /// What ran to its end and has left its place since, the latest last, at most [`OVER`].
+    pub over: Vec<Over>,
+}
+
+/// An allocation that ran to its end, and what it was made from: a server that forgot it may give the same name to another order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Over {
+    /// The allocation.
+    pub alloc: AllocId,
+    /// Digest of its specification.
+    pub specification: Digest,
 }
 
 /// What is remembered of one place.
@@ -192,6 +206,22 @@ pub struct Reported {
 }
 
 impl Memory {
+    /// Remembers what left its place after it had run to its end. A server that was put back to a backup may order it once more.
+    pub(crate) fn note_over(&mut self, version: &Version) {
+        for alloc in BTreeSet::from([version.born, version.alloc]) {
+            let over = Over { alloc, specification: version.specification };
+            self.over.retain(|known| *known != over);
+            self.over.push(over);
+        }
+        let more = self.over.len().saturating_sub(OVER);
+        self.over.drain(..more);
+    }
+
+    /// Did it run to its end before, and leave its place?
+    pub(crate) fn is_over(&self, alloc: &ManifestAlloc) -> bool {
+        self.over.iter().any(|o| o.alloc == alloc.id && o.specification == alloc.specification)
+    }
+
     /// The ports of the node that are taken by places other than `slot`.
     pub(crate) fn ports_of_others(&self, slot: &Slot) -> BTreeSet<u16> {
         let others = self.slots.iter().filter(|(other, _)| *other != slot);
@@ -212,8 +242,12 @@ impl SlotMemory {
 
     /// The ports of the version that was switched to; what is complete needs none.
     pub(crate) fn ports_in_use(&self) -> impl Iterator<Item = u16> {
-        let complete = self.life.end.as_ref().is_some_and(|e| e.settled && !e.failed);
-        self.current.iter().filter(move |_| !complete).flat_map(|v| v.ports.values().copied())
+        self.current.iter().filter(|_| self.complete().is_none()).flat_map(|v| v.ports.values().copied())
+    }
+
+    /// What was switched to, when it ran to its end and is not to run again.
+    pub(crate) fn complete(&self) -> Option<&Version> {
+        self.current.as_ref().filter(|_| self.life.end.as_ref().is_some_and(|e| e.settled && !e.failed))
     }
 
     /// Nothing left to remember.

@@ -14,8 +14,14 @@ use crate::memory::{Next, SlotMemory, Version};
 use crate::want::{Gate, Want, version_of};
 
 impl<'a> Work<'a> {
-    /// Answers why what is wanted is not there, when it is not.
-    pub(super) fn approach(&mut self, memory: &mut SlotMemory, want: Option<&Want<'a>>, taken: &BTreeSet<u16>) -> Option<Status> {
+    /// Answers why what is wanted is not there, when it is not. `over`: it ran to its end before, and left the place.
+    pub(super) fn approach(
+        &mut self,
+        memory: &mut SlotMemory,
+        want: Option<&Want<'a>>,
+        over: bool,
+        taken: &BTreeSet<u16>,
+    ) -> Option<Status> {
         if self.slot.run().is_some() {
             let next = memory.next.clone()?;
             let (job, group) = self.group(&next.version)?;
@@ -31,6 +37,13 @@ impl<'a> Work<'a> {
         if memory.leaving.get(&alloc.id).is_some_and(|l| l.tombstone) {
             abandon_next(memory, "stopped");
             return Some(Status::new(AllocStatus::Complete, "stopped by order; an allocation that was stopped does not start again"));
+        }
+        if over && memory.current.as_ref().is_none_or(|c| c.alloc != alloc.id) {
+            abandon_next(memory, "ran to its end before");
+            return Some(Status::new(
+                AllocStatus::Complete,
+                "ran to its end before, and does not run again: submit the job for another run",
+            ));
         }
         if let Some(why) = memory.bad.get(&alloc.specification).cloned() {
             if !self.go_back(memory) {

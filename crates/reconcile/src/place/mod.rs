@@ -123,7 +123,8 @@ impl<'a> Work<'a> {
         self.bury(memory, want, tombstones);
         self.obey(memory, want);
         self.end_run(memory, others);
-        let held = self.approach(memory, want, taken);
+        let over = want.is_some_and(|w| others.is_over(w.alloc));
+        let held = self.approach(memory, want, over, taken);
         let held = self.switch(memory, others, want).or(held);
         self.clear(memory);
         let mut asked = Asked::default();

@@ -52,9 +52,7 @@ pub(crate) fn wants<'a>(
     // One reason per job version, the worst of its groups on this node: a version switches as a whole or not at all.
     let mut held: BTreeMap<(&str, u64), Gate<'a>> = BTreeMap::new();
     for (alloc, gate) in &resolved {
-        let slot = Slot::from(*alloc);
-        let switched = memory.slots.get(&slot).and_then(|m| m.current.as_ref()).is_some_and(|c| c.alloc == alloc.id);
-        if switched {
+        if is_settled(alloc, memory) {
             continue;
         }
         let key = (alloc.job.as_str(), alloc.version);
@@ -68,7 +66,7 @@ pub(crate) fn wants<'a>(
     let mut wants = BTreeMap::new();
     for (alloc, gate) in resolved {
         let hold = held.get(&(alloc.job.as_str(), alloc.version));
-        if !matches!(hold, Some(Gate::Refused(_))) && !matches!(gate, Gate::Refused(_)) {
+        if !memory.is_over(alloc) && !matches!(hold, Some(Gate::Refused(_))) && !matches!(gate, Gate::Refused(_)) {
             collect_images(alloc, desired, observed, &mut needed, &mut wanted_images);
         }
         let gate = match (gate, hold) {
@@ -78,6 +76,12 @@ pub(crate) fn wants<'a>(
         wants.insert(Slot::from(alloc), Want { alloc, gate });
     }
     (wants, needed, wanted_images)
+}
+
+/// Was it switched to, or did it run to its end before? Then nothing waits for it any more.
+fn is_settled(alloc: &ManifestAlloc, memory: &Memory) -> bool {
+    let current = memory.slots.get(&Slot::from(alloc)).and_then(|m| m.current.as_ref());
+    current.is_some_and(|c| c.alloc == alloc.id) || memory.is_over(alloc)
 }
 
 /// The specification that the allocation was made from, when the manifest now names it with another one. That would need its
@@ -116,8 +120,7 @@ fn resolve<'a>(alloc: &ManifestAlloc, desired: &Desired<'a>, observed: &Observed
     let slot = Slot::from(alloc);
     let ports = memory.slots.get(&slot).and_then(|m| m.versions().last()).map(|v| v.ports.clone()).unwrap_or_default();
     let version = version_of(alloc, group, ports);
-    let switched = memory.slots.get(&slot).and_then(|m| m.current.as_ref()).is_some_and(|c| c.alloc == alloc.id);
-    if switched {
+    if is_settled(alloc, memory) {
         return Gate::Open(job, group);
     }
     let values = desired.manifest.map(|m| &m.values);

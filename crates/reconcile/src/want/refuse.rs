@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use skerry_wire::job::{Group, Hook, Task};
 use skerry_wire::manifest::ManifestAlloc;
 
-use super::Gate;
+use super::{Gate, is_settled};
 use crate::facts::{Desired, Observed, Slot};
 use crate::memory::{Memory, Version};
 
@@ -50,7 +50,7 @@ pub(super) fn ports_taken(resolved: &mut [(&ManifestAlloc, Gate<'_>)], desired: 
         let slot = Slot::from(*alloc);
         let Gate::Open(_, group) = gate else { continue };
         // What was switched to holds its ports already, or is complete and holds none.
-        if memory.slots.get(&slot).and_then(|m| m.current.as_ref()).is_some_and(|c| c.alloc == alloc.id) {
+        if is_settled(alloc, memory) {
             continue;
         }
         let fixed: Vec<u16> = group.network.ports.iter().filter_map(|p| p.fixed).collect();

@@ -248,3 +248,94 @@ fn a_last_task_waits_for_an_engine_that_has_not_answered() {
     bed.rest();
     assert_eq!(bed.view().status, AllocStatus::Complete, "there is nothing to run");
 }
+
+fn over(bed: &Bed) -> Vec<AllocId> {
+    bed.memory.over.iter().map(|o| o.alloc).collect()
+}
+
+/// A server that is put back to a backup from before the stop names the allocation again.
+fn put_back(bed: &mut Bed, allocs: &[skerry_wire::manifest::ManifestAlloc]) {
+    bed.manifest.tombstones.clear();
+    bed.manifest.allocs = allocs.to_vec();
+    bed.rest();
+}
+
+#[test]
+fn what_ran_to_its_end_does_not_run_again_for_a_server_that_forgot_its_end() {
+    for restart in [false, true] {
+        let mut bed = Bed::with(job(JobType::Batch, vec![docker("main")]));
+        let named = bed.manifest.allocs.clone();
+        bed.end("main", 0);
+        bed.rest();
+        bed.bury();
+        bed.rest();
+        assert!(bed.instances.is_empty(), "{:?}", bed.instances);
+        // The server has heard of it, and tells nothing of it any more.
+        bed.manifest.tombstones.clear();
+        bed.rest();
+        assert!(bed.memory.slots.is_empty() && over(&bed) == [named[0].id], "{:?}", bed.memory);
+        if restart {
+            bed.reboot();
+            bed.memory.after_restart();
+        }
+        bed.images.clear();
+        bed.said();
+        bed.events.clear();
+        put_back(&mut bed, &named);
+        assert_eq!((bed.said(), bed.instances.len()), (vec![], 0));
+        assert_eq!(bed.step().needed, [], "its image is not fetched again");
+        let told = bed.events.iter().filter_map(|e| match e {
+            skerry_wire::poll::Event::Alloc { alloc, status, .. } => Some((*alloc, *status)),
+            _ => None,
+        });
+        assert_eq!(told.collect::<Vec<_>>(), [(named[0].id, AllocStatus::Complete)]);
+        // Another run is another version.
+        bed.images.insert(skerry_wire::ImageId(skerry_wire::Digest::new([1; 32])));
+        bed.submit(job(JobType::Batch, vec![docker("main")]));
+        if restart {
+            // The server has forgotten the job altogether, and gives the same name again.
+            bed.manifest.allocs[0].id = named[0].id;
+            bed.manifest.allocs[0].version = named[0].version;
+        }
+        bed.rest();
+        assert_eq!(bed.running(), ["main"]);
+        assert_eq!(over(&bed), [named[0].id]);
+    }
+}
+
+#[test]
+fn what_did_not_run_to_its_end_is_run_for_a_server_that_forgot_its_stop() {
+    let of = |kind| job(kind, vec![Task { restart: Some(ONCE), ..docker("main") }]);
+    for (kind, exit) in [(JobType::Service, None), (JobType::Batch, None), (JobType::Batch, Some(1))] {
+        let mut bed = Bed::with(of(kind));
+        let named = bed.manifest.allocs.clone();
+        if let Some(code) = exit {
+            bed.end("main", code);
+            bed.rest();
+        }
+        bed.bury();
+        bed.rest();
+        put_back(&mut bed, &named);
+        assert_eq!((bed.running(), bed.memory.over.len()), (vec!["main".to_owned()], 0), "{kind:?} {exit:?}");
+    }
+}
+
+#[test]
+fn of_so_many_ends_the_latest_are_remembered() {
+    let mut bed = Bed::new();
+    bed.submit(job(JobType::Batch, vec![docker("main")]));
+    let specification = bed.specifications.values().next().unwrap().clone();
+    let ids: Vec<AllocId> = (0..skerry_reconcile::OVER as u128 + 9).map(|n| AllocId::new((n + 1).to_be_bytes())).collect();
+    for (version, id) in (1..).zip(&ids) {
+        let named = &mut bed.manifest.allocs[0];
+        let bytes = [*id.as_bytes(); 2].concat().try_into().unwrap();
+        (named.id, named.version, named.specification) = (*id, version, skerry_wire::Digest::new(bytes));
+        bed.specifications.insert(named.specification, specification.clone());
+        bed.rest();
+        bed.end("main", 0);
+        bed.rest();
+    }
+    bed.bury();
+    bed.rest();
+    assert_eq!(over(&bed), ids[9..]);
+}
