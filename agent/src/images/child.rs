@@ -84,10 +84,13 @@ pub(crate) struct NoRoom;
 /// Exit code of a child that had [`NoRoom`].
 pub(crate) const NO_ROOM: u8 = 4;
 
+/// How zstd says that it got no memory.
+const ZSTD_NO_MEMORY: &str = "Allocation error : not enough memory";
+
 /// What the system says alone does not tell that memory has a bound, nor that the bundle is not to blame.
 fn explain(error: anyhow::Error, request: &Request) -> anyhow::Error {
     let of = |kind: io::ErrorKind| error.chain().filter_map(|e| e.downcast_ref::<io::Error>()).any(|e| e.kind() == kind);
-    if of(io::ErrorKind::OutOfMemory) {
+    if of(io::ErrorKind::OutOfMemory) || error.chain().any(|e| e.to_string() == ZSTD_NO_MEMORY) {
         error.context(lacks_memory(bound(request)))
     } else if of(io::ErrorKind::StorageFull) || of(io::ErrorKind::QuotaExceeded) {
         error.context(NoRoom)
@@ -349,6 +352,8 @@ mod tests {
         }
         let error = told(io::ErrorKind::OutOfMemory);
         assert!(!error.is::<NoRoom>() && error.to_string().contains("may have 64 MiB"), "{error:#}");
+        let of_zstd = skerry_reconstruct::ReconstructError::Patch(io::Error::other(ZSTD_NO_MEMORY));
+        assert!(explain(of_zstd.into(), &request).to_string().contains("may have 64 MiB"));
         let error = told(io::ErrorKind::InvalidData);
         assert!(!error.is::<NoRoom>() && error.to_string().starts_with("applying the bundle"), "{error:#}");
     }

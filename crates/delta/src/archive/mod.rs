@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 pub use bounded::BoundedScratch;
 pub use deflate::deflated;
 pub use spill::{Scratch, ScratchFile};
+pub use zlib::inflate_error;
 
 /// How deep archives may be in archives.
 pub(crate) const MAX_DEPTH: u8 = 3;

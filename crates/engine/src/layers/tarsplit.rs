@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use flate2::read::GzDecoder;
 use serde::Deserialize;
+use skerry_delta::archive::inflate_error;
 
 /// The longest line. Headers take 2 KB; the zeros after the end of a tar come as one line, and some writers pad with megabytes.
 const LINE: usize = 32 * 1024 * 1024;
@@ -57,7 +58,7 @@ impl<R: Read> TarSplit<R> {
             self.line.clear();
             // A long line of padding must not stay with us.
             self.line.shrink_to(64 * 1024);
-            self.lines.by_ref().take(LINE as u64).read_until(b'\n', &mut self.line)?;
+            self.lines.by_ref().take(LINE as u64).read_until(b'\n', &mut self.line).map_err(inflate_error)?;
             if self.line.is_empty() {
                 return Ok(None);
             }
