@@ -1,5 +1,5 @@
-//! The tar model beside the programs that write tars: what GNU tar and Python's tarfile write comes back byte for byte, and names, links
-//! and sizes are those that tarfile reads.
+//! The tar model beside the programs that write tars: what GNU tar and Python's tarfile write, and what Docker, BuildKit, containerd,
+//! Buildah and umoci wrote (`tests/layers`), comes back byte for byte, and names, links and sizes are those that tarfile reads.
 //!
 //! Needs `tar` and `python3`.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -21,8 +21,8 @@ use skerry_delta::tar::{Item, Items, padding};
 use skerry_delta::{Silent, TarLayer};
 use support::Folder;
 
-/// Writes archives into a folder, and beside each what tarfile reads: a line for each member, its name, its link, its bytes of content.
-const SCRIPT: &str = r#"
+/// Writes archives into a folder.
+const WRITE: &str = r#"
 import io, os, random, subprocess, sys, tarfile
 folder = sys.argv[1]
 rng = random.Random(20)
@@ -92,7 +92,12 @@ for version in '0.0', '0.1', '1.0':
     gnu(f'sparse-{version}', '--format=posix', '-S', f'--sparse-version={version}')
 subprocess.run(['tar', '-C', tree, '-cf', f'{folder}/gnu-append.tar', 'a'], check=True)
 subprocess.run(['tar', '-C', tree, '-rf', f'{folder}/gnu-append.tar', 'block', 'hard'], check=True)
+"#;
 
+/// Writes beside each archive of a folder what tarfile reads: a line for each member, its name, its link, its bytes of content.
+const LIST: &str = r#"
+import os, sys, tarfile
+folder = sys.argv[1]
 for file in sorted(os.listdir(folder)):
     if not file.endswith('.tar'):
         continue
@@ -146,11 +151,14 @@ fn model(tar: &[u8]) -> (Vec<u8>, Vec<String>, usize) {
     (bytes, members, raw)
 }
 
-fn archives(folder: &Path) -> BTreeMap<String, Vec<u8>> {
-    let script = folder.join("write.py");
-    std::fs::write(&script, SCRIPT).unwrap();
-    let status = Command::new("python3").arg(&script).arg(folder).status().expect("python3 runs");
+fn python(script: &str, folder: &Path) {
+    let status = Command::new("python3").arg("-c").arg(script).arg(folder).status().expect("python3 runs");
     assert!(status.success());
+}
+
+/// The archives of a folder by name; what tarfile reads is written beside them.
+fn archives(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    python(LIST, folder);
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let tars = entries.filter(|path| path.extension().is_some_and(|end| end == "tar"));
     tars.map(|path| (path.file_stem().unwrap().to_string_lossy().into_owned(), std::fs::read(&path).unwrap())).collect()
@@ -159,6 +167,7 @@ fn archives(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 #[test]
 fn what_real_programs_write() {
     let folder = Folder::new("differential");
+    python(WRITE, &folder.0);
     let archives = archives(&folder.0);
     assert!(archives.len() >= 48, "{}", archives.len());
     let mut compared = 0;
@@ -198,7 +207,36 @@ fn what_real_programs_write() {
     }
 }
 
-fn round_trip(name: &str, old: Option<&[u8]>, new: &[u8]) {
+#[test]
+fn what_builders_wrote() {
+    let folder = Folder::new("builders");
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/layers");
+    for path in std::fs::read_dir(kept).unwrap().map(|entry| entry.unwrap().path()) {
+        if path.extension().is_some_and(|end| end == "zst") {
+            let tar = zstd::decode_all(std::fs::File::open(&path).unwrap()).unwrap();
+            std::fs::write(folder.0.join(path.file_stem().unwrap()), tar).unwrap();
+        }
+    }
+    let layers = archives(&folder.0);
+    assert_eq!(layers.len(), 10);
+    for (name, tar) in &layers {
+        let (bytes, members, raw) = model(tar);
+        assert!(bytes == *tar, "{name}: another tar came out");
+        assert_eq!(raw, 0, "{name}: all of it is modelled");
+        let said = std::fs::read_to_string(folder.0.join(format!("{name}.tar.members"))).unwrap();
+        assert_eq!(members, said.lines().collect::<Vec<_>>(), "{name}");
+    }
+    // The same files by two programs: what differs is how they write it, and when they did.
+    for (name, new) in &layers {
+        for (base, old) in layers.iter().filter(|(base, _)| base.split('-').nth(1) == name.split('-').nth(1)) {
+            let bytes = round_trip(&format!("{base} to {name}"), Some(old), new);
+            assert!(bytes <= 300, "{base} to {name}: {bytes} bytes");
+        }
+    }
+}
+
+/// Makes `new` from `old` by a patch, and gives the patch's bytes.
+fn round_trip(name: &str, old: Option<&[u8]>, new: &[u8]) -> usize {
     let old: Vec<Box<dyn LayerSource>> = old.map(|tar| Box::new(layer(tar)) as _).into_iter().collect();
     let target = layer(new);
     let sources: Vec<_> = old.iter().map(|layer| &**layer).collect();
@@ -216,4 +254,5 @@ fn round_trip(name: &str, old: Option<&[u8]>, new: &[u8]) {
     applier.layer(new.len() as u64, &mut sink).unwrap();
     applier.finish().unwrap();
     assert!(made == new, "{name}: another tar came out");
+    patch.written.bytes.iter().map(Vec::len).sum()
 }
