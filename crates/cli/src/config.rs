@@ -122,11 +122,16 @@ pub(crate) fn read_key(path: &Path) -> Result<SigningKey> {
 }
 
 fn default_path() -> Result<PathBuf> {
+    Ok(folder("give one with --config or SKERRY_CONFIG")?.join("cli.toml"))
+}
+
+/// The user's folder for what belongs to this command; `else_do` says what helps where there is none.
+pub(crate) fn folder(else_do: &str) -> Result<PathBuf> {
     let folder = std::env::var_os("XDG_CONFIG_HOME")
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".config")));
-    let folder = folder.context("no configuration given and no home folder to look in\n  Give one with --config or SKERRY_CONFIG.")?;
-    Ok(folder.join("skerry/cli.toml"))
+    let folder = folder.with_context(|| format!("neither HOME nor XDG_CONFIG_HOME is set: {else_do}"))?;
+    Ok(folder.join("skerry"))
 }
 
 fn git(key: &str) -> Option<String> {

@@ -19,7 +19,7 @@ use tempfile::NamedTempFile;
 use crate::delta_args::{DeltaCommand, MakeArgs, TrustArgs};
 use crate::delta_image::{Check, LocalImage, Temporary, find};
 use crate::publish::bar;
-use crate::{config, delta_apply, delta_inspect, output};
+use crate::{config, delta_apply, delta_inspect, delta_key, output};
 
 /// `skerry delta ...`
 pub(crate) async fn run(command: DeltaCommand, json: bool) -> Result<()> {
@@ -58,18 +58,26 @@ pub(crate) fn keep(file: NamedTempFile, path: &Path) -> Result<()> {
 }
 
 impl TrustArgs {
-    /// The keys; `None` when none was named.
-    pub(crate) fn ring(&self) -> Result<Option<KeyRing>> {
+    /// The keys that were named, or that of this machine.
+    pub(crate) fn ring(&self) -> Result<KeyRing> {
         if let Some(path) = &self.root {
             if !self.keys.is_empty() {
                 bail!("either --root or --trust-key, not both");
             }
             let bytes = std::fs::read(path).with_context(|| format!("root document {}", path.display()))?;
             let root = TrustedRoot::first(&bytes).with_context(|| format!("root document {}", path.display()))?;
-            return Ok(Some(root.keys(Role::Director)));
+            return Ok(root.keys(Role::Director));
         }
-        let keys = self.keys.iter().map(|key| key.parse::<PublicKey>()).collect::<Result<Vec<_>, _>>().context("--trust-key")?;
-        Ok((!keys.is_empty()).then(|| KeyRing::new(keys)))
+        let mut keys = self.keys.iter().map(|key| key.parse::<PublicKey>()).collect::<Result<Vec<_>, _>>().context("--trust-key")?;
+        if keys.is_empty() {
+            keys.extend(delta_key::known()?);
+        }
+        if keys.is_empty() {
+            bail!(
+                "whose bundles are trusted?\n  Name a root document with --root, or a public key with --trust-key: nothing of a bundle is read before its signature holds."
+            );
+        }
+        Ok(KeyRing::new(keys))
     }
 }
 
@@ -97,7 +105,10 @@ impl Progress for Bar {
 }
 
 async fn run_make(args: MakeArgs, json: bool) -> Result<()> {
-    let key = config::read_key(&args.key)?;
+    let key = match &args.key {
+        Some(path) => config::read_key(path)?,
+        None => delta_key::own()?,
+    };
     let target = find(&args.target, &args.engine.docker).await?;
     let mut bases = Vec::new();
     for base in &args.bases {

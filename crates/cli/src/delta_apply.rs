@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use indicatif::ProgressBar;
 use serde_json::json;
 use skerry_bundle::{TargetLayer, VerifiedToc};
@@ -29,9 +29,7 @@ const PIECE: usize = 64 * 1024;
 
 /// `skerry delta apply`
 pub(crate) async fn run(args: ApplyArgs, json: bool) -> Result<()> {
-    let Some(keys) = args.trust.ring()? else {
-        bail!("whose bundles are trusted?\n  Name a root document with --root, or a public key with --trust-key.");
-    };
+    let keys = args.trust.ring()?;
     let mut found = Vec::new();
     for base in &args.bases {
         found.push(find(base, &args.engine.docker).await?);

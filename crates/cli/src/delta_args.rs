@@ -34,10 +34,11 @@ pub(crate) struct MakeArgs {
     /// Bundle to write
     #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,
-    /// Private key to sign with. Nodes take bundles of the director's key only, which the server holds; a key of `skerry key
-    /// generate` serves where its public half is given to `skerry delta apply --trust-key`
+    /// Private key to sign with; a key of this user when none is named, which `skerry delta apply` trusts here. Nodes take bundles of
+    /// the director's key only, which the server holds; a key of `skerry key generate` serves where its public half is given to
+    /// `skerry delta apply --trust-key`
     #[arg(long, value_name = "FILE", env = "SKERRY_BUNDLE_KEY")]
-    pub(crate) key: PathBuf,
+    pub(crate) key: Option<PathBuf>,
     /// Memory for making, in MB
     #[arg(long, value_name = "MB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(16..1_000_000))]
     pub(crate) memory: u64,
@@ -45,7 +46,7 @@ pub(crate) struct MakeArgs {
     pub(crate) engine: EngineArgs,
 }
 
-/// Whose bundles are taken.
+/// Whose bundles are taken: those of this user's own key when none is named.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct TrustArgs {
     /// Root document: bundles of its director are taken

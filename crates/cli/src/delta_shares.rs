@@ -129,8 +129,7 @@ impl Shares {
         let mut text =
             "Shares of the streams' bytes, which are coded over all members together: by how much each member reads.\n\n".to_owned();
         let layers = self.sums(|member| member.layer).into_iter().map(|(index, sum)| row(self.layer(index), sum));
-        let rest = payload as f64 - self.members.iter().map(|member| member.share).sum::<f64>();
-        let layers = layers.chain([vec!["(the configuration)".to_owned(), String::new(), String::new(), round(rest.max(0.0))]]);
+        let layers = layers.chain([vec!["(the configuration)".to_owned(), String::new(), String::new(), round(self.rest(payload))]]);
         text.push_str(&output::table(&["LAYER", head[0], head[1], head[2]], &head, layers));
         text.push('\n');
         let codecs = self.sums(|member| member.codec.clone()).into_iter().map(|(codec, sum)| row(codec, sum));
@@ -142,8 +141,13 @@ impl Shares {
         text
     }
 
+    /// What is left for the configuration of the bytes of all streams.
+    fn rest(&self, payload: u64) -> f64 {
+        (payload as f64 - self.members.iter().map(|member| member.share).sum::<f64>()).max(0.0)
+    }
+
     /// All of it for programs.
-    pub(crate) fn json(&self) -> Value {
+    pub(crate) fn json(&self, payload: u64) -> Value {
         let sum = |(members, bytes, share): Sum| json!({ "members": members, "bytes": bytes, "share": share });
         let layers: BTreeMap<_, _> = self.sums(|member| member.layer).into_iter().map(|(index, s)| (self.layer(index), sum(s))).collect();
         let codecs: BTreeMap<_, _> = self.sums(|member| member.codec.clone()).into_iter().map(|(codec, s)| (codec, sum(s))).collect();
@@ -151,6 +155,8 @@ impl Shares {
             .dearest()
             .into_iter()
             .map(|m| json!({ "layer": self.layer(m.layer), "path": m.path, "codec": m.codec, "bytes": m.size, "share": m.share }));
-        json!({ "layers": layers, "codecs": codecs, "members": members.collect::<Vec<_>>() })
+        json!({
+            "layers": layers, "codecs": codecs, "members": members.collect::<Vec<_>>(), "configuration": self.rest(payload),
+        })
     }
 }

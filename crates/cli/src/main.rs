@@ -14,6 +14,7 @@ mod delta_apply;
 mod delta_args;
 mod delta_image;
 mod delta_inspect;
+mod delta_key;
 mod delta_rank;
 mod delta_shares;
 mod deployment;

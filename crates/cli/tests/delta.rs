@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -44,6 +45,31 @@ fn archives_and_layouts_alike() {
 }
 
 #[test]
+fn a_key_of_this_machine_serves_where_none_is_named() {
+    let bed = bed();
+    let (make, apply) = (
+        ["delta", "make", "--base", "1.tar", "--target", "2.tar", "--out", "p.skb"],
+        ["delta", "apply", "--base", "1.tar", "--bundle", "p.skb", "--out", "n.tar"],
+    );
+    bed.ok(&[&make[..], &["--key", "key"]].concat());
+    assert!(bed.refused(&apply).contains("whose bundles are trusted?"));
+    bed.ok(&make);
+    let key = bed.path("config/skerry/delta.key");
+    let kept = std::fs::read(&key).unwrap();
+    assert_eq!(std::fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    bed.ok(&apply);
+    bed.ok(&["delta", "inspect", "p.skb", "--base", "1.tar"]);
+    bed.ok(&make);
+    assert!(std::fs::read(&key).unwrap() == kept, "the key was made again");
+    // Another's bundle, and this one where another is named.
+    assert!(bed.refused(&[&apply[..], &["--trust-key", &bed.public]].concat()).contains("not trusted"));
+    bed.ok(&[&make[..], &["--key", "key"]].concat());
+    assert!(bed.refused(&apply).contains("not trusted"));
+    std::fs::write(&key, "garbled").unwrap();
+    assert!(bed.refused(&apply).contains("delta.key"));
+}
+
+#[test]
 fn inspect_shows_where_every_byte_goes() {
     let bed = bed();
     let size = bed.patch().len() as u64;
@@ -61,6 +87,8 @@ fn inspect_shows_where_every_byte_goes() {
     let payload = sum(&short["parts"]) as f64 - short["parts"][0]["coded"].as_f64().unwrap();
     let shares: f64 = members.iter().map(|m| m["share"].as_f64().unwrap()).sum();
     assert!(shares > payload * 0.5 && shares <= payload + 1.0, "{shares} of {payload} bytes");
+    let all_of_it = shares + long["shares"]["configuration"].as_f64().unwrap();
+    assert!((all_of_it - payload).abs() < 1.0, "{all_of_it} of {payload} bytes");
     let text = masked(&bed.ok(&with));
     for golden in [
         "Signed by",
