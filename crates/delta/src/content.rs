@@ -125,10 +125,12 @@ impl<'a> Contents<'a> {
         self.late.contains_key(&number)
     }
 
-    /// The result for this member.
-    pub(crate) fn take(&mut self, number: u32) -> io::Result<Outcome> {
+    /// The result for this member; `told` are the bytes of it of whose progress somebody was told before.
+    pub(crate) fn take(&mut self, number: u32, told: u64) -> io::Result<Outcome> {
         if let Some(job) = self.late.remove(&number) {
-            return self.work(&job, self.memory);
+            let outcome = self.compare(&job, self.memory)?;
+            self.progress.advance(job.new_size.saturating_sub(told));
+            return Ok(outcome);
         }
         if !self.ready.contains_key(&number) {
             self.batch()?;
@@ -165,18 +167,21 @@ impl<'a> Contents<'a> {
     }
 
     fn work(&self, job: &Job, memory: u64) -> io::Result<Outcome> {
+        let outcome = self.compare(job, memory)?;
+        self.progress.advance(job.new_size);
+        Ok(outcome)
+    }
+
+    fn compare(&self, job: &Job, memory: u64) -> io::Result<Outcome> {
         if self.cancel.load(Ordering::Relaxed) {
             return Err(cancelled());
         }
-        let outcome = if need(job) > memory || (job.new_size.max(job.old_size) >= large::LARGE && !self.is_program(job)?) {
-            self.large(job, memory)?
-        } else {
-            let old = read(self.old[job.old_layer], job.old_file, job.old_size)?;
-            let new = read(self.new[job.new_layer], job.new_file, job.new_size)?;
-            best(&old, &new, memory, self.cancel)?
-        };
-        self.progress.advance(job.new_size);
-        Ok(outcome)
+        if need(job) > memory || (job.new_size.max(job.old_size) >= large::LARGE && !self.is_program(job)?) {
+            return self.large(job, memory);
+        }
+        let old = read(self.old[job.old_layer], job.old_file, job.old_size)?;
+        let new = read(self.new[job.new_layer], job.new_file, job.new_size)?;
+        best(&old, &new, memory, self.cancel)
     }
 
     fn is_program(&self, job: &Job) -> io::Result<bool> {
@@ -197,7 +202,7 @@ impl<'a> Contents<'a> {
     }
 
     /// Appends such a difference to the streams.
-    pub(crate) fn write_large(&self, job: &Job, kind: Kind, runs: &Runs, streams: &mut StreamsWriter) -> io::Result<()> {
+    pub(crate) fn write_large(&self, job: &Job, kind: Kind, runs: &Runs, streams: &mut StreamsWriter<'_>) -> io::Result<()> {
         let mut old = self.old[job.old_layer].open(job.old_file)?;
         let mut new = self.new[job.new_layer].open(job.new_file)?;
         runs.write(streams, kind, &mut *old, (&mut *new, job.new_size))
@@ -232,19 +237,12 @@ fn best(old: &[u8], new: &[u8], memory: u64, cancel: &AtomicBool) -> io::Result<
         Some(difference) => (difference, Outcome::Elf),
         None => (bidiff::difference_until(old, new, cancel)?, Outcome::Bidiff),
     };
-    let mut as_difference = 0;
-    for (index, part) in difference.parts().into_iter().enumerate() {
-        // Beside their old bytes differences become about half as long as zstd makes them.
-        as_difference += cost(part)? >> u32::from(index == bidiff::DIFFERENCES);
-    }
+    let as_difference = cost_of(&difference)?;
     if as_difference <= best.0 {
         best = (as_difference, wrap(kind, difference));
     }
     if let Some(code) = bytecode::separate(old, new, true) {
-        let mut as_code = 0;
-        for part in code.difference().iter().flat_map(|difference| difference.parts()) {
-            as_code += cost(part)?;
-        }
+        let as_code = code.difference().map_or(Ok(0), cost_of)?;
         if as_code <= best.0 {
             best = (as_code, Outcome::Bytecode(code));
         }
@@ -257,18 +255,14 @@ fn best(old: &[u8], new: &[u8], memory: u64, cancel: &AtomicBool) -> io::Result<
 }
 
 /// The smallest of the codecs for an entry of an archive, and about how many bytes it takes.
-pub(crate) fn of_entry(old: Option<&[u8]>, new: &[u8]) -> io::Result<(usize, Outcome)> {
+pub(crate) fn of_entry(old: Option<&[u8]>, new: &[u8], cancel: &AtomicBool) -> io::Result<(usize, Outcome)> {
     let mut best = (cost(new)?, Outcome::New);
     let Some(old) = old else { return Ok(best) };
-    let (difference, wrap): (_, fn(Kind, Difference) -> Outcome) = match elf::difference(old, new, &AtomicBool::new(false))? {
+    let (difference, wrap): (_, fn(Kind, Difference) -> Outcome) = match elf::difference(old, new, cancel)? {
         Some(difference) => (difference, Outcome::Elf),
-        None => (bidiff::difference(old, new), Outcome::Bidiff),
+        None => (bidiff::difference_until(old, new, cancel)?, Outcome::Bidiff),
     };
-    let mut as_difference = 0;
-    for (index, part) in difference.parts().into_iter().enumerate() {
-        // Beside their old bytes differences become about half as long as zstd makes them.
-        as_difference += cost(part)? >> u32::from(index == bidiff::DIFFERENCES);
-    }
+    let as_difference = cost_of(&difference)?;
     if as_difference <= best.0 {
         best = (as_difference, wrap(Kind::of(new), difference));
     }
@@ -276,6 +270,16 @@ pub(crate) fn of_entry(old: Option<&[u8]>, new: &[u8]) -> io::Result<(usize, Out
         best = (frame.len(), Outcome::Dictionary(frame));
     }
     Ok(best)
+}
+
+/// About how many bytes a difference adds to the streams.
+fn cost_of(difference: &Difference) -> io::Result<usize> {
+    let mut total = 0;
+    for (index, part) in difference.parts().into_iter().enumerate() {
+        // Beside their old bytes differences become about half as long as zstd makes them.
+        total += cost(part)? >> u32::from(index == bidiff::DIFFERENCES);
+    }
+    Ok(total)
 }
 
 /// About how many bytes these add to a stream.

@@ -8,7 +8,7 @@ use crate::apply::FIXED_MEMORY;
 use crate::archive;
 use crate::archive::Scratch;
 use crate::archive::form::Form;
-use crate::archive::make::Planner;
+use crate::archive::make::{Bounds, Planner};
 use crate::archive::old::{Archives, Origin};
 use crate::archive::spill::Room;
 use crate::archive::write::ArchiveWriter;
@@ -20,7 +20,7 @@ use crate::kept;
 use crate::matching::{Choice, Content, choose};
 use crate::old::{OldMembers, OldRef};
 use crate::predict::{Predictor, base, codec, flag};
-use crate::progress::Progress;
+use crate::progress::{Progress, Watch};
 use crate::repeats::{self, Pieces, Repeats};
 use crate::source::LayerSource;
 use crate::stream::{Stream, StreamsWriter, Written};
@@ -133,14 +133,21 @@ pub fn make_spilling(
     let jobs = content::jobs(&new, input.new, &choices, &table, &repeats, layers.len())?;
     let archived = !jobs.1.is_empty();
     progress.stage("comparing files", jobs.0.iter().chain(jobs.1.values()).map(|job| job.new_size).sum());
-    let archives = ArchiveWriter::new(Planner::new(Archives::new(layers.clone(), Room::Memory), archives(&table)));
+    let memory = budget.make / 8 * 5;
+    let room = scratch.map_or(Room::Memory, Room::Scratch);
+    let bounds = Bounds { memory, watch: Watch { progress, cancel } };
+    let archives = ArchiveWriter::new(Planner::new(Archives::new(layers.clone(), room), archives(&table), bounds));
     let sources: Vec<_> = layers.iter().chain(input.new).copied().collect();
-    let contents = Contents::new(jobs, input.new, &sources, budget.make / 8 * 5, progress, cancel);
+    let contents = Contents::new(jobs, input.new, &sources, memory, progress, cancel);
     let kept = kept::memory(repeats.len());
     let room = |table: &OldMembers, archives: u64| budget.apply.saturating_sub(FIXED_MEMORY + kept + archives + table.bytes()).max(STREAMS);
     let parts = room(&table, if archived { archive::memory(0, true) } else { 0 });
     let mut maker = Maker {
-        streams: StreamsWriter::within(parts).in_parts(budget.make / 32).spilling(scratch.map(Scratch::file).transpose()?),
+        streams: StreamsWriter::within(parts)
+            .in_parts(budget.make / 32)
+            .coding_within(budget.make / 8 * 3)
+            .watched(progress, cancel)
+            .spilling(scratch.map(Scratch::file).transpose()?),
         table,
         state: Predictor::default(),
         choices: &choices,
@@ -164,7 +171,6 @@ pub fn make_spilling(
     let class_data = maker.class_data || maker.archives.class_data();
     let features = [(maker.repeats.len() > 0, KEPT), (maker.archives.gnu(), GNU), (class_data, CLASS_DATA)];
     let features = features.into_iter().filter_map(|(needed, feature)| needed.then_some(feature)).collect();
-    progress.stage("compressing", 0);
     let written = maker.streams.finish_for(room, stats.iter().map(|layer| layer.size).sum())?;
     Ok(Patch { written, used, layers: stats, table, scratch, features })
 }
@@ -205,7 +211,7 @@ impl Choice {
 }
 
 struct Maker<'a> {
-    streams: StreamsWriter,
+    streams: StreamsWriter<'a>,
     table: OldMembers,
     state: Predictor,
     choices: &'a [Choice],
@@ -386,10 +392,11 @@ impl Maker<'_> {
         let outcome = match content {
             Content::Same(source) => Some((source, None)),
             Content::Like(source) => {
-                if self.archive(layer, file, size, source, base, stats)? {
+                let mut told = 0;
+                if self.archive(layer, file, size, source, base, stats, &mut told)? {
                     return Ok(());
                 }
-                let outcome = self.contents.take(self.item)?;
+                let outcome = self.contents.take(self.item, told)?;
                 (outcome != Outcome::New).then_some((source, Some(outcome)))
             }
             _ => None,
@@ -416,7 +423,8 @@ impl Maker<'_> {
         }
     }
 
-    /// Writes a content as an archive; false when it is none.
+    /// Writes a content as an archive; false when it is none. `told` becomes the bytes of whose progress somebody was told.
+    #[allow(clippy::too_many_arguments, reason = "a member's values, as in `content`")]
     fn archive(
         &mut self,
         layer: &dyn LayerSource,
@@ -425,9 +433,10 @@ impl Maker<'_> {
         source: OldRef,
         base: Option<OldRef>,
         stats: &mut LayerStats,
+        told: &mut u64,
     ) -> io::Result<bool> {
         let old = self.table.get(source).and_then(|old| old.file.map(|file| (usize::from(old.layer), file)));
-        let Some((old_layer, old_file)) = old.filter(|_| self.contents.is_late(self.item) && size <= archive::make::LIMIT) else {
+        let Some((old_layer, old_file)) = old.filter(|_| self.contents.is_late(self.item) && size <= self.archives.longest()) else {
             return Ok(false);
         };
         let mut new = Vec::new();
@@ -435,11 +444,12 @@ impl Maker<'_> {
         if new.len() as u64 != size || Form::of(&new).is_none() {
             return Ok(false);
         }
-        let Some(ready) = self.archives.plan(&new, Origin::Member { number: source, layer: old_layer, file: old_file })? else {
+        let old = Origin::Member { number: source, layer: old_layer, file: old_file };
+        let Some(ready) = self.archives.plan(&new, old, told)? else {
             return Ok(false);
         };
         drop(new);
-        self.progress.advance(size);
+        self.progress.advance(size.saturating_sub(*told));
         count(stats, Codec::Archive, size);
         self.codec(Codec::Archive, Kind::Text, source, base)?;
         self.archives.write(&mut self.streams, ready)?;
@@ -484,7 +494,7 @@ impl Maker<'_> {
     }
 }
 
-fn text(streams: &mut StreamsWriter, stream: Stream, text: &[u8]) -> io::Result<()> {
+fn text(streams: &mut StreamsWriter<'_>, stream: Stream, text: &[u8]) -> io::Result<()> {
     streams.number(stream, text.len() as u64)?;
     streams.put(stream, text)
 }

@@ -21,7 +21,7 @@ fn tar(path: &str, content: &[u8]) -> Vec<u8> {
 }
 
 /// What comes of these streams against a layer of one file, as a layer of this size.
-fn apply(streams: StreamsWriter, size: u64) -> io::Result<()> {
+fn apply(streams: StreamsWriter<'_>, size: u64) -> io::Result<()> {
     let written = streams.finish(4 << 20).unwrap();
     let old = tar("file", &[7; 100]);
     let old: Vec<Box<dyn LayerSource>> = vec![Box::new(TarLayer::new(move || Ok(Cursor::new(old.clone()))).unwrap())];
@@ -29,7 +29,7 @@ fn apply(streams: StreamsWriter, size: u64) -> io::Result<()> {
     Applier::new(streams, &old, 1 << 20)?.layer(size, &mut |_| Ok(()))
 }
 
-fn refused(streams: StreamsWriter, size: u64, why: &str) {
+fn refused(streams: StreamsWriter<'_>, size: u64, why: &str) {
     let error = apply(streams, size).unwrap_err().to_string();
     assert!(error.contains(why), "{error}");
 }

@@ -10,12 +10,14 @@ use super::form::{Form, Model, Sum};
 use super::old::{ArchiveRef, Archives, MAX_PLAIN, Origin};
 use super::zip::{DEFLATED, Entry, STORED};
 use super::{MAX_DEPTH, deflate, zlib};
+use crate::codec::{bidiff, elf};
 use crate::content::{Outcome, of_entry};
+use crate::progress::Watch;
 
 /// A new archive, or old archives together, longer than this are not opened.
 pub(crate) const LIMIT: u64 = 512 << 20;
 /// Contents are compared in batches of about this many bytes.
-const BATCH: usize = 48 << 20;
+const BATCH: u64 = 48 << 20;
 
 /// An archive as its entries.
 pub(super) struct Plan {
@@ -61,9 +63,30 @@ struct Index {
     known: BTreeSet<ArchiveRef>,
 }
 
+/// What planning may use, and who watches.
+#[derive(Clone, Copy)]
+pub(crate) struct Bounds<'a> {
+    /// Bytes of memory, about.
+    pub memory: u64,
+    pub watch: Watch<'a>,
+}
+
+impl Bounds<'_> {
+    /// The longest new archive that is opened: it is held, made plain once for each archive in an archive, and as what its plan carries.
+    pub(crate) fn longest(&self) -> u64 {
+        LIMIT.min(self.memory / 4)
+    }
+
+    /// Bytes of memory for comparing entries; one that needs more is carried as it is.
+    fn comparing(&self) -> u64 {
+        self.memory / 4 * 3
+    }
+}
+
 /// Plans archives.
 pub(crate) struct Planner<'a> {
     pub(super) archives: Archives<'a>,
+    bounds: Bounds<'a>,
     /// All old members that look like archives.
     candidates: Vec<Origin>,
     index: Index,
@@ -83,8 +106,8 @@ struct Work {
 }
 
 impl<'a> Planner<'a> {
-    pub(crate) fn new(archives: Archives<'a>, candidates: Vec<Origin>) -> Self {
-        Self { archives, candidates, index: Index::default(), longest: (0, 0) }
+    pub(crate) fn new(archives: Archives<'a>, candidates: Vec<Origin>, bounds: Bounds<'a>) -> Self {
+        Self { archives, bounds, candidates, index: Index::default(), longest: (0, 0) }
     }
 
     /// Bytes of scratch files that applying needs at most: old contents that are open, and new ones at each depth.
@@ -94,13 +117,18 @@ impl<'a> Planner<'a> {
         (super::old::OPEN as u64 + 1) * beyond(old) + 2 * (u64::from(MAX_DEPTH) + 1) * beyond(new)
     }
 
-    /// The plan for a content whose old version is probably this; `None` when it has no model or would not become smaller.
-    pub(super) fn plan(&mut self, new: &[u8], old: Origin) -> io::Result<Option<Plan>> {
+    pub(super) fn longest(&self) -> u64 {
+        self.bounds.longest()
+    }
+
+    /// The plan for a content whose old version is probably this; `None` when it has no model or would not become smaller. `told`
+    /// becomes the bytes of it of whose progress somebody was told.
+    pub(super) fn plan(&mut self, new: &[u8], old: Origin, told: &mut u64) -> io::Result<Option<Plan>> {
         for origin in std::mem::take(&mut self.candidates) {
             self.add(origin)?;
         }
         let Some(base) = self.add(old)? else { return Ok(None) };
-        let plan = self.archive(new, base, 0)?;
+        let plan = self.archive(new, base, 0, told)?;
         Ok(plan.filter(|(_, cost)| *cost < new.len()).map(|(plan, _)| plan))
     }
 
@@ -114,6 +142,7 @@ impl<'a> Planner<'a> {
         let (Ok(count), Ok(form)) = (self.archives.entries(archive), self.archives.form(archive)) else { return Ok(None) };
         self.index.known.insert(archive);
         for number in 0..count {
+            self.bounds.watch.go_on()?;
             let Ok(entry) = self.archives.entry(archive, number) else { continue };
             if matches!(entry.meta.method(), STORED | DEFLATED) {
                 self.index.sums.entry((entry.sums.crc, entry.sums.plain)).or_default().push((archive, number));
@@ -131,17 +160,23 @@ impl<'a> Planner<'a> {
         Ok(Some(archive))
     }
 
-    fn archive(&mut self, new: &[u8], base: ArchiveRef, depth: u8) -> io::Result<Option<(Plan, usize)>> {
+    fn archive(&mut self, new: &[u8], base: ArchiveRef, depth: u8, told: &mut u64) -> io::Result<Option<(Plan, usize)>> {
         let Some(form) = Form::of(new) else { return Ok(None) };
         let Some(Model { entries, prefix, comment }) = form.model(new) else { return Ok(None) };
         let mut plan = Plan { form, base, entries: Vec::with_capacity(entries.len()), prefix, comment };
         let mut work: Vec<Work> = Vec::new();
+        let batch = BATCH.min(self.bounds.memory / 12);
         let mut held = 0;
         let mut cost = plan.prefix.len() + plan.comment.len() + 16;
         let mut level = 6;
         let mut next = (base, 0);
         for (entry, coded) in entries {
+            self.bounds.watch.go_on()?;
             let coded = &coded[..];
+            if depth == 0 {
+                self.bounds.watch.progress.advance(coded.len() as u64);
+                *told += coded.len() as u64;
+            }
             let same: Vec<_> = self.index.sums.get(&(entry.sums.crc, entry.sums.plain)).into_iter().flatten().copied().collect();
             let named = self.index.names.get(&entry.name[..]).into_iter().flatten().copied().collect::<Vec<_>>();
             let mut head = named.iter().find(|(archive, _)| *archive == base).or_else(|| same.iter().find(|(archive, _)| *archive == base));
@@ -197,7 +232,7 @@ impl<'a> Planner<'a> {
             {
                 let size = self.archives.entry(archive, number)?.sums.plain;
                 self.longest.0 = self.longest.0.max(u64::from(size));
-                if let Some((nested, inner)) = self.archive(&plain, old, depth + 1)?.filter(|(_, inner)| *inner < coded.len()) {
+                if let Some((nested, inner)) = self.archive(&plain, old, depth + 1, told)?.filter(|(_, inner)| *inner < coded.len()) {
                     cost += inner;
                     planned.content = Content::Archive(Box::new(nested));
                     plan.entries.push(planned);
@@ -205,21 +240,21 @@ impl<'a> Planner<'a> {
                 }
             }
             let old = match planned.source {
-                Some((archive, number)) => self.old_plain(archive, number)?,
-                None => None,
+                Some((archive, number)) if self.may_compare(archive, number, &plain)? => self.old_plain(archive, number)?,
+                _ => None,
             };
             if old.is_none() {
                 planned.source = None;
             }
-            held += plain.len() + old.as_ref().map_or(0, Vec::len);
+            held += (plain.len() + old.as_ref().map_or(0, Vec::len)) as u64;
             work.push(Work { at: plan.entries.len(), old, new: plain });
             plan.entries.push(planned);
-            if held >= BATCH {
-                cost += finish(&mut plan, std::mem::take(&mut work))?;
+            if held >= batch {
+                cost += finish(&mut plan, std::mem::take(&mut work), self.bounds)?;
                 held = 0;
             }
         }
-        cost += finish(&mut plan, work)?;
+        cost += finish(&mut plan, work, self.bounds)?;
         Ok(Some((plan, cost)))
     }
 
@@ -254,6 +289,12 @@ impl<'a> Planner<'a> {
         Ok(None)
     }
 
+    /// Is there memory to compare a content with an old entry's?
+    fn may_compare(&mut self, archive: ArchiveRef, number: u32, new: &[u8]) -> io::Result<bool> {
+        let old = self.archives.entry(archive, number)?.sums.plain;
+        Ok(need(u64::from(old), new) <= self.bounds.comparing())
+    }
+
     /// An old entry's content; `None` when it cannot be read.
     fn old_plain(&mut self, archive: ArchiveRef, number: u32) -> io::Result<Option<Vec<u8>>> {
         let Ok(mut spill) = self.archives.plain(archive, number) else { return Ok(None) };
@@ -278,11 +319,25 @@ fn plain(form: Form, entry: &Entry, coded: &[u8]) -> Option<Vec<u8>> {
     (plain.len() as u64 == size && sum.get() == entry.sums.crc).then_some(plain)
 }
 
+/// Bytes of memory for comparing contents.
+fn need(old: u64, new: &[u8]) -> u64 {
+    let memory = if elf::is_program(new) { elf::memory } else { bidiff::memory };
+    memory(old, new.len() as u64)
+}
+
 /// Compares what is waiting; about how many bytes it takes.
-fn finish(plan: &mut Plan, work: Vec<Work>) -> io::Result<usize> {
-    let done = work.into_par_iter().map(|work| of_entry(work.old.as_deref(), &work.new).map(|(cost, outcome)| (work, cost, outcome)));
+fn finish(plan: &mut Plan, work: Vec<Work>, bounds: Bounds<'_>) -> io::Result<usize> {
+    // What needs much memory goes alone.
+    let share = bounds.comparing() / rayon::current_num_threads() as u64;
+    let needs = |work: &Work| work.old.as_ref().map_or(0, |old| need(old.len() as u64, &work.new));
+    let (shared, alone): (Vec<_>, Vec<_>) = work.into_iter().partition(|work| needs(work) <= share);
+    let compare = |work: Work| of_entry(work.old.as_deref(), &work.new, bounds.watch.cancel).map(|(cost, outcome)| (work, cost, outcome));
+    let mut done = shared.into_par_iter().map(compare).collect::<io::Result<Vec<_>>>()?;
+    for work in alone {
+        done.push(compare(work)?);
+    }
     let mut total = 0;
-    for (work, cost, outcome) in done.collect::<io::Result<Vec<_>>>()? {
+    for (work, cost, outcome) in done {
         total += cost;
         let (old, new) = (work.old.as_ref().map_or(0, Vec::len) as u64, work.new.len() as u64);
         let bytes = if outcome == Outcome::New { work.new } else { Vec::new() };

@@ -7,13 +7,14 @@ use proptest::prelude::*;
 
 use super::apply;
 use super::deflate::{GNU, deflated, level};
-use super::make::Planner;
+use super::make::{Bounds, Planner};
 use super::old::{Archives, Origin};
 use super::spill::{Room, Scratch, ScratchFile};
 use super::write::ArchiveWriter;
 use super::zip::{DEFLATED, Entry, Meta, STORED, Sums, end};
 use super::zlib;
 use crate::codec::bidiff::Buffers;
+use crate::progress::Watch;
 use crate::source::{LayerSource, ReadSeek, Segment};
 use crate::stream::{Section, StreamsReader, StreamsWriter, Written};
 
@@ -113,14 +114,18 @@ fn archive(nodes: &[Node], comment: &[u8]) -> Vec<u8> {
     out
 }
 
+fn bounds() -> Bounds<'static> {
+    Bounds { memory: 640 << 20, watch: Watch::default() }
+}
+
 /// The patch that makes these from the old ones, the n-th from the n-th; `None` when one of them is not worth a plan.
 fn patch(old: &Files, new: &[Vec<u8>]) -> Option<Written> {
     let member = |number: usize| Origin::Member { number: number as u32, layer: 0, file: number as u32 };
-    let planner = Planner::new(Archives::new(vec![old], Room::Memory), (0..old.0.len()).map(member).collect());
+    let planner = Planner::new(Archives::new(vec![old], Room::Memory), (0..old.0.len()).map(member).collect(), bounds());
     let mut writer = ArchiveWriter::new(planner);
     let mut streams = StreamsWriter::default();
     for (number, new) in new.iter().enumerate() {
-        let ready = writer.plan(new, member(number)).unwrap()?;
+        let ready = writer.plan(new, member(number), &mut 0).unwrap()?;
         writer.write(&mut streams, ready).unwrap();
     }
     Some(streams.finish(4 << 20).unwrap())
@@ -369,8 +374,8 @@ fn a_long_text_of_gnu_gzip_is_made_again() {
         // Whoever applies is told that it needs this deflate.
         let files = Files(vec![old]);
         let member = Origin::Member { number: 0, layer: 0, file: 0 };
-        let mut writer = ArchiveWriter::new(Planner::new(Archives::new(vec![&files], Room::Memory), vec![member]));
-        let ready = writer.plan(&new, member).unwrap().unwrap();
+        let mut writer = ArchiveWriter::new(Planner::new(Archives::new(vec![&files], Room::Memory), vec![member], bounds()));
+        let ready = writer.plan(&new, member, &mut 0).unwrap().unwrap();
         assert!(!writer.gnu());
         writer.write(&mut StreamsWriter::default(), ready).unwrap();
         assert!(writer.gnu());

@@ -48,13 +48,19 @@ impl<'a> ArchiveWriter<'a> {
         }
     }
 
-    /// A content as its entries; `None` when it cannot be or is not worth it.
-    pub(crate) fn plan(&mut self, new: &[u8], old: Origin) -> io::Result<Option<Ready>> {
-        Ok(self.planner.plan(new, old)?.map(Ready))
+    /// The longest content that is planned.
+    pub(crate) fn longest(&self) -> u64 {
+        self.planner.longest()
+    }
+
+    /// A content as its entries; `None` when it cannot be or is not worth it. `told` becomes the bytes of it of whose progress somebody
+    /// was told.
+    pub(crate) fn plan(&mut self, new: &[u8], old: Origin, told: &mut u64) -> io::Result<Option<Ready>> {
+        Ok(self.planner.plan(new, old, told)?.map(Ready))
     }
 
     /// Appends a content to the streams.
-    pub(crate) fn write(&mut self, streams: &mut StreamsWriter, ready: Ready) -> io::Result<()> {
+    pub(crate) fn write(&mut self, streams: &mut StreamsWriter<'_>, ready: Ready) -> io::Result<()> {
         self.scratch = self.scratch.max(self.planner.scratch());
         self.mention(ready.0.base)?;
         self.archive(streams, ready.0, 0)
@@ -69,7 +75,7 @@ impl<'a> ArchiveWriter<'a> {
         Ok(*self.numbers.entry(archive).or_insert(next))
     }
 
-    fn archive(&mut self, streams: &mut StreamsWriter, plan: Plan, depth: u8) -> io::Result<()> {
+    fn archive(&mut self, streams: &mut StreamsWriter<'_>, plan: Plan, depth: u8) -> io::Result<()> {
         self.depth = self.depth.max(depth);
         self.zips |= plan.form == Form::Zip;
         streams.number(Stream::EntryNumber, plan.form as u64)?;
@@ -87,7 +93,7 @@ impl<'a> ArchiveWriter<'a> {
 
     fn entry(
         &mut self,
-        streams: &mut StreamsWriter,
+        streams: &mut StreamsWriter<'_>,
         (archive, depth): (ArchiveRef, u8),
         planned: Planned,
         expect: &mut Expect,
@@ -178,7 +184,7 @@ impl<'a> ArchiveWriter<'a> {
     }
 
     /// Names a source: its archive, with where that is when it was not mentioned before, and its entry.
-    fn source(&mut self, streams: &mut StreamsWriter, (archive, entry): (ArchiveRef, u32)) -> io::Result<()> {
+    fn source(&mut self, streams: &mut StreamsWriter<'_>, (archive, entry): (ArchiveRef, u32)) -> io::Result<()> {
         let number = match self.numbers.get(&archive) {
             Some(number) => {
                 streams.signed(Stream::EntrySource, i64::from(*number) - i64::from(self.last_source))?;
@@ -195,7 +201,7 @@ impl<'a> ArchiveWriter<'a> {
     }
 
     /// Says where an archive is that was not mentioned before, after the one that it is in if that was not either.
-    fn introduce(&mut self, streams: &mut StreamsWriter, archive: ArchiveRef) -> io::Result<ArchiveRef> {
+    fn introduce(&mut self, streams: &mut StreamsWriter<'_>, archive: ArchiveRef) -> io::Result<ArchiveRef> {
         match self.planner.archives.origin(archive) {
             Some(Origin::Entry { archive: parent, entry }) => {
                 match self.numbers.get(&parent) {
@@ -238,7 +244,7 @@ impl<'a> ArchiveWriter<'a> {
     }
 }
 
-fn text(streams: &mut StreamsWriter, text: &[u8]) -> io::Result<()> {
+fn text(streams: &mut StreamsWriter<'_>, text: &[u8]) -> io::Result<()> {
     streams.number(Stream::EntryNumber, text.len() as u64)?;
     streams.put(Stream::EntryText, text)
 }

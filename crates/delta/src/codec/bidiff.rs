@@ -205,7 +205,7 @@ fn grow(agrees: impl Iterator<Item = bool>) -> usize {
 
 impl Difference {
     /// Appends the difference to the streams.
-    pub fn write(&self, streams: &mut StreamsWriter, kind: Kind) -> io::Result<()> {
+    pub fn write(&self, streams: &mut StreamsWriter<'_>, kind: Kind) -> io::Result<()> {
         streams.put(Stream::Add, &self.add)?;
         streams.put(Stream::Insert, &self.insert)?;
         streams.put(Stream::Seek, &self.seek)?;

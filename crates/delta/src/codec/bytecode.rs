@@ -68,7 +68,7 @@ impl Bytecode {
     }
 
     /// Appends it to the streams.
-    pub(crate) fn write(&self, streams: &mut StreamsWriter, state: &mut Predictor) -> io::Result<()> {
+    pub(crate) fn write(&self, streams: &mut StreamsWriter<'_>, state: &mut Predictor) -> io::Result<()> {
         let by = i64::from(self.time) - i64::from(state.code_time(self.old_time));
         streams.number(Stream::CodeTime, zigzag(by))?;
         state.saw_code_time(self.old_time, self.time);

@@ -40,7 +40,7 @@ pub fn compress(old: &[u8], new: &[u8]) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// Appends a frame to the streams.
-pub fn write(streams: &mut StreamsWriter, frame: &[u8]) -> io::Result<()> {
+pub fn write(streams: &mut StreamsWriter<'_>, frame: &[u8]) -> io::Result<()> {
     streams.number(Stream::FrameLen, frame.len() as u64)?;
     streams.put(Stream::Frame, frame)
 }

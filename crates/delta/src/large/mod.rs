@@ -296,7 +296,7 @@ impl Runs {
     /// Appends the difference to the streams.
     pub(crate) fn write(
         &self,
-        streams: &mut StreamsWriter,
+        streams: &mut StreamsWriter<'_>,
         kind: Kind,
         old: &mut dyn ReadSeek,
         (new, new_size): (&mut dyn ReadSeek, u64),

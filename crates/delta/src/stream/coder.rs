@@ -4,6 +4,7 @@ use std::io::{self, BufRead, Cursor, Read, Write};
 
 use super::lzma::{self, Filter};
 use super::mix::{bytes, sparse};
+use crate::progress::Watch;
 
 /// The largest window that a reader may need, as a power of two: 8 MiB.
 pub const MAX_WINDOW_LOG: u32 = 23;
@@ -97,12 +98,12 @@ impl Coder {
 }
 
 /// Codes all of `bytes` by zstd, or keeps them as they are when that is no longer.
-pub(super) fn plain(bytes: &[u8], window_log: u32) -> io::Result<(Coder, Vec<u8>)> {
+pub(super) fn plain(bytes: &[u8], window_log: u32, watch: Watch<'_>) -> io::Result<(Coder, Vec<u8>)> {
     let mut best = (Coder::Raw, bytes.to_vec());
     // The strongest levels cost the most time per byte; beyond this length they gain nothing that is worth it.
     let levels: &[i32] = if bytes.len() <= 1 << 20 { &[19, 22] } else { &[19] };
     for &level in levels {
-        let frame = encode(bytes, level, window_log)?;
+        let frame = encode(bytes, level, window_log, watch)?;
         if frame.len() < best.1.len() {
             best = (Coder::Zstd(window_number(window_log)), frame);
         }
@@ -111,25 +112,25 @@ pub(super) fn plain(bytes: &[u8], window_log: u32) -> io::Result<(Coder, Vec<u8>
 }
 
 /// Codes what hardly compresses: by a quick level, and only where that finds something as thoroughly as anything else.
-pub(super) fn dense(bytes: &[u8], window_log: u32) -> io::Result<(Coder, Vec<u8>)> {
+pub(super) fn dense(bytes: &[u8], window_log: u32, watch: Watch<'_>) -> io::Result<(Coder, Vec<u8>)> {
     const QUICK: i32 = 3;
     const SHORT: usize = 256 << 10;
     if bytes.len() < SHORT {
-        return plain(bytes, window_log);
+        return plain(bytes, window_log, watch);
     }
-    let frame = encode(bytes, QUICK, window_log)?;
+    let frame = encode(bytes, QUICK, window_log, watch)?;
     if frame.len() < bytes.len() - bytes.len() / 64 {
-        return plain(bytes, window_log);
+        return plain(bytes, window_log, watch);
     }
     let smaller = frame.len() < bytes.len();
     Ok(if smaller { (Coder::Zstd(window_number(window_log)), frame) } else { (Coder::Raw, bytes.to_vec()) })
 }
 
 /// One frame of zstd, without its magic number.
-fn encode(bytes: &[u8], level: i32, window_log: u32) -> io::Result<Vec<u8>> {
+fn encode(bytes: &[u8], level: i32, window_log: u32, watch: Watch<'_>) -> io::Result<Vec<u8>> {
     let mut frame = Strip::new(Vec::new());
     let mut encoder = zstd(&mut frame, level, window_log, Some(bytes.len() as u64))?;
-    encoder.write_all(bytes)?;
+    watch.feed(bytes, &mut encoder)?;
     encoder.finish()?;
     Ok(frame.inner)
 }

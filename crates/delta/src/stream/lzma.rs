@@ -4,10 +4,12 @@
 //! marker. Addresses in machine code may be made absolute before: a filter turns the targets of calls and jumps, which are relative
 //! to their place, into sums with the place in the stream, so that calls of one function look alike.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 
 use lzma_rust2::filter::bcj::{BcjReader, BcjWriter};
 use lzma_rust2::{LzmaOptions, LzmaReader, LzmaWriter};
+
+use crate::progress::Watch;
 
 /// What is done to the bytes before.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -26,19 +28,22 @@ pub(super) fn memory(window_log: u8, raw_len: u64) -> u64 {
     (1u64 << window_log).min(raw_len.max(4096)) + ((2 * 0x300) << 4) + (32 << 10) + (64 << 10)
 }
 
+/// Ways to set LZMA: filter, bits of the byte before, bits of the place.
+pub(super) type Setting = (Filter, u32, u32);
+
 /// Codes all of `bytes`.
-pub(super) fn encode(bytes: &[u8], window_log: u32, filter: Filter, lc: u32, pb: u32) -> io::Result<Vec<u8>> {
+pub(super) fn encode(bytes: &[u8], window_log: u32, (filter, lc, pb): Setting, watch: Watch<'_>) -> io::Result<Vec<u8>> {
     let mut options = LzmaOptions::with_preset(9);
     (options.lc, options.lp, options.pb) = (lc, 0, pb);
     options.dict_size = 1 << window_log;
     options.nice_len = 273;
     let mut writer = LzmaWriter::new_no_header(vec![options.get_props()], &options, false)?;
     match filter {
-        Filter::None => writer.write_all(bytes)?,
+        Filter::None => watch.feed(bytes, &mut writer)?,
         Filter::X86 | Filter::Arm64 => {
             let mut filtered =
                 if filter == Filter::X86 { BcjWriter::new_x86(&mut writer, 0) } else { BcjWriter::new_arm64(&mut writer, 0) };
-            filtered.write_all(bytes)?;
+            watch.feed(bytes, &mut filtered)?;
             filtered.finish()?;
         }
     }

@@ -4,11 +4,9 @@ use std::io;
 
 use super::Stream;
 use super::coder::{self, Coder, window_number};
-use super::lzma::{self, Filter};
+use super::lzma::{self, Filter, Setting};
 use super::mix::bytes;
-
-/// Ways to set LZMA: filter, bits of the byte before, bits of the place.
-type Setting = (Filter, u32, u32);
+use crate::progress::Watch;
 
 /// Longer streams are not mixed: it would take too long to read them.
 const MIXED: usize = 1 << 20;
@@ -59,29 +57,29 @@ fn settings(stream: Stream) -> &'static [Setting] {
 }
 
 /// Codes all of `bytes` by zstd or LZMA with a window of at most two to `window_log`, or keeps them.
-pub(super) fn best(stream: Stream, bytes: &[u8], window_log: u32) -> io::Result<Coded> {
+pub(super) fn best(stream: Stream, bytes: &[u8], window_log: u32, watch: Watch<'_>) -> io::Result<Coded> {
     let raw_len = bytes.len() as u64;
     if stream == Stream::Dense {
-        let (coder, bytes) = coder::dense(bytes, window_log)?;
+        let (coder, bytes) = coder::dense(bytes, window_log, watch)?;
         return Ok(Coded { coder, raw_len, bytes });
     }
-    let setting = if bytes.len() < 64 { None } else { setting(settings(stream), bytes, window_log)? };
+    let setting = if bytes.len() < 64 { None } else { setting(settings(stream), bytes, window_log, watch)? };
     let mut best = match setting {
         // A long stream is not coded twice.
         Some(_) if bytes.len() > 4 << 20 => (Coder::Raw, bytes.to_vec()),
-        _ => coder::plain(bytes, window_log)?,
+        _ => coder::plain(bytes, window_log, watch)?,
     };
-    if let Some((filter, lc, pb)) = setting {
-        let coded = lzma::encode(bytes, window_log, filter, lc, pb)?;
+    if let Some(setting) = setting {
+        let coded = lzma::encode(bytes, window_log, setting, watch)?;
         if coded.len() < best.1.len() {
-            best = (Coder::Lzma(filter, window_number(window_log)), coded);
+            best = (Coder::Lzma(setting.0, window_number(window_log)), coded);
         }
     }
     Ok(Coded { coder: best.0, raw_len, bytes: best.1 })
 }
 
 /// The best setting for samples of `bytes`; `None` when LZMA is not worth it.
-fn setting(settings: &[Setting], bytes: &[u8], window_log: u32) -> io::Result<Option<Setting>> {
+fn setting(settings: &[Setting], bytes: &[u8], window_log: u32, watch: Watch<'_>) -> io::Result<Option<Setting>> {
     let Some(&first) = settings.first() else { return Ok(None) };
     let samples = if bytes.len() <= 3 * SAMPLE {
         bytes.to_vec()
@@ -92,8 +90,7 @@ fn setting(settings: &[Setting], bytes: &[u8], window_log: u32) -> io::Result<Op
     };
     let mut best = (usize::MAX, first);
     for &setting in settings {
-        let (filter, lc, pb) = setting;
-        best = best.min((lzma::encode(&samples, window_log, filter, lc, pb)?.len(), setting));
+        best = best.min((lzma::encode(&samples, window_log, setting, watch)?.len(), setting));
     }
     Ok((best.0 < samples.len() / 100 * DENSE || bytes.len() <= 4096).then_some(best.1))
 }

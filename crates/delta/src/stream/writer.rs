@@ -1,6 +1,7 @@
 //! Writing the streams of a patch.
 
 use std::io::{self, Read, SeekFrom, Write};
+use std::sync::atomic::AtomicBool;
 
 use rayon::prelude::*;
 
@@ -10,6 +11,7 @@ use super::trial::{self, Coded};
 use super::{Section, Stream};
 use crate::archive::ScratchFile;
 use crate::codec::bidiff::steps;
+use crate::progress::{Progress, Watch};
 use crate::varint;
 
 /// A stream of at most this many bytes goes into the pack.
@@ -28,6 +30,8 @@ fn part_share(stream: Stream) -> u64 {
 }
 /// The level of zstd for differences, which are coded as they come.
 const LEVEL: i32 = 9;
+/// Bytes of memory that coding by LZMA takes for each byte of its window: the window, its tables and the tree of matches.
+const LZMA_MEMORY: u64 = 12;
 /// Whoever reads may always take this long, in nanoseconds: starting takes longer.
 const TIME: u64 = 10_000_000;
 /// Of the 25 nanoseconds that a new byte may take, these are for decoding; the rest is for addresses, digests and copies.
@@ -138,26 +142,54 @@ struct Buffer {
 }
 
 /// The streams of a patch while it is made.
-pub struct StreamsWriter {
+pub struct StreamsWriter<'a> {
     buffers: Vec<Buffer>,
     /// Bytes of a part, at most.
     part: usize,
     memory: u64,
     /// Where coded parts go.
     spilled: Option<Spilled>,
+    watch: Watch<'a>,
+    /// Bytes of memory for coding.
+    coding: u64,
 }
 
-impl Default for StreamsWriter {
+impl Default for StreamsWriter<'_> {
     fn default() -> Self {
         Self::within(u64::MAX)
     }
 }
 
-impl StreamsWriter {
+impl<'a> StreamsWriter<'a> {
     /// For streams that will be finished with this much memory.
     pub fn within(memory: u64) -> Self {
         let buffers = Stream::ALL.iter().map(|_| Buffer::default()).collect();
-        Self { buffers, part: PART, memory, spilled: None }
+        Self { buffers, part: PART, memory, spilled: None, watch: Watch::default(), coding: u64::MAX }
+    }
+
+    /// Coding takes about so many bytes of memory at most.
+    #[must_use]
+    pub fn coding_within(mut self, memory: u64) -> Self {
+        self.coding = memory;
+        self
+    }
+
+    /// The largest window for which there is memory to code with.
+    fn largest_window(&self) -> u32 {
+        (self.coding / LZMA_MEMORY).clamp(1 << 16, 1 << MAX_WINDOW_LOG).ilog2()
+    }
+
+    /// How many streams may be coded at once.
+    fn at_once(&self) -> usize {
+        let each = LZMA_MEMORY << self.largest_window();
+        usize::try_from(self.coding / each).unwrap_or(usize::MAX).clamp(1, rayon::current_num_threads())
+    }
+
+    /// Tells how far the coding at the end is, and ends with an error once `cancel` is true.
+    #[must_use]
+    pub fn watched(mut self, progress: &'a dyn Progress, cancel: &'a AtomicBool) -> Self {
+        self.watch = Watch { progress, cancel };
+        self
     }
 
     /// Parts of long streams have about this many bytes, if that is not too few or too many.
@@ -176,7 +208,7 @@ impl StreamsWriter {
 
     /// The window of parts of this stream.
     fn part_window(&self, stream: Stream) -> u32 {
-        (self.memory / 16).saturating_mul(part_share(stream)).max(1 << 10).ilog2().min(MAX_WINDOW_LOG)
+        (self.memory / 16).saturating_mul(part_share(stream)).max(1 << 10).ilog2().min(self.largest_window())
     }
 
     /// Appends bytes to a stream.
@@ -192,7 +224,7 @@ impl StreamsWriter {
             bytes = later;
             if buffer.held.len() == self.part {
                 buffer.full.push(std::mem::take(&mut buffer.held));
-                self.code_parts(rayon::current_num_threads())?;
+                self.code_parts(self.at_once())?;
             }
         }
         Ok(())
@@ -228,13 +260,14 @@ impl StreamsWriter {
         if self.buffers.iter().map(|buffer| buffer.full.len()).sum::<usize>() < enough {
             return Ok(());
         }
+        let watch = self.watch;
         let windows = Stream::ALL.map(|stream| self.part_window(stream));
         let streams = self.buffers.iter_mut().zip(&Stream::ALL);
         let full: Vec<_> =
             streams.flat_map(|(buffer, &stream)| std::mem::take(&mut buffer.full).into_iter().map(move |part| (stream, part))).collect();
-        let code = |(stream, part): (Stream, Vec<u8>)| trial::best(stream, &part, windows[stream as usize]).map(|coded| (stream, coded));
-        let coded = full.into_par_iter().with_max_len(1).map(code).collect::<io::Result<Vec<_>>>()?;
-        for (stream, coded) in coded {
+        let code =
+            |(stream, part): (Stream, Vec<u8>)| trial::best(stream, &part, windows[stream as usize], watch).map(|coded| (stream, coded));
+        for (stream, coded) in in_turn(full, self.at_once(), code)? {
             let mut part = Part::held(stream, coded);
             if let (Some(spilled), Place::Held(bytes)) = (&mut self.spilled, &part.place) {
                 spilled.file.write_all(bytes)?;
@@ -268,6 +301,7 @@ impl StreamsWriter {
     pub fn finish_for(mut self, memory: u64, new: u64) -> io::Result<Written> {
         let mut time = new.saturating_mul(NEW_BYTE).saturating_add(TIME);
         self.code_parts(1)?;
+        let (at_once, largest) = (self.at_once(), self.largest_window());
         let mut written = Written { sections: Vec::new(), bytes: Vec::new(), sizes: Vec::new(), spilled: self.spilled };
         let mut places = Vec::new();
         let mut packed = Vec::new();
@@ -289,7 +323,9 @@ impl StreamsWriter {
         time = parts.iter().fold(time, |time, part| time.saturating_sub(part.time));
         let sections: Vec<Section> = parts.iter().map(|part| part.section).collect();
         let taken = super::StreamsReader::memory(&sections);
-        let windows = windows(&alone, memory.saturating_sub(taken));
+        let windows = windows(&alone, memory.saturating_sub(taken), largest);
+        let watch = self.watch;
+        watch.progress.stage("compressing", alone.iter().map(|(_, raw)| raw.len() as u64).sum());
         // The longest first, so that no core waits for one at the end.
         let mut jobs: Vec<_> = alone.into_iter().zip(windows).collect();
         jobs.sort_by_key(|((_, raw), _)| std::cmp::Reverse(raw.len()));
@@ -298,11 +334,15 @@ impl StreamsWriter {
             jobs.push(((Stream::Pack, pack), coder::window_for(PACK as u64)));
         }
         let code = |((stream, raw), window): ((Stream, Vec<u8>), u32)| -> io::Result<(Stream, Coded, Option<Coded>)> {
-            let coded = trial::best(stream, &raw, window)?;
+            let coded = trial::best(stream, &raw, window, watch)?;
+            watch.go_on()?;
             let mixed = trial::mixed(&raw)?.filter(|mixed| mixed.bytes.len() < coded.bytes.len());
+            if stream != Stream::Pack {
+                watch.progress.advance(raw.len() as u64);
+            }
             Ok((stream, coded, mixed))
         };
-        let mut coded = jobs.into_par_iter().with_max_len(1).map(code).collect::<io::Result<Vec<_>>>()?;
+        let mut coded = in_turn(jobs, at_once, code)?;
         time = coded.iter().fold(time, |time, (_, coded, _)| time.saturating_sub(coded.time()));
         // Mixing where it saves most for the time it takes, while time and memory last.
         coded.sort_by_key(|(stream, coded, mixed)| {
@@ -388,12 +428,25 @@ impl Coded {
     }
 }
 
+/// Works on all, so many at a time, in their order.
+fn in_turn<T: Send, R: Send>(mut work: Vec<T>, at_once: usize, each: impl Fn(T) -> io::Result<R> + Sync) -> io::Result<Vec<R>> {
+    if at_once >= rayon::current_num_threads() {
+        return work.into_par_iter().with_max_len(1).map(&each).collect();
+    }
+    let mut done = Vec::with_capacity(work.len());
+    while !work.is_empty() {
+        let now: Vec<T> = work.drain(..at_once.min(work.len())).collect();
+        done.append(&mut now.into_par_iter().with_max_len(1).map(&each).collect::<io::Result<Vec<_>>>()?);
+    }
+    Ok(done)
+}
+
 /// A window for each stream: as large as it can use, the longest streams first, while memory lasts.
-fn windows(streams: &[(Stream, Vec<u8>)], memory: u64) -> Vec<u32> {
+fn windows(streams: &[(Stream, Vec<u8>)], memory: u64, largest: u32) -> Vec<u32> {
     let len = |i: usize| streams[i].1.len() as u64;
     let mut order: Vec<_> = (0..streams.len()).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(len(i)));
-    let mut windows = vec![17; streams.len()];
+    let mut windows = vec![17.min(largest); streams.len()];
     let used = |windows: &[u32]| -> u64 {
         let of = |(i, window): (usize, &u32)| Coder::Zstd(coder::window_number(*window)).memory(len(i));
         windows.iter().enumerate().map(of).sum()
@@ -403,7 +456,7 @@ fn windows(streams: &[(Stream, Vec<u8>)], memory: u64) -> Vec<u32> {
     while grown {
         grown = false;
         for &i in &order {
-            if windows[i] < coder::window_for(len(i)) {
+            if windows[i] < coder::window_for(len(i)).min(largest) {
                 windows[i] += 1;
                 if used(&windows) <= memory {
                     grown = true;
@@ -429,7 +482,7 @@ fn pack(streams: &[(Stream, Vec<u8>)]) -> Vec<u8> {
     pack
 }
 
-impl std::fmt::Debug for StreamsWriter {
+impl std::fmt::Debug for StreamsWriter<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StreamsWriter").finish_non_exhaustive()
     }
