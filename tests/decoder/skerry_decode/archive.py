@@ -32,27 +32,22 @@ class Archives:
 
     def decode(self, member):
         """The new archive whose base is an old member."""
-        return self._archive(self._mention((member,)), (member,), 1)
+        return self._archive(self._mention((member,)), (member,), 0)
 
     def _mention(self, where):
-        """Number of the old archive, which joins the list if it is new there."""
+        """Number of the old archive, which joins the list if it is new; its parent has before."""
         if where not in self.numbers:
             need(len(self.list) < 65536, "too many archives")
+            need(len(where) <= 4, "source: archives too deep")
             if len(where) == 1:
                 data = self.members[where[0]].content
             else:
-                parent = self.list[self._mention(where[:-1])] if where[:-1] in self.numbers else None
-                model = parent.model if parent else self._look(where[:-1])
-                data = model.entries[where[-1]].content()
+                parent = self.list[self.numbers[where[:-1]]].model
+                need(where[-1] < len(parent.entries), "source: entry")
+                data = parent.entries[where[-1]].content()
             self.numbers[where] = len(self.list)
             self.list.append(OldArchive(take_apart(data)))
         return self.numbers[where]
-
-    def _look(self, where):
-        """Model of an old archive that has not been mentioned itself."""
-        if len(where) == 1:
-            return take_apart(self.members[where[0]].content)
-        return take_apart(self._look(where[:-1]).entries[where[-1]].content())
 
     def _archive(self, base, where, depth):
         need(depth <= 3, "archives too deep")
@@ -91,7 +86,6 @@ class Archives:
             shared = streams[ENTRY_NUMBER].number()
             need(shared <= len(state.name), "entry: name")
             entry.name = state.name[:shared] + self._text()
-        # With the flag the time is the expected one, not the base's as the page has it.
         entry.time = state.time
         if source is not None:
             entry.time = state.times.get(source.time, state.time)
@@ -123,7 +117,7 @@ class Archives:
         if number == len(self.list):
             where = self._where()
             need(where not in self.numbers, "source: archive is in the list")
-            self._mention(where)
+            number = self._mention(where)   # a higher one when its parent has joined too
         where = next(w for w, n in self.numbers.items() if n == number)
         self.last = number
         return number, where, self.list[number].next + stream.signed()
@@ -135,6 +129,8 @@ class Archives:
             return (stream.number(),)
         if code == 1:
             parent = self._where()
+            need(parent not in self.numbers, "source: parent is in the list")
+            self._mention(parent)
             return parent + (stream.number(),)
         need(code - 2 < len(self.list), "source: parent")
         parent = next(w for w, n in self.numbers.items() if n == code - 2)
@@ -193,7 +189,7 @@ class EntryState:
         self.times = {}
 
     def note_time(self, old, new):
-        if len(self.times) >= 4096 and old not in self.times:
+        if len(self.times) >= 4096:
             self.times.clear()
         self.times[old] = new
 
