@@ -62,7 +62,7 @@ bench-workloads: setup
 check-aarch64: bench-workloads ## bundles applied by code for aarch64, under qemu: PAIRS="S2 S3"
 	@scripts/check-aarch64 $(WORKLOADS) $(PAIRS)
 
-check-decoder: ## the fixed bundles by a second decoder, which knows the format pages alone
+check-decoder: ## the fixed bundles, streams and index by a second decoder, which knows the format pages alone
 	@scripts/second-decoder
 
 test-slow: setup ## members over 2 GiB and layers over 4 GiB, some minutes

@@ -1,20 +1,23 @@
 //! Fixed vectors: bundles that are checked in must make the very image for ever, or the version of the format goes up.
 //!
-//! `docs/formats/bundle.md` and `patch.md` name the files. A new version of the format writes them again:
+//! The pages in `docs/formats` name the files. A new version of a format writes them again:
 //! `cargo test -p skerry-reconstruct --test vectors -- --ignored`
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Cursor};
+use std::io::{self, Cursor, Read as _};
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::sync::atomic::AtomicBool;
 
 use ring::digest::{SHA256, digest};
 use skerry_bundle::VerifiedToc;
 use skerry_bundle::make::{Base, Layer, Made, MakeOptions, Target, make};
 use skerry_delta::archive::{Scratch, ScratchFile};
-use skerry_delta::codec::Codec;
+use skerry_delta::codec::{Codec, Kind};
+use skerry_delta::index::{LayerIndex, limit};
+use skerry_delta::make::CLASS_DATA;
 use skerry_delta::source::{LayerSource, Sources};
 use skerry_delta::stream::{Coder, Section, Stream, StreamsReader, StreamsWriter};
 use skerry_delta::{Silent, TarLayer};
@@ -29,6 +32,9 @@ fn file(name: &str) -> PathBuf {
 fn read(name: &str) -> Vec<u8> {
     fs::read(file(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
+
+/// The key that all bundles are signed with.
+static KEY: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::from_text(&String::from_utf8(read("key.txt")).unwrap()).unwrap());
 
 fn sha256(bytes: &[u8]) -> Digest {
     Digest::new(digest(&SHA256, bytes).as_ref().try_into().unwrap())
@@ -98,13 +104,12 @@ impl ImageSink for Kept {
 
 #[test]
 fn the_vectors_make_the_image() {
-    let key = SigningKey::from_text(&String::from_utf8(read("key.txt")).unwrap()).unwrap();
-    for (folder, bundle, bases) in [("", "patch.skb", 1), ("", "full.skb", 0), ("archives/", "patch.skb", 1)] {
+    for (folder, bundle, bases) in [("", "patch.skb", 1), ("", "full.skb", 0), ("archives/", "patch.skb", 1), ("ways/", "patch.skb", 1)] {
         let read = |name: &str| read(&format!("{folder}{name}"));
         let node = Node { old: (bases > 0).then(|| (read("old.json"), read("old.tar"))) };
         let name = format!("{folder}{bundle}");
         let mut bytes = Cursor::new(read(bundle));
-        let toc = VerifiedToc::read(&mut bytes, &KeyRing::from(key.public())).unwrap();
+        let toc = VerifiedToc::read(&mut bytes, &KeyRing::from(KEY.public())).unwrap();
         assert_eq!(toc.toc().bases.len(), bases, "{name}");
         assert_eq!(toc.size(), bytes.get_ref().len() as u64, "{name}");
         let mut kept = Kept::default();
@@ -189,8 +194,15 @@ fn coders() -> [Case; 6] {
     ]
 }
 
+/// A line that tells a coder's stream to other decoders.
+fn sum(number: u8, bytes: &[u8]) -> String {
+    format!("{number} {} {}\n", bytes.len(), sha256(bytes))
+}
+
 #[test]
 fn the_coders_give_the_streams() {
+    let sums: String = coders().iter().map(|(number, _, bytes, ..)| sum(*number, bytes)).collect();
+    assert_eq!(sums.as_bytes(), read("coders.txt"), "coders.txt tells other streams");
     for (number, stream, bytes, old, _) in coders() {
         let coded = read(&format!("coder-{number}.bin"));
         let coder = Coder::from_number(number).unwrap();
@@ -307,6 +319,104 @@ fn build(new: &(Vec<u8>, Vec<u8>), old: Option<&(Vec<u8>, Vec<u8>)>, key: &Signi
     (made, bytes)
 }
 
+/// The bytes of a stream in a bundle.
+fn bytes_of(bundle: &[u8], toc: &VerifiedToc, stream: Stream) -> Vec<u8> {
+    let place = |index| {
+        let range = toc.section_range(index);
+        usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()
+    };
+    let mut streams = StreamsReader::open(&toc.toc().sections, |index| Ok(Box::new(&bundle[place(index)]))).unwrap();
+    let reader = streams.get(stream);
+    let mut bytes = vec![0; usize::try_from(reader.left()).unwrap()];
+    reader.read_exact(&mut bytes).unwrap();
+    bytes
+}
+
+/// What the entries of the archives in `ways` have in *EntryCodec*, in order: the way, whether its source is named, the kind, and the level
+/// of what is deflated again.
+const WAYS: [(u8, bool, Kind, Option<u8>); 30] = [
+    // `first` of `other.jar`.
+    (3, false, Kind::Text, Some(6)),
+    // The application's entries: `0/` in its own old version, in another archive and in two of one that is first met there.
+    (0, true, Kind::Text, None),
+    (0, true, Kind::Text, None),
+    (0, true, Kind::Text, None),
+    (0, true, Kind::Text, None),
+    (0, true, Kind::Text, None),
+    // What is of another archive by its content, and by its name.
+    (1, true, Kind::Text, Some(1)),
+    (3, true, Kind::Text, Some(6)),
+    // `2/`.
+    (2, false, Kind::Text, Some(1)),
+    (2, false, Kind::Program, Some(1)),
+    (2, false, Kind::Binary, Some(1)),
+    (2, false, Kind::Dense, None),
+    (2, false, Kind::Text, Some(4)),
+    // `1/`, `3/` and `4/`.
+    (1, false, Kind::Text, Some(2)),
+    (1, false, Kind::Text, Some(1)),
+    (1, false, Kind::Text, None),
+    (3, false, Kind::Text, Some(6)),
+    (4, false, Kind::Text, Some(6)),
+    // Three archives, one in the other, each but the last with a note; the fourth would be too deep.
+    (5, false, Kind::Text, Some(6)),
+    (3, false, Kind::Text, Some(6)),
+    (5, false, Kind::Text, Some(6)),
+    (3, false, Kind::Text, Some(6)),
+    (5, false, Kind::Text, Some(6)),
+    (3, false, Kind::Dense, None),
+    // A gzip file.
+    (5, false, Kind::Text, Some(6)),
+    (3, false, Kind::Text, Some(6)),
+    // `6/`.
+    (6, false, Kind::Text, None),
+    (6, false, Kind::Text, None),
+    // A program and class data.
+    (7, false, Kind::Program, Some(6)),
+    (7, false, Kind::Binary, Some(6)),
+];
+
+/// Every way of an entry occurs, class data as an entry and as a member, and bytecode that is more than its time.
+fn assert_ways(bundle: &[u8]) {
+    let toc = VerifiedToc::read(&mut Cursor::new(bundle), &KeyRing::from(KEY.public())).unwrap();
+    assert!(toc.toc().features.contains(&CLASS_DATA), "no class data");
+    let byte = |way: u8, named: bool, kind: Kind| way | u8::from(named) << 3 | (kind as u8) << 4;
+    let expected: Vec<_> = WAYS.iter().flat_map(|&(way, named, kind, level)| [byte(way, named, kind)].into_iter().chain(level)).collect();
+    assert_eq!(bytes_of(bundle, &toc, Stream::EntryCodec), expected, "other ways");
+    assert_eq!(WAYS.iter().map(|(way, ..)| *way).collect::<BTreeSet<_>>(), (0..8).collect(), "a way has no vector");
+    let contents = bytes_of(bundle, &toc, Stream::Codec);
+    for (codec, kind) in [(Codec::Elf, Kind::Binary), (Codec::Bytecode, Kind::Binary), (Codec::Archive, Kind::Text)] {
+        // The first is of the configuration.
+        assert!(contents[1..].iter().any(|content| *content == byte(codec as u8, false, kind)), "{codec:?} of {kind:?} has no vector");
+    }
+}
+
+#[test]
+fn every_way_of_an_entry_has_a_vector() {
+    assert_ways(&read("ways/patch.skb"));
+    // Bytecode of which only the time is another.
+    let bundle = read("archives/patch.skb");
+    let toc = VerifiedToc::read(&mut Cursor::new(&bundle), &KeyRing::from(KEY.public())).unwrap();
+    let only_time = |content: &u8| *content == Codec::Bytecode as u8;
+    assert!(bytes_of(&bundle, &toc, Stream::Codec)[1..].iter().any(only_time), "bytecode of kind 0 has no vector");
+}
+
+/// The index of the new layer of `ways`, made anew.
+fn index() -> LayerIndex {
+    LayerIndex::build(&*source(read("ways/new.tar")), &Silent, &AtomicBool::new(false)).unwrap()
+}
+
+/// Another zstd may find other costs and write other bytes; every other difference is another version of the format.
+#[test]
+fn the_index_is_that_of_the_layer() {
+    let (bytes, made) = (read("ways/new.index"), index());
+    let back = LayerIndex::read(&bytes[..], limit(made.size())).unwrap();
+    assert!(back == made, "it reads as {back:?}, the layer has {made:?}");
+    let mut again = Vec::new();
+    back.write(&mut again).unwrap();
+    assert!(again == bytes, "it is written otherwise");
+}
+
 #[test]
 #[ignore = "writes the vectors again: for a new version of the format only"]
 fn write_vectors() {
@@ -361,6 +471,26 @@ fn write_vectors() {
     assert!(made.stats.layers.values().all(|layer| layer.codecs[&Codec::Archive].0 == 4), "a kind of archive has no vector");
     for (name, bytes) in [("old.json", &old.0), ("new.json", &new.0), ("patch.skb", &patch)] {
         fs::write(file(&format!("archives/{name}")), bytes).unwrap();
+    }
+}
+
+/// Apart from the others, which stay as they are: signed by their key, from the layers of ways/make.py.
+#[test]
+#[ignore = "writes the vectors again: for a new version of the format only"]
+fn write_vectors_of_ways() {
+    let sums: String = coders().iter().map(|(number, _, bytes, ..)| sum(*number, bytes)).collect();
+    fs::write(file("coders.txt"), sums).unwrap();
+    let image = |new: bool, name: &str| {
+        let tar = read(&format!("ways/{name}"));
+        (config(new, &tar), tar)
+    };
+    let (old, new) = (image(false, "old.tar"), image(true, "new.tar"));
+    let (_, patch) = build(&new, Some(&old), &KEY);
+    assert_ways(&patch);
+    let mut index_bytes = Vec::new();
+    index().write(&mut index_bytes).unwrap();
+    for (name, bytes) in [("old.json", &old.0), ("new.json", &new.0), ("patch.skb", &patch), ("new.index", &index_bytes)] {
+        fs::write(file(&format!("ways/{name}")), bytes).unwrap();
     }
 }
 

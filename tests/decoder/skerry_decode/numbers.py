@@ -61,3 +61,6 @@ class Reader:
 
     def left(self):
         return len(self.data) - self.at
+
+    def finish(self):
+        need(self.left() == 0, f"{self.name}: {self.left()} bytes not read")

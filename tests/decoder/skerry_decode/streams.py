@@ -20,9 +20,6 @@ class Stream(Reader):
     def difference(self, _old):
         return self.byte()
 
-    def finish(self):
-        need(self.left() == 0, f"{self.name}: {self.left()} bytes not read")
-
 
 class Chain:
     """A stream of differences in sections, some of which need the old bytes."""
