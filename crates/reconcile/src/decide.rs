@@ -37,15 +37,16 @@ pub fn reconcile(desired: &Desired<'_>, observed: &Observed<'_>, memory: &Memory
         taken.extend(&fixed);
         let mut slot_memory = memory.slots.remove(slot).unwrap_or_default();
         // Each run by the clock is an order of its own.
-        let complete = slot_memory.complete().filter(|_| slot.run().is_none()).cloned();
+        let over = slot_memory.over().filter(|_| slot.run().is_none()).cloned();
         Work::new(cx, slot).run(&mut slot_memory, &mut memory, wants.get(slot), &ended, &taken, &mut out);
-        if let Some(left) = complete.filter(|v| slot_memory.current.as_ref().is_none_or(|c| c.born != v.born)) {
+        if let Some(left) = over.filter(|v| slot_memory.current.as_ref().is_none_or(|c| c.born != v.born)) {
             memory.note_over(&left);
         }
         if !slot_memory.is_empty() || !slot_memory.reported.is_empty() {
             memory.slots.insert(slot.clone(), slot_memory);
         }
     }
+    memory.trim_over(desired.manifest);
     memory.orders = observed.orders.iter().map(|o| o.id).collect();
     for image in out.needed.drain(..) {
         need(&mut needed, image);

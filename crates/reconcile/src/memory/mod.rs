@@ -8,7 +8,7 @@ mod life;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use skerry_wire::manifest::ManifestAlloc;
+use skerry_wire::manifest::{Manifest, ManifestAlloc};
 use skerry_wire::poll::AllocStatus;
 use skerry_wire::{AllocId, BootId, Digest, ImageId, Timestamp};
 
@@ -34,7 +34,7 @@ pub struct Memory {
     pub slots: BTreeMap<Slot, SlotMemory>,
     /// Orders of [`crate::Observed::orders`] that were carried out. The caller need not tell them again.
     pub orders: BTreeSet<u64>,
-    /// What ran to its end and has left its place since, the latest last, at most [`OVER`].
+    /// What ran to its end and has left its place since, the latest last: at most [`OVER`], and what the manifest names.
     pub over: Vec<Over>,
 }
 
@@ -213,8 +213,17 @@ impl Memory {
             self.over.retain(|known| *known != over);
             self.over.push(over);
         }
-        let more = self.over.len().saturating_sub(OVER);
-        self.over.drain(..more);
+    }
+
+    /// Forgets the oldest of them that are too many, but none that the manifest names: it would run.
+    pub(crate) fn trim_over(&mut self, manifest: Option<&Manifest>) {
+        let mut more = self.over.len().saturating_sub(OVER);
+        let named = |o: &Over| manifest.is_some_and(|m| m.allocs.iter().any(|a| o.alloc == a.id && o.specification == a.specification));
+        self.over.retain(|over| {
+            let goes = more > 0 && !named(over);
+            more -= usize::from(goes);
+            !goes
+        });
     }
 
     /// Did it run to its end before, and leave its place?
@@ -242,12 +251,13 @@ impl SlotMemory {
 
     /// The ports of the version that was switched to; what is complete needs none.
     pub(crate) fn ports_in_use(&self) -> impl Iterator<Item = u16> {
-        self.current.iter().filter(|_| self.complete().is_none()).flat_map(|v| v.ports.values().copied())
+        let complete = self.life.end.as_ref().is_some_and(|e| e.settled && !e.failed);
+        self.current.iter().filter(move |_| !complete).flat_map(|v| v.ports.values().copied())
     }
 
-    /// What was switched to, when it ran to its end and is not to run again.
-    pub(crate) fn complete(&self) -> Option<&Version> {
-        self.current.as_ref().filter(|_| self.life.end.as_ref().is_some_and(|e| e.settled && !e.failed))
+    /// What was switched to, when it ran to its end and is not to run again. Its poststop tasks may be at work still.
+    pub(crate) fn over(&self) -> Option<&Version> {
+        self.current.as_ref().filter(|_| self.life.end.as_ref().is_some_and(|e| !e.failed))
     }
 
     /// Nothing left to remember.

@@ -42,7 +42,7 @@ impl<'a> Work<'a> {
             abandon_next(memory, "ran to its end before");
             return Some(Status::new(
                 AllocStatus::Complete,
-                "ran to its end before, and does not run again: submit the job for another run",
+                "ran to its end before, and does not run again; `skerry job run --again` orders another run",
             ));
         }
         if let Some(why) = memory.bad.get(&alloc.specification).cloned() {

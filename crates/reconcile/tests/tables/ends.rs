@@ -304,6 +304,21 @@ fn what_ran_to_its_end_does_not_run_again_for_a_server_that_forgot_its_end() {
 }
 
 #[test]
+fn an_end_counts_while_poststop_tasks_are_at_work() {
+    let mut bed = Bed::with(job(JobType::Batch, vec![docker("main"), hook(Hook::Poststop, false, docker("last"))]));
+    let named = bed.manifest.allocs.clone();
+    bed.end("main", 0);
+    bed.rest();
+    assert_eq!(bed.running(), ["last"]);
+    bed.bury();
+    bed.rest();
+    bed.end("last", 0);
+    bed.rest();
+    put_back(&mut bed, &named);
+    assert_eq!((bed.running(), over(&bed)), (vec![], vec![named[0].id]));
+}
+
+#[test]
 fn what_did_not_run_to_its_end_is_run_for_a_server_that_forgot_its_stop() {
     let of = |kind| job(kind, vec![Task { restart: Some(ONCE), ..docker("main") }]);
     for (kind, exit) in [(JobType::Service, None), (JobType::Batch, None), (JobType::Batch, Some(1))] {
@@ -338,4 +353,29 @@ fn of_so_many_ends_the_latest_are_remembered() {
     bed.bury();
     bed.rest();
     assert_eq!(over(&bed), ids[9..]);
+    // What a server names that forgot its end is kept, however many come after it.
+    bed.manifest.tombstones.clear();
+    let of = |n: usize, job: &str| skerry_wire::manifest::ManifestAlloc {
+        job: job.into(),
+        group: "g".into(),
+        index: 0,
+        id: ids[n],
+        version: n as u64 + 1,
+        specification: skerry_wire::Digest::new([*ids[n].as_bytes(); 2].concat().try_into().unwrap()),
+        retry: 0,
+        override_lock: false,
+    };
+    bed.manifest.allocs = vec![of(9, "till")];
+    bed.rest();
+    assert!(bed.running().is_empty());
+    let other = Job { id: "other".into(), ..job(JobType::Batch, vec![docker("main")]) };
+    for n in 0..9_u8 {
+        bed.submit(other.clone());
+        bed.manifest.allocs.push(of(9, "till"));
+        bed.rest();
+        bed.end("main", 0);
+        bed.rest();
+        assert_eq!(over(&bed)[0], ids[9], "{n}");
+    }
+    assert!(over(&bed).len() == skerry_reconcile::OVER && !over(&bed).contains(&ids[10]), "{}", over(&bed).len());
 }
