@@ -129,8 +129,10 @@ fn default_path() -> Result<PathBuf> {
 pub(crate) fn folder(else_do: &str) -> Result<PathBuf> {
     let folder = std::env::var_os("XDG_CONFIG_HOME")
         .map(PathBuf::from)
+        // As the specification of base directories has it: a path that depends on where one stands is none.
+        .filter(|folder| folder.is_absolute())
         .or_else(|| std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".config")));
-    let folder = folder.with_context(|| format!("neither HOME nor XDG_CONFIG_HOME is set: {else_do}"))?;
+    let folder = folder.with_context(|| format!("HOME is not set, nor is XDG_CONFIG_HOME to a full path: {else_do}"))?;
     Ok(folder.join("skerry"))
 }
 

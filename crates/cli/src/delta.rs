@@ -58,7 +58,7 @@ pub(crate) fn keep(file: NamedTempFile, path: &Path) -> Result<()> {
 }
 
 impl TrustArgs {
-    /// The keys that were named, or that of this machine.
+    /// The keys that were named, or this user's own.
     pub(crate) fn ring(&self) -> Result<KeyRing> {
         if let Some(path) = &self.root {
             if !self.keys.is_empty() {

@@ -1,4 +1,4 @@
-//! The key of the bundles that `skerry delta make` makes for this machine: made when it is first needed, in the user's configuration
+//! The key of the bundles that `skerry delta make` makes for this user: made when it is first needed, in the user's configuration
 //! folder. `skerry delta apply` and `inspect` trust it where no other key is named; no node does.
 
 use std::fs::{self, File};
@@ -20,7 +20,7 @@ fn path() -> Result<PathBuf> {
 pub(crate) fn own() -> Result<SigningKey> {
     let path = path()?;
     if !path.exists() {
-        make(&path).with_context(|| format!("making a key for bundles of this machine in {}", path.display()))?;
+        make(&path).with_context(|| format!("making a key for bundles of this user in {}", path.display()))?;
     }
     config::read_key(&path)
 }
@@ -41,7 +41,7 @@ fn make(path: &Path) -> Result<()> {
     file.write_all(SigningKey::to_text(&SigningKey::generate(&SystemRandom::new())?).as_bytes())?;
     file.as_file().sync_all()?;
     match file.persist_noclobber(path) {
-        Ok(_) => output::note(&format!("Made {}, the key of bundles for this machine.", path.display())),
+        Ok(_) => output::note(&format!("Made {}, the key of this user's own bundles.", path.display())),
         Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error.error.into()),
     }

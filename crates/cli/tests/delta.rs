@@ -45,7 +45,7 @@ fn archives_and_layouts_alike() {
 }
 
 #[test]
-fn a_key_of_this_machine_serves_where_none_is_named() {
+fn the_users_own_key_serves_where_none_is_named() {
     let bed = bed();
     let (make, apply) = (
         ["delta", "make", "--base", "1.tar", "--target", "2.tar", "--out", "p.skb"],

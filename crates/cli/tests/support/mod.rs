@@ -133,7 +133,7 @@ impl Bed {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_skerry"));
         command.args(arguments).current_dir(self.folder.path()).env_remove("RUST_BACKTRACE").env_remove("DOCKER_HOST");
-        command.env("XDG_CONFIG_HOME", self.path("config"));
+        command.env_remove("SKERRY_BUNDLE_KEY").env("XDG_CONFIG_HOME", self.path("config"));
         command
     }
 
