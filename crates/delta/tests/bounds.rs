@@ -18,8 +18,8 @@ use skerry_delta::source::LayerSource;
 use skerry_delta::{Progress, TarLayer};
 use support::Folder;
 
-/// Writes two layers with an archive each, of which every entry changed a little: a long one, some of a few megabytes, and one in an
-/// archive in it.
+/// Writes two layers with an archive each, of which every entry changed a little: a long one, some of a megabyte, one in an archive in
+/// it, and one that is a thousand times as long as it is in the archive.
 const WRITE: &str = r#"
 import io, random, sys, tarfile, zipfile
 folder = sys.argv[1]
@@ -39,7 +39,7 @@ def archive(entries):
     return out.getvalue()
 for name, edit in ('old', b'first'), ('new', b'other'):
     inner = archive([('inner', text(9, 2 << 20, edit))])
-    whole = archive([('long', text(1, 16 << 20, edit))] + [(f'part{i}', text(2 + i, 1 << 20, edit)) for i in range(5)] + [('inner.jar', inner)])
+    whole = archive([('long', text(1, 16 << 20, edit))] + [(f'part{i}', text(2 + i, 1 << 20, edit)) for i in range(5)] + [('inner.jar', inner), ('dump', edit + bytes(96 << 20))])
     with tarfile.open(f'{folder}/{name}.tar', 'w') as tar:
         info = tarfile.TarInfo('app/application.jar')
         info.size = len(whole)

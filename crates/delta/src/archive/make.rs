@@ -72,7 +72,8 @@ pub(crate) struct Bounds<'a> {
 }
 
 impl Bounds<'_> {
-    /// The longest new archive that is opened: it is held, made plain once for each archive in an archive, and as what its plan carries.
+    /// The longest new archive that is opened, and most plain bytes of one entry with those that a plan carries: an archive is held, an
+    /// entry's content and what is tried for it, and the plan.
     pub(crate) fn longest(&self) -> u64 {
         LIMIT.min(self.memory / 4)
     }
@@ -92,6 +93,8 @@ pub(crate) struct Planner<'a> {
     index: Index,
     /// The longest old content that is read, and the longest new one that is made.
     longest: (u64, u64),
+    /// Plain bytes that the plan in the making carries.
+    carried: u64,
 }
 
 /// True for a name that archives have.
@@ -107,7 +110,7 @@ struct Work {
 
 impl<'a> Planner<'a> {
     pub(crate) fn new(archives: Archives<'a>, candidates: Vec<Origin>, bounds: Bounds<'a>) -> Self {
-        Self { archives, bounds, candidates, index: Index::default(), longest: (0, 0) }
+        Self { archives, bounds, candidates, index: Index::default(), longest: (0, 0), carried: 0 }
     }
 
     /// Bytes of scratch files that applying needs at most: old contents that are open, and new ones at each depth.
@@ -128,6 +131,7 @@ impl<'a> Planner<'a> {
             self.add(origin)?;
         }
         let Some(base) = self.add(old)? else { return Ok(None) };
+        self.carried = 0;
         let plan = self.archive(new, base, 0, told)?;
         Ok(plan.filter(|(_, cost)| *cost < new.len()).map(|(plan, _)| plan))
     }
@@ -139,7 +143,8 @@ impl<'a> Planner<'a> {
         if self.index.known.contains(&archive) {
             return Ok(Some(archive));
         }
-        let (Ok(count), Ok(form)) = (self.archives.entries(archive), self.archives.form(archive)) else { return Ok(None) };
+        let Some(count) = readable(self.archives.entries(archive))? else { return Ok(None) };
+        let form = self.archives.form(archive)?;
         self.index.known.insert(archive);
         for number in 0..count {
             self.bounds.watch.go_on()?;
@@ -200,7 +205,9 @@ impl<'a> Planner<'a> {
                 plan.entries.push(planned);
                 continue;
             }
-            let plain = plain(form, &planned.entry, coded);
+            // What is too long to be made plain is carried as it stands.
+            let fits = u64::from(planned.entry.sums.plain) <= self.bounds.longest().saturating_sub(self.carried);
+            let plain = if fits { plain(form, &planned.entry, coded) } else { None };
             let found = plain.as_ref().and_then(|plain| match planned.entry.meta.method() {
                 STORED => Some(level),
                 _ => deflate::level(plain, coded, level),
@@ -250,11 +257,11 @@ impl<'a> Planner<'a> {
             work.push(Work { at: plan.entries.len(), old, new: plain });
             plan.entries.push(planned);
             if held >= batch {
-                cost += finish(&mut plan, std::mem::take(&mut work), self.bounds)?;
+                cost += self.finish(&mut plan, std::mem::take(&mut work))?;
                 held = 0;
             }
         }
-        cost += finish(&mut plan, work, self.bounds)?;
+        cost += self.finish(&mut plan, work)?;
         Ok(Some((plan, cost)))
     }
 
@@ -295,9 +302,33 @@ impl<'a> Planner<'a> {
         Ok(need(u64::from(old), new) <= self.bounds.comparing())
     }
 
+    /// Compares what is waiting; about how many bytes it takes.
+    fn finish(&mut self, plan: &mut Plan, work: Vec<Work>) -> io::Result<usize> {
+        // What needs much memory goes alone.
+        let bounds = self.bounds;
+        let share = bounds.comparing() / rayon::current_num_threads() as u64;
+        let needs = |work: &Work| work.old.as_ref().map_or(0, |old| need(old.len() as u64, &work.new));
+        let (shared, alone): (Vec<_>, Vec<_>) = work.into_iter().partition(|work| needs(work) <= share);
+        let compare =
+            |work: Work| of_entry(work.old.as_deref(), &work.new, bounds.watch.cancel).map(|(cost, outcome)| (work, cost, outcome));
+        let mut done = shared.into_par_iter().map(compare).collect::<io::Result<Vec<_>>>()?;
+        for work in alone {
+            done.push(compare(work)?);
+        }
+        let mut total = 0;
+        for (work, cost, outcome) in done {
+            total += cost;
+            let (old, new) = (work.old.as_ref().map_or(0, Vec::len) as u64, work.new.len() as u64);
+            let bytes = if outcome == Outcome::New { work.new } else { Vec::new() };
+            self.carried += bytes.len() as u64;
+            plan.entries[work.at].content = Content::Made { old, new, outcome, bytes };
+        }
+        Ok(total)
+    }
+
     /// An old entry's content; `None` when it cannot be read.
     fn old_plain(&mut self, archive: ArchiveRef, number: u32) -> io::Result<Option<Vec<u8>>> {
-        let Ok(mut spill) = self.archives.plain(archive, number) else { return Ok(None) };
+        let Some(mut spill) = readable(self.archives.plain(archive, number))? else { return Ok(None) };
         self.longest.0 = self.longest.0.max(spill.len());
         let mut bytes = Vec::new();
         spill.read_to_end(&mut bytes)?;
@@ -325,23 +356,12 @@ fn need(old: u64, new: &[u8]) -> u64 {
     memory(old, new.len() as u64)
 }
 
-/// Compares what is waiting; about how many bytes it takes.
-fn finish(plan: &mut Plan, work: Vec<Work>, bounds: Bounds<'_>) -> io::Result<usize> {
-    // What needs much memory goes alone.
-    let share = bounds.comparing() / rayon::current_num_threads() as u64;
-    let needs = |work: &Work| work.old.as_ref().map_or(0, |old| need(old.len() as u64, &work.new));
-    let (shared, alone): (Vec<_>, Vec<_>) = work.into_iter().partition(|work| needs(work) <= share);
-    let compare = |work: Work| of_entry(work.old.as_deref(), &work.new, bounds.watch.cancel).map(|(cost, outcome)| (work, cost, outcome));
-    let mut done = shared.into_par_iter().map(compare).collect::<io::Result<Vec<_>>>()?;
-    for work in alone {
-        done.push(compare(work)?);
+/// `None` for what cannot be read because it is no archive, or a damaged one; that a disk is full is another thing.
+fn readable<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof) => Ok(None),
+        Err(error) => Err(error),
     }
-    let mut total = 0;
-    for (work, cost, outcome) in done {
-        total += cost;
-        let (old, new) = (work.old.as_ref().map_or(0, Vec::len) as u64, work.new.len() as u64);
-        let bytes = if outcome == Outcome::New { work.new } else { Vec::new() };
-        plan.entries[work.at].content = Content::Made { old, new, outcome, bytes };
-    }
-    Ok(total)
 }

@@ -4,6 +4,7 @@
 //! Long streams are sections of their own, very long ones several, one after the other; short ones share one section, the pack, which
 //! is held in memory.
 
+mod bounds;
 mod coder;
 mod lzma;
 mod mix;

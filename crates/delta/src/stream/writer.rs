@@ -3,9 +3,8 @@
 use std::io::{self, Read, SeekFrom, Write};
 use std::sync::atomic::AtomicBool;
 
-use rayon::prelude::*;
-
-use super::coder::{self, Coder, MAX_WINDOW_LOG, Strip};
+use super::bounds::{at_once, in_turn, largest_window, windows};
+use super::coder::{self, Coder, Strip};
 use super::mix::sparse;
 use super::trial::{self, Coded};
 use super::{Section, Stream};
@@ -30,8 +29,6 @@ fn part_share(stream: Stream) -> u64 {
 }
 /// The level of zstd for differences, which are coded as they come.
 const LEVEL: i32 = 9;
-/// Bytes of memory that coding by LZMA takes for each byte of its window: the window, its tables and the tree of matches.
-const LZMA_MEMORY: u64 = 12;
 /// Whoever reads may always take this long, in nanoseconds: starting takes longer.
 const TIME: u64 = 10_000_000;
 /// Of the 25 nanoseconds that a new byte may take, these are for decoding; the rest is for addresses, digests and copies.
@@ -174,17 +171,6 @@ impl<'a> StreamsWriter<'a> {
         self
     }
 
-    /// The largest window for which there is memory to code with.
-    fn largest_window(&self) -> u32 {
-        (self.coding / LZMA_MEMORY).clamp(1 << 16, 1 << MAX_WINDOW_LOG).ilog2()
-    }
-
-    /// How many streams may be coded at once.
-    fn at_once(&self) -> usize {
-        let each = LZMA_MEMORY << self.largest_window();
-        usize::try_from(self.coding / each).unwrap_or(usize::MAX).clamp(1, rayon::current_num_threads())
-    }
-
     /// Tells how far the coding at the end is, and ends with an error once `cancel` is true.
     #[must_use]
     pub fn watched(mut self, progress: &'a dyn Progress, cancel: &'a AtomicBool) -> Self {
@@ -208,7 +194,7 @@ impl<'a> StreamsWriter<'a> {
 
     /// The window of parts of this stream.
     fn part_window(&self, stream: Stream) -> u32 {
-        (self.memory / 16).saturating_mul(part_share(stream)).max(1 << 10).ilog2().min(self.largest_window())
+        (self.memory / 16).saturating_mul(part_share(stream)).max(1 << 10).ilog2().min(largest_window(self.coding))
     }
 
     /// Appends bytes to a stream.
@@ -224,7 +210,7 @@ impl<'a> StreamsWriter<'a> {
             bytes = later;
             if buffer.held.len() == self.part {
                 buffer.full.push(std::mem::take(&mut buffer.held));
-                self.code_parts(self.at_once())?;
+                self.code_parts(at_once(self.coding))?;
             }
         }
         Ok(())
@@ -267,7 +253,7 @@ impl<'a> StreamsWriter<'a> {
             streams.flat_map(|(buffer, &stream)| std::mem::take(&mut buffer.full).into_iter().map(move |part| (stream, part))).collect();
         let code =
             |(stream, part): (Stream, Vec<u8>)| trial::best(stream, &part, windows[stream as usize], watch).map(|coded| (stream, coded));
-        for (stream, coded) in in_turn(full, self.at_once(), code)? {
+        for (stream, coded) in in_turn(full, at_once(self.coding), code)? {
             let mut part = Part::held(stream, coded);
             if let (Some(spilled), Place::Held(bytes)) = (&mut self.spilled, &part.place) {
                 spilled.file.write_all(bytes)?;
@@ -300,8 +286,11 @@ impl<'a> StreamsWriter<'a> {
     /// Codes all streams, for whoever makes `new` bytes of them: the slow coders are used only as far as they do not hold it up.
     pub fn finish_for(mut self, memory: u64, new: u64) -> io::Result<Written> {
         let mut time = new.saturating_mul(NEW_BYTE).saturating_add(TIME);
+        let watch = self.watch;
+        let long = |len: usize| if len > PACKED { len as u64 } else { 0 };
+        watch.progress.stage("compressing", self.buffers.iter().map(|buffer| long(buffer.held.len())).sum());
         self.code_parts(1)?;
-        let (at_once, largest) = (self.at_once(), self.largest_window());
+        let (at_once, largest) = (at_once(self.coding), largest_window(self.coding));
         let mut written = Written { sections: Vec::new(), bytes: Vec::new(), sizes: Vec::new(), spilled: self.spilled };
         let mut places = Vec::new();
         let mut packed = Vec::new();
@@ -324,8 +313,6 @@ impl<'a> StreamsWriter<'a> {
         let sections: Vec<Section> = parts.iter().map(|part| part.section).collect();
         let taken = super::StreamsReader::memory(&sections);
         let windows = windows(&alone, memory.saturating_sub(taken), largest);
-        let watch = self.watch;
-        watch.progress.stage("compressing", alone.iter().map(|(_, raw)| raw.len() as u64).sum());
         // The longest first, so that no core waits for one at the end.
         let mut jobs: Vec<_> = alone.into_iter().zip(windows).collect();
         jobs.sort_by_key(|((_, raw), _)| std::cmp::Reverse(raw.len()));
@@ -337,9 +324,7 @@ impl<'a> StreamsWriter<'a> {
             let coded = trial::best(stream, &raw, window, watch)?;
             watch.go_on()?;
             let mixed = trial::mixed(&raw)?.filter(|mixed| mixed.bytes.len() < coded.bytes.len());
-            if stream != Stream::Pack {
-                watch.progress.advance(raw.len() as u64);
-            }
+            watch.progress.advance(if stream == Stream::Pack { 0 } else { long(raw.len()) });
             Ok((stream, coded, mixed))
         };
         let mut coded = in_turn(jobs, at_once, code)?;
@@ -426,47 +411,6 @@ impl Coded {
     fn section(&self, stream: Stream) -> Section {
         Section { stream, coder: self.coder, raw_len: self.raw_len, len: self.bytes.len() as u64 }
     }
-}
-
-/// Works on all, so many at a time, in their order.
-fn in_turn<T: Send, R: Send>(mut work: Vec<T>, at_once: usize, each: impl Fn(T) -> io::Result<R> + Sync) -> io::Result<Vec<R>> {
-    if at_once >= rayon::current_num_threads() {
-        return work.into_par_iter().with_max_len(1).map(&each).collect();
-    }
-    let mut done = Vec::with_capacity(work.len());
-    while !work.is_empty() {
-        let now: Vec<T> = work.drain(..at_once.min(work.len())).collect();
-        done.append(&mut now.into_par_iter().with_max_len(1).map(&each).collect::<io::Result<Vec<_>>>()?);
-    }
-    Ok(done)
-}
-
-/// A window for each stream: as large as it can use, the longest streams first, while memory lasts.
-fn windows(streams: &[(Stream, Vec<u8>)], memory: u64, largest: u32) -> Vec<u32> {
-    let len = |i: usize| streams[i].1.len() as u64;
-    let mut order: Vec<_> = (0..streams.len()).collect();
-    order.sort_by_key(|&i| std::cmp::Reverse(len(i)));
-    let mut windows = vec![17.min(largest); streams.len()];
-    let used = |windows: &[u32]| -> u64 {
-        let of = |(i, window): (usize, &u32)| Coder::Zstd(coder::window_number(*window)).memory(len(i));
-        windows.iter().enumerate().map(of).sum()
-    };
-    // Everyone grows by one step in turn, so that a few long streams do not starve the others.
-    let mut grown = true;
-    while grown {
-        grown = false;
-        for &i in &order {
-            if windows[i] < coder::window_for(len(i)).min(largest) {
-                windows[i] += 1;
-                if used(&windows) <= memory {
-                    grown = true;
-                } else {
-                    windows[i] -= 1;
-                }
-            }
-        }
-    }
-    windows
 }
 
 fn pack(streams: &[(Stream, Vec<u8>)]) -> Vec<u8> {
