@@ -125,10 +125,10 @@ impl Host {
         let Some(memory) = self.view().clone().map(|view| view.memory()) else { return };
         let of = |born, slot: &Slot| memory.slots.get(slot).filter(|m| m.current.as_ref().is_some_and(|c| c.born == born));
         // What another version has replaced is nobody's matter any more.
-        state.finished.retain(|(born, _), slot| of(*born, slot).is_some());
+        state.finished.retain(|(born, ..), slot| of(*born, slot).is_some());
         let over = |born, slot: &Slot| of(born, slot).is_some_and(|m| m.life.end.as_ref().is_some_and(|end| end.settled && !end.failed));
         let new: Vec<_> =
-            state.finished.iter().filter(|((born, _), slot)| over(*born, slot)).map(|(key, slot)| (key.clone(), slot.clone())).collect();
+            state.finished.iter().filter(|((born, ..), slot)| over(*born, slot)).map(|(key, slot)| (key.clone(), slot.clone())).collect();
         state.noted.extend(new);
     }
 
@@ -150,7 +150,8 @@ impl Host {
                 let (Some(m), Some(group)) = (memory.slots.get(slot), job.group(&slot.group)) else { return true };
                 let Some(current) = &m.current else { return true };
                 let failed = m.life.end.as_ref().is_some_and(|end| end.failed);
-                failed || group.tasks.iter().all(|task| state.finished.contains_key(&(current.born, task.name.clone())))
+                failed
+                    || group.tasks.iter().all(|task| state.finished.contains_key(&(current.born, current.specification, task.name.clone())))
             };
             let lacking = |(slot, s): &(&Slot, &crate::host::Switched)| {
                 let Some(job) = pages.specifications.get(&s.specification).filter(|_| slot.run().is_none()) else { return false };
@@ -174,8 +175,9 @@ impl Host {
 /// P1: what ran to its end does not run again, once the agent has written that down. Before, an exit code of 0 beside a restart of the node or
 /// the engine may be that of a program that was told to end too early, and it runs once more.
 pub(crate) fn check_once(state: &State, labels: &Labels, to_end: bool) -> Result<(), (&'static str, String)> {
-    // Each run by the clock is one of its own.
-    let again = to_end && labels.slot.run().is_none() && state.noted.contains_key(&(labels.alloc, labels.task.clone()));
+    // Each run by the clock is one of its own, and so is what a server orders under the name of something that it has forgotten.
+    let again =
+        to_end && labels.slot.run().is_none() && state.noted.contains_key(&(labels.alloc, labels.specification, labels.task.clone()));
     if again { Err(("P1", format!("{}: version {} ran to its end, and starts again", labels.slot, labels.version))) } else { Ok(()) }
 }
 

@@ -98,9 +98,9 @@ pub(crate) struct State {
     pub(crate) serial: u64,
     pub(crate) switched: BTreeMap<Slot, Switched>,
     /// Tasks that ran to their end: the allocation that they are labelled with, their names, and their places.
-    pub(crate) finished: BTreeMap<(AllocId, String), Slot>,
+    pub(crate) finished: BTreeMap<(AllocId, Digest, String), Slot>,
     /// Those of which the agent has written down that they did.
-    pub(crate) noted: BTreeMap<(AllocId, String), Slot>,
+    pub(crate) noted: BTreeMap<(AllocId, Digest, String), Slot>,
     /// Places in which nothing runs that should, and since when.
     pub(crate) missing: BTreeMap<Slot, u64>,
     pub(crate) wire: Wire,
@@ -232,7 +232,8 @@ impl State {
         for container in self.containers.values_mut() {
             if container.status == ContainerStatus::Running && container.ends.is_some_and(|at| at <= now) {
                 container.status = ContainerStatus::Exited { code: 0, out_of_memory: false };
-                self.finished.insert((container.labels.alloc, container.labels.task.clone()), container.labels.slot.clone());
+                let Labels { alloc, specification, task, slot, .. } = container.labels.clone();
+                self.finished.insert((alloc, specification, task), slot);
                 ended = true;
             }
         }
