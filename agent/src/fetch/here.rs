@@ -66,3 +66,43 @@ async fn who_looks_on_hears_what_is_here() {
     fetch.rest().await.unwrap();
     assert_eq!([fetch.have(), watch.load(Ordering::Relaxed), told.load(Ordering::Relaxed)], [file.len() as u64; 3]);
 }
+
+/// What a node asks for next is reckoned from what it has. Of a chunk that a power cut garbled in the middle of the file nothing outlives a
+/// cut: counted all the same, the next request was too short to end the chunk, and so was each after it.
+#[test]
+fn what_is_here_is_what_is_found_again() {
+    let (key, dir) = (samples::key(), tempfile::tempdir().unwrap());
+    let (file, path) = (bundle(&key, 200_000), dir.path().join("b.part"));
+    let open = || Part::open(&path, file.len() as u64, key.public().into()).unwrap();
+    let start = usize::try_from(skerry_bundle::head::toc_range(&file).unwrap().end).unwrap();
+    let found_again = |mut part: Part, why: &str| {
+        part.sync().unwrap();
+        let (have, wanted) = (part.have(), part.wanted().map(|w| w.end));
+        drop(part);
+        let again = open();
+        assert_eq!((have, wanted), (again.have(), again.wanted().map(|w| w.end)), "{why}");
+        again
+    };
+    // As it comes, cut anywhere.
+    for at in [1, 1000, 65_536, 65_537, 100_000, 131_072 + start, 180_000] {
+        let mut part = open();
+        let from = usize::try_from(part.have()).unwrap();
+        part.push(from as u64, &file[from..at.max(from)]).unwrap();
+        found_again(part, &format!("cut at {at}"));
+    }
+    // A chunk in the middle is garbled, and comes again in pieces.
+    for garbled in [start + 65_535, start + 2 * 65_536 - 1] {
+        let mut bytes = file.clone();
+        bytes[garbled] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        let mut part = open();
+        let chunk = start + (garbled - start) / 65_536 * 65_536;
+        assert_eq!(part.have(), (file.len() - 65_536) as u64);
+        for end in [chunk + 20_000, chunk + 65_535] {
+            part.push(chunk as u64, &file[chunk..end]).unwrap();
+            part = found_again(part, &format!("a chunk at {chunk} up to {end}"));
+        }
+        part.push(chunk as u64, &file[chunk..chunk + 65_536]).unwrap();
+        assert!(found_again(part, "all of it").wanted().is_none());
+    }
+}

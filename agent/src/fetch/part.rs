@@ -38,6 +38,8 @@ pub(crate) struct Part {
     file: File,
     /// Bytes of the whole file, as offered.
     size: u64,
+    /// Bytes of the file as it is on the disk.
+    length: u64,
     keys: KeyRing,
     state: State,
     /// Something was written since the last sync.
@@ -85,8 +87,8 @@ impl Part {
         // The writer of a fetch that was dropped may still be at it.
         rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).map_err(|e| FileError::at(path)(e.into()))?;
         let (path_of, state) = (path.to_owned(), State::Head(Vec::new()));
-        let mut part = Self { path: path_of, file, size, keys, state, unsynced: false, synced: 0, inherited: false };
-        let length = part.file.metadata().map_err(FileError::at(path))?.len().min(size);
+        let length = file.metadata().map_err(FileError::at(path))?.len().min(size);
+        let mut part = Self { path: path_of, file, size, length, keys, state, unsynced: false, synced: 0, inherited: false };
         let mut first = part.read_at(0, length.min(FIRST))?;
         if let Head::Needs(needs) = read_head(&first, &part.keys)
             && length > FIRST
@@ -107,6 +109,7 @@ impl Part {
                 // Garbled here or wrong from the start: fetching it again tells which.
                 tracing::warn!("{}: begun anew: {reason}", path.display());
                 part.file.set_len(0).map_err(FileError::at(path))?;
+                part.length = 0;
             }
         }
         Ok(part)
@@ -156,12 +159,14 @@ impl Part {
         }
     }
 
-    /// Bytes that need not be fetched again.
+    /// Bytes that need not be fetched again, should the file be opened anew. Of a chunk that is begun that is so where the file ends with it:
+    /// within the file, over bytes that were garbled, nobody could tell what is new.
     pub(crate) fn have(&self) -> u64 {
         match &self.state {
             State::Head(head) => len(head),
             State::Chunks { missing, table } => {
-                let begun = missing.current.as_ref().map_or(0, |(_, bytes)| len(bytes));
+                let outlives = |(chunk, _): &&(u32, Vec<u8>)| self.length < table.chunk_range(*chunk).end;
+                let begun = missing.current.as_ref().filter(outlives).map_or(0, |(_, bytes)| len(bytes));
                 table.payload_start().saturating_add(missing.bytes).saturating_add(begun)
             }
         }
@@ -263,6 +268,7 @@ impl Part {
         self.state = State::Head(Vec::new());
         // Nothing of it is of use. Should this fail, the next opening finds the same and tries again.
         let _ = self.file.set_len(0);
+        self.length = 0;
         PartError::Bad(reason)
     }
 
@@ -302,6 +308,7 @@ impl Part {
             return Err(FileError { path: self.path.clone(), source }.into());
         }
         self.unsynced = true;
+        self.length = self.length.max(at.saturating_add(len(bytes)));
         Ok(())
     }
 
