@@ -46,10 +46,15 @@ impl Probe {
         let thread = thread::spawn(move || {
             let entered = place.map_or(Ok(()), |p| enter(&p)).map_err(|e| format!("{e:#}"));
             let mut next = Instant::now();
-            while !end.load(Ordering::Relaxed) {
+            loop {
+                // What was seen to be so before the end was ordered is in the last answer.
+                let last = end.load(Ordering::Relaxed);
                 let asked = Instant::now();
                 let answer = entered.clone().and_then(|()| http::get(address, &path, TIMEOUT).map_err(|e| format!("{e:#}")));
                 lock(&sink).push(Sample { asked, done: Instant::now(), answer });
+                if last {
+                    break;
+                }
                 next = (next + INTERVAL).max(Instant::now());
                 thread::sleep(next.saturating_duration_since(Instant::now()));
             }
@@ -57,7 +62,7 @@ impl Probe {
         Self { samples, stop, thread: Some(thread) }
     }
 
-    /// Ends the probe and returns all that it saw.
+    /// Ends the probe after one more question, and returns all that it saw.
     #[must_use]
     pub fn stop(mut self) -> Vec<Sample> {
         self.join();
