@@ -2,7 +2,8 @@
 //!
 //! Bytes are written where they belong as they come, so the file itself is the journal: on opening, every chunk in it is hashed again,
 //! and what holds is there, whatever a kill or a power cut did in between. That costs reading, once per start, and no writing. A chunk
-//! begun and not finished counts too; when a power cut garbled it, its hash fails and only that chunk is fetched again.
+//! begun and not finished counts too where the file ends with it; when a power cut garbled it, its hash fails and only that chunk is fetched
+//! again. Within the file such a chunk begins anew with each opening: on a link that never carries a chunk between two cuts it does not come.
 
 use std::fs::{File, OpenOptions};
 use std::ops::Range;
