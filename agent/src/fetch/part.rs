@@ -131,18 +131,41 @@ impl Part {
         let Some(table) = self.table().map(Arc::clone) else { return Ok(()) };
         for chunk in 0..table.chunk_count() {
             let range = table.chunk_range(chunk);
-            if range.start >= length {
+            if range.end > length {
                 break;
             }
-            let bytes = self.read_at(range.start, range.end.min(length) - range.start)?;
+            let bytes = self.read_at(range.start, range.end - range.start)?;
             let State::Chunks { missing, .. } = &mut self.state else { return Ok(()) };
-            if range.end > length {
-                missing.current = Some((chunk, bytes));
-            } else if table.verify_chunk(chunk, &bytes).is_ok() {
+            if table.verify_chunk(chunk, &bytes).is_ok() {
                 missing.put(chunk, &range);
             }
         }
+        self.begin_first()
+    }
+
+    /// Goes on with the first chunk that is not here.
+    fn begin_first(&mut self) -> Result<(), PartError> {
+        let State::Chunks { table, missing } = &self.state else { return Ok(()) };
+        let first = u32::try_from(missing.first).ok().filter(|first| *first < table.chunk_count());
+        let current = first.map(|chunk| Ok::<_, PartError>((chunk, self.begun(&table.chunk_range(chunk))?))).transpose()?;
+        if let State::Chunks { missing, .. } = &mut self.state {
+            missing.current = current;
+        }
         Ok(())
+    }
+
+    /// What the file holds of a chunk that is not here, as far as that can be told.
+    fn begun(&self, range: &Range<u64>) -> Result<Vec<u8>, PartError> {
+        if range.start >= self.length {
+            return Ok(Vec::new());
+        }
+        let mut bytes = self.read_at(range.start, range.end.min(self.length) - range.start)?;
+        if range.end <= self.length {
+            let filled = filled(&bytes);
+            // Filled to its end and wrong: which of its bytes are wrong, nobody can tell.
+            bytes.truncate(if filled == bytes.len() { 0 } else { filled });
+        }
+        Ok(bytes)
     }
 
     fn read_at(&self, at: u64, length: u64) -> Result<Vec<u8>, PartError> {
@@ -160,15 +183,18 @@ impl Part {
         }
     }
 
-    /// Bytes that need not be fetched again, should the file be opened anew. Of a chunk that is begun that is so where the file ends with it:
-    /// within the file, over bytes that were garbled, nobody could tell what is new.
+    /// Bytes that need not be fetched again, should the file be opened anew.
     pub(crate) fn have(&self) -> u64 {
         match &self.state {
             State::Head(head) => len(head),
             State::Chunks { missing, table } => {
-                let outlives = |(chunk, _): &&(u32, Vec<u8>)| self.length < table.chunk_range(*chunk).end;
-                let begun = missing.current.as_ref().filter(outlives).map_or(0, |(_, bytes)| len(bytes));
-                table.payload_start().saturating_add(missing.bytes).saturating_add(begun)
+                let past = self.length.saturating_sub(table.payload_start());
+                // Of the chunk that the file ends with, when it is not whole.
+                let tail = if self.length < self.size { past % FIRST } else { 0 };
+                let within =
+                    |(chunk, _): &&(u32, Vec<u8>)| *chunk as usize == missing.first && table.chunk_range(*chunk).end <= self.length;
+                let begun = missing.current.as_ref().filter(within).map_or(0, |(_, bytes)| filled(bytes) as u64);
+                table.payload_start().saturating_add(missing.bytes).saturating_add(tail).saturating_add(begun)
             }
         }
     }
@@ -283,25 +309,43 @@ impl Part {
             Some(true) => return Ok(Some(room)),
             Some(false) => {}
         }
-        if missing.current.as_ref().is_none_or(|(current, _)| *current != chunk) {
-            missing.current = Some((chunk, Vec::new()));
+        let mut received = match missing.current.take() {
+            Some((current, received)) if current == chunk => received,
+            _ => self.begun(&range)?,
+        };
+        let taken = self.go_on(&range, &mut received, at, &bytes[..room])?;
+        let State::Chunks { table, missing } = &mut self.state else { return Ok(None) };
+        if len(&received) < range.end - range.start {
+            missing.current = Some((chunk, received));
+        } else if table.verify_chunk(chunk, &received).is_ok() {
+            missing.put(chunk, &range);
+            self.begin_first()?;
+        } else {
+            missing.bad = missing.bad.saturating_add(1);
+            self.blank(&range)?;
         }
-        let Some((_, received)) = &mut missing.current else { return Ok(None) };
-        if range.start + len(received) != at {
+        Ok(taken)
+    }
+
+    /// Adds to what was received of a chunk, here and in the file. Bytes taken; none when there is a gap before them.
+    fn go_on(&mut self, range: &Range<u64>, received: &mut Vec<u8>, at: u64, bytes: &[u8]) -> Result<Option<usize>, PartError> {
+        let next = range.start + len(received);
+        if at > next {
             return Ok(None);
         }
-        received.extend_from_slice(&bytes[..room]);
-        if len(received) == range.end - range.start {
-            if table.verify_chunk(chunk, received).is_ok() {
-                missing.put(chunk, &range);
-            } else {
-                missing.bad = missing.bad.saturating_add(1);
-            }
-            missing.current = None;
+        let again = usize::try_from(next - at).unwrap_or(usize::MAX).min(bytes.len());
+        let new = &bytes[again..];
+        if received.is_empty() && !new.is_empty() && range.start < self.length {
+            self.blank(range)?;
         }
-        // Written whether it holds or not: a chunk that does not is hashed again on opening, and does not hold then either.
-        self.write(at, &bytes[..room])?;
-        Ok(Some(room))
+        self.write(next, new)?;
+        received.extend_from_slice(new);
+        Ok(Some(bytes.len()))
+    }
+
+    /// Overwrites a chunk with zeros, so that of what comes after it can be told how far it goes.
+    fn blank(&mut self, range: &Range<u64>) -> Result<(), PartError> {
+        self.write(range.start, &vec![0; usize::try_from(range.end - range.start).unwrap_or(0)])
     }
 
     fn write(&mut self, at: u64, bytes: &[u8]) -> Result<(), PartError> {
@@ -394,6 +438,11 @@ pub(crate) fn table_in(path: &Path, keys: &KeyRing) -> Option<VerifiedToc> {
 pub(crate) fn is_whole(path: &Path, keys: &KeyRing) -> bool {
     let Some(table) = table_in(path, keys) else { return false };
     Part::open(path, table.size(), keys.clone()).is_ok_and(|part| part.wanted().is_none())
+}
+
+/// Bytes up to the last one that is not zero.
+fn filled(bytes: &[u8]) -> usize {
+    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
 }
 
 fn len(bytes: &[u8]) -> u64 {
