@@ -162,19 +162,23 @@ impl<'a> Fetch<'a> {
             return Err(FetchError::Allowance);
         }
         let part = self.part.take().ok_or(FetchError::Writer)?;
-        let (have, bad) = (part.have(), part.bad_chunks());
+        let (have, setbacks, in_chunks) = (part.have(), part.setbacks(), part.table().is_some());
         let fetched = Arc::new(AtomicU64::new(0));
         let ran = self.run(part, Arc::clone(&fetched)).await;
         self.order.most = self.order.most.saturating_sub(fetched.load(Ordering::Relaxed));
         let (part, ended) = ran?;
-        let (now, now_bad) = (part.have(), part.bad_chunks());
+        let (now, now_bad, now_setbacks) = (part.have(), part.bad_chunks(), part.setbacks());
         self.part = Some(part);
         ended?;
         if now_bad > BAD_CHUNKS {
             return Err(FetchError::Bad(format!("{now_bad} of its chunks came with wrong bytes")));
         }
-        // A body that ends well and brings nothing would be asked for again for ever.
-        if (now, now_bad) == (have, bad) {
+        // A body that ends well and brings nothing would be asked for again for ever. Before the table is here, less than before means that
+        // its beginning was garbled, and is fetched again.
+        if now_setbacks == setbacks && (now == have || (in_chunks && now < have)) {
+            if self.order.most == 0 {
+                return Err(FetchError::Allowance);
+            }
             return Err(FetchError::Short { server: self.client.server().to_owned(), have, size: self.order.size });
         }
         Ok(())

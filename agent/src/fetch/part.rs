@@ -1,10 +1,14 @@
 //! A bundle file under way: which of its bytes are here and proven, and what is still to be had.
 //!
 //! Bytes are written where they belong as they come, so the file itself is the journal: on opening, every chunk in it is hashed again,
-//! and what holds is there, whatever a kill or a power cut did in between. That costs reading, once per start, and no writing. A chunk
-//! begun and not finished counts too where the file ends with it; when a power cut garbled it, its hash fails and only that chunk is fetched
-//! again. Within the file such a chunk begins anew with each opening: on a link that never carries a chunk between two cuts it does not come.
+//! and what holds is there, whatever a kill or a power cut did in between. That costs reading, once per start, and no writing.
+//!
+//! A chunk begun and not finished is gone on with, so that it comes on a link that never carries a whole one between two cuts. At the end of
+//! the file its bytes go as far as the file does. Within the file, where a power cut garbled it, it is overwritten with zeros before it
+//! comes again, so its bytes go as far as the last one that is not zero; a run of zeros longer than one try carries would not come, and in
+//! what is compressed there is none. When the bytes were garbled too, what comes in their place wins, or its hash fails and it begins anew.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -18,8 +22,11 @@ use skerry_wire::limits;
 use crate::files::{self, FileError};
 use crate::steps::{self, Step};
 
+/// Bytes of a chunk; the last of a bundle may be shorter.
+const CHUNK: u64 = limits::CHUNK as u64;
+
 /// What the first request asks for: the table of a small bundle, or the whole of a tiny one.
-pub(crate) const FIRST: u64 = limits::CHUNK as u64;
+pub(crate) const FIRST: u64 = CHUNK;
 
 /// Why a file under way cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -68,10 +75,22 @@ struct Missing {
     first: usize,
     /// Bytes of the chunks that are here.
     bytes: u64,
-    /// The chunk being received and its bytes so far.
-    current: Option<(u32, Vec<u8>)>,
+    /// The chunk being received.
+    current: Option<Current>,
     /// Chunks that came with the wrong bytes.
     bad: u32,
+    /// Chunks that came out wrong once, with bytes that the file held before: those are as likely to blame as the server.
+    forgiven: BTreeSet<u32>,
+}
+
+/// A chunk being received.
+#[derive(Debug)]
+struct Current {
+    chunk: u32,
+    /// Its bytes so far.
+    bytes: Vec<u8>,
+    /// Some of them were found in the file.
+    found: bool,
 }
 
 impl Part {
@@ -126,7 +145,7 @@ impl Part {
         Ok(())
     }
 
-    /// Hashes the chunks within the first `length` bytes; the one that is cut off there is gone on with.
+    /// Hashes the chunks within the first `length` bytes, and goes on with the first that is not here.
     fn find_chunks(&mut self, length: u64) -> Result<(), PartError> {
         let Some(table) = self.table().map(Arc::clone) else { return Ok(()) };
         for chunk in 0..table.chunk_count() {
@@ -146,26 +165,23 @@ impl Part {
     /// Goes on with the first chunk that is not here.
     fn begin_first(&mut self) -> Result<(), PartError> {
         let State::Chunks { table, missing } = &self.state else { return Ok(()) };
-        let first = u32::try_from(missing.first).ok().filter(|first| *first < table.chunk_count());
-        let current = first.map(|chunk| Ok::<_, PartError>((chunk, self.begun(&table.chunk_range(chunk))?))).transpose()?;
+        let current = missing.first_of(table).map(|chunk| self.begin(chunk, &table.chunk_range(chunk))).transpose()?;
         if let State::Chunks { missing, .. } = &mut self.state {
             missing.current = current;
         }
         Ok(())
     }
 
-    /// What the file holds of a chunk that is not here, as far as that can be told.
-    fn begun(&self, range: &Range<u64>) -> Result<Vec<u8>, PartError> {
-        if range.start >= self.length {
-            return Ok(Vec::new());
-        }
-        let mut bytes = self.read_at(range.start, range.end.min(self.length) - range.start)?;
+    /// A chunk that is not here, with what the file holds of it, as far as that can be told.
+    fn begin(&self, chunk: u32, range: &Range<u64>) -> Result<Current, PartError> {
+        let end = range.end.min(self.length);
+        let mut bytes = if range.start < end { self.read_at(range.start, end - range.start)? } else { Vec::new() };
         if range.end <= self.length {
-            let filled = filled(&bytes);
+            let last = filled(&bytes);
             // Filled to its end and wrong: which of its bytes are wrong, nobody can tell.
-            bytes.truncate(if filled == bytes.len() { 0 } else { filled });
+            bytes.truncate(if last == bytes.len() { 0 } else { last });
         }
-        Ok(bytes)
+        Ok(Current { chunk, found: !bytes.is_empty(), bytes })
     }
 
     fn read_at(&self, at: u64, length: u64) -> Result<Vec<u8>, PartError> {
@@ -183,17 +199,15 @@ impl Part {
         }
     }
 
-    /// Bytes that need not be fetched again, should the file be opened anew.
+    /// Bytes that need not be fetched again, should the file be opened anew; of a chunk that is begun, as far as can be told.
     pub(crate) fn have(&self) -> u64 {
         match &self.state {
             State::Head(head) => len(head),
             State::Chunks { missing, table } => {
-                let past = self.length.saturating_sub(table.payload_start());
                 // Of the chunk that the file ends with, when it is not whole.
-                let tail = if self.length < self.size { past % FIRST } else { 0 };
-                let within =
-                    |(chunk, _): &&(u32, Vec<u8>)| *chunk as usize == missing.first && table.chunk_range(*chunk).end <= self.length;
-                let begun = missing.current.as_ref().filter(within).map_or(0, |(_, bytes)| filled(bytes) as u64);
+                let tail = if self.length < self.size { self.length.saturating_sub(table.payload_start()) % CHUNK } else { 0 };
+                let within = |current: &&Current| table.chunk_range(current.chunk).end <= self.length;
+                let begun = missing.current_first().filter(within).map_or(0, |current| filled(&current.bytes) as u64);
                 table.payload_start().saturating_add(missing.bytes).saturating_add(tail).saturating_add(begun)
             }
         }
@@ -207,6 +221,14 @@ impl Part {
         }
     }
 
+    /// How often since it was opened a chunk came out wrong, whoever is to blame.
+    pub(crate) fn setbacks(&self) -> u64 {
+        match &self.state {
+            State::Head(_) => 0,
+            State::Chunks { missing, .. } => u64::from(missing.bad).saturating_add(missing.forgiven.len() as u64),
+        }
+    }
+
     /// The next run of bytes to get; none when all are here. The table comes first, with no more than [`FIRST`] bytes beside it.
     pub(crate) fn wanted(&self) -> Option<Range<u64>> {
         match &self.state {
@@ -215,7 +237,8 @@ impl Part {
                 Some(len(first)..needs.max(FIRST).min(self.size))
             }
             State::Chunks { table, missing } => {
-                let start = self.start()?;
+                let start = table.chunk_range(missing.first_of(table)?).start;
+                let start = start + missing.current_first().map_or(0, |current| len(&current.bytes));
                 let run = missing.here.iter().skip(missing.first).take_while(|here| !**here).count();
                 let last = u32::try_from(missing.first + run.saturating_sub(1)).ok()?;
                 Some(start..table.chunk_range(last).end)
@@ -223,15 +246,11 @@ impl Part {
         }
     }
 
-    /// The first byte that is not here.
+    /// Where what is not here begins; of a chunk that is begun, its first byte.
     fn start(&self) -> Option<u64> {
         match &self.state {
             State::Head(first) => Some(len(first)),
-            State::Chunks { table, missing } => {
-                let first = u32::try_from(missing.first).ok().filter(|first| *first < table.chunk_count())?;
-                let begun = missing.current.as_ref().filter(|(chunk, _)| *chunk == first).map_or(0, |(_, bytes)| len(bytes));
-                Some(table.chunk_range(first).start + begun)
-            }
+            State::Chunks { table, missing } => Some(table.chunk_range(missing.first_of(table)?).start),
         }
     }
 
@@ -301,7 +320,7 @@ impl Part {
 
     fn push_chunk(&mut self, at: u64, bytes: &[u8]) -> Result<Option<usize>, PartError> {
         let State::Chunks { table, missing } = &mut self.state else { return Ok(None) };
-        let Some(chunk) = at.checked_sub(table.payload_start()).and_then(|at| u32::try_from(at / FIRST).ok()) else { return Ok(None) };
+        let Some(chunk) = at.checked_sub(table.payload_start()).and_then(|at| u32::try_from(at / CHUNK).ok()) else { return Ok(None) };
         let range = table.chunk_range(chunk);
         let room = usize::try_from(range.end.saturating_sub(at)).unwrap_or(usize::MAX).min(bytes.len());
         match missing.here.get(chunk as usize) {
@@ -309,37 +328,49 @@ impl Part {
             Some(true) => return Ok(Some(room)),
             Some(false) => {}
         }
-        let mut received = match missing.current.take() {
-            Some((current, received)) if current == chunk => received,
-            _ => self.begun(&range)?,
+        let mut current = match missing.current.take() {
+            Some(current) if current.chunk == chunk => current,
+            _ => self.begin(chunk, &range)?,
         };
-        let taken = self.go_on(&range, &mut received, at, &bytes[..room])?;
+        let taken = self.go_on(&range, &mut current, at, &bytes[..room])?;
         let State::Chunks { table, missing } = &mut self.state else { return Ok(None) };
-        if len(&received) < range.end - range.start {
-            missing.current = Some((chunk, received));
-        } else if table.verify_chunk(chunk, &received).is_ok() {
+        if len(&current.bytes) < range.end - range.start {
+            missing.current = Some(current);
+        } else if table.verify_chunk(chunk, &current.bytes).is_ok() {
             missing.put(chunk, &range);
             self.begin_first()?;
         } else {
-            missing.bad = missing.bad.saturating_add(1);
+            if !current.found || !missing.forgiven.insert(chunk) {
+                missing.bad = missing.bad.saturating_add(1);
+            }
+            // What ends in zeros would look like a chunk that is begun.
             self.blank(&range)?;
         }
         Ok(taken)
     }
 
     /// Adds to what was received of a chunk, here and in the file. Bytes taken; none when there is a gap before them.
-    fn go_on(&mut self, range: &Range<u64>, received: &mut Vec<u8>, at: u64, bytes: &[u8]) -> Result<Option<usize>, PartError> {
-        let next = range.start + len(received);
-        if at > next {
-            return Ok(None);
-        }
-        let again = usize::try_from(next - at).unwrap_or(usize::MAX).min(bytes.len());
-        let new = &bytes[again..];
-        if received.is_empty() && !new.is_empty() && range.start < self.length {
+    fn go_on(&mut self, range: &Range<u64>, current: &mut Current, at: u64, bytes: &[u8]) -> Result<Option<usize>, PartError> {
+        let next = range.start + len(&current.bytes);
+        let Some(again) = next.checked_sub(at).and_then(|again| usize::try_from(again).ok()) else { return Ok(None) };
+        let (again, new) = bytes.split_at(again.min(bytes.len()));
+        let place = usize::try_from(at - range.start).unwrap_or(usize::MAX);
+        if current.bytes.get(place..).is_some_and(|known| known.starts_with(again)) {
+            if new.is_empty() {
+                return Ok(Some(bytes.len()));
+            }
+            if current.bytes.is_empty() && range.start < self.length {
+                self.blank(range)?;
+            }
+            self.write(next, new)?;
+            current.bytes.extend_from_slice(new);
+        } else {
+            // What the file held was garbled; what comes is newer.
+            current.bytes.truncate(place);
+            current.bytes.extend_from_slice(bytes);
             self.blank(range)?;
+            self.write(range.start, &current.bytes)?;
         }
-        self.write(next, new)?;
-        received.extend_from_slice(new);
         Ok(Some(bytes.len()))
     }
 
@@ -379,6 +410,16 @@ impl Part {
 }
 
 impl Missing {
+    /// The first chunk that is not here.
+    fn first_of(&self, table: &VerifiedToc) -> Option<u32> {
+        u32::try_from(self.first).ok().filter(|first| *first < table.chunk_count())
+    }
+
+    /// The chunk being received, when it is the first that is not here.
+    fn current_first(&self) -> Option<&Current> {
+        self.current.as_ref().filter(|current| current.chunk as usize == self.first)
+    }
+
     /// The chunk is here.
     fn put(&mut self, chunk: u32, range: &Range<u64>) {
         if let Some(here) = self.here.get_mut(chunk as usize)

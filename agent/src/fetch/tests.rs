@@ -31,7 +31,18 @@ impl LayerSource for Plain {
 }
 
 /// A full bundle of about `size` bytes that do not compress.
+/// None of its chunks ends in a byte that a test's damage makes a zero, nor in a zero: what is not here ends so.
 pub(super) fn bundle(key: &SigningKey, size: usize) -> Vec<u8> {
+    loop {
+        let file = any_bundle(key, size);
+        let start = usize::try_from(skerry_bundle::head::toc_range(&file).unwrap().end).unwrap();
+        if file[start..].chunks(65_536).all(|chunk| (2..0xff).contains(&chunk[chunk.len() - 1])) {
+            return file;
+        }
+    }
+}
+
+fn any_bundle(key: &SigningKey, size: usize) -> Vec<u8> {
     let mut noise = vec![0; size];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut noise).unwrap();
     let tar = skerry_image::load::single_file_layer("noise", &noise);
@@ -57,6 +68,8 @@ pub(super) enum Answer {
     Wrong(u64),
     /// A body that says that it is shorter, and ends well.
     Short(usize),
+    /// Another range than was asked for: this one.
+    Elsewhere(usize, usize),
     /// An error of the API.
     Refuse,
     /// Too much to do: asks to be left alone for so many seconds.
@@ -135,6 +148,10 @@ async fn respond(tls: &mut (impl AsyncWriteExt + Unpin), file: &[u8], range: &st
             if let Some(byte) = usize::try_from(at).unwrap().checked_sub(start).and_then(|at| body.get_mut(at)) {
                 *byte ^= 1;
             }
+        }
+        Answer::Elsewhere(from, to) => {
+            status = format!("206 Partial Content\r\ncontent-range: bytes {from}-{}/{}", to - 1, file.len());
+            body = file[from..to].to_vec();
         }
         Answer::Short(by) => body.truncate(body.len().saturating_sub(by)),
         Answer::Refuse => {
@@ -312,6 +329,34 @@ async fn bodies_that_end_early_are_gone_on_with_and_never_looped_on() {
     assert!(matches!(failures[..], [FetchError::Short { .. }]), "{failures:?}");
     assert_eq!(std::fs::read(&order.path).unwrap(), file);
     assert_eq!(server.sent.load(Ordering::Relaxed), file.len() as u64);
+}
+
+/// Now here, now there, a byte each time: less is here after it than before, or nothing more.
+#[tokio::test]
+async fn a_server_that_jumps_to_and_fro_is_not_asked_for_ever() {
+    let (key, dir) = (samples::key(), tempfile::tempdir().unwrap());
+    let file = bundle(&key, 400_000);
+    let start = usize::try_from(skerry_bundle::head::toc_range(&file).unwrap().end).unwrap();
+    let (first, second) = (start + 65_536, start + 3 * 65_536);
+    let to_and_fro = [Answer::Elsewhere(second, second + 1), Answer::Elsewhere(first, first + 1)];
+    let server = serve(file.clone(), to_and_fro.repeat(3)).await;
+    let order = order(dir.path().join("b.part"), &file, &key);
+    let mut garbled = file.clone();
+    garbled[first + 30_000..first + 65_536].fill(0);
+    garbled[second..second + 65_536].fill(0);
+    std::fs::write(&order.path, garbled).unwrap();
+    for _ in 0..3 {
+        let asked = server.asked.lock().unwrap().len();
+        let error = attempt(&server, &order).await.unwrap_err();
+        assert!(matches!(error, FetchError::Short { .. }), "{error}");
+        assert!(server.asked.lock().unwrap().len() <= asked + 2, "{:?}", server.asked.lock().unwrap());
+    }
+    // All that came of the first is still here.
+    server.asked.lock().unwrap().clear();
+    until_done(&server, &order).await;
+    assert_eq!(std::fs::read(&order.path).unwrap(), file);
+    let asked = server.asked.lock().unwrap().clone();
+    assert!(asked[0].starts_with(&format!("bytes={}-", first + 30_000)), "{asked:?}");
 }
 
 #[tokio::test]
