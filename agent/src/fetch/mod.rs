@@ -68,8 +68,8 @@ pub(crate) enum FetchError {
     /// The server's file is not the bundle that it should be.
     #[error("the bundle from the server cannot be believed: {0}")]
     Bad(String),
-    /// The body ended before its end.
-    #[error("{server}: the bundle broke off after {have} of {size} bytes")]
+    /// A body ended, and nothing of it was of use.
+    #[error("{server}: of the bundle {have} of {size} bytes are here, and what the server sent last added nothing to them")]
     Short {
         /// The server.
         server: String,
@@ -107,6 +107,10 @@ pub(crate) struct Fetch<'a> {
     have: Arc<AtomicU64>,
     /// None only while a writer has it, and after one was lost.
     part: Option<Part>,
+    /// Bytes that were here when it was opened.
+    had: u64,
+    /// It asked the server for something.
+    asked: bool,
 }
 
 impl<'a> Fetch<'a> {
@@ -120,8 +124,9 @@ impl<'a> Fetch<'a> {
             seen.store(now, Ordering::Relaxed);
             progress(now);
         });
-        progress(part.have());
-        Ok(Self { client, order, progress, have, part: Some(part) })
+        let had = part.have();
+        progress(had);
+        Ok(Self { client, order, progress, have, part: Some(part), had, asked: false })
     }
 
     fn part(&self) -> Result<&Part, FetchError> {
@@ -159,8 +164,9 @@ impl<'a> Fetch<'a> {
     /// One request for the next run of missing bytes.
     async fn advance(&mut self) -> Result<(), FetchError> {
         if self.order.most == 0 {
-            return Err(FetchError::Allowance);
+            return Err(self.used_up());
         }
+        self.asked = true;
         let part = self.part.take().ok_or(FetchError::Writer)?;
         let (have, setbacks, in_chunks) = (part.have(), part.setbacks(), part.table().is_some());
         let fetched = Arc::new(AtomicU64::new(0));
@@ -176,12 +182,21 @@ impl<'a> Fetch<'a> {
         // A body that ends well and brings nothing would be asked for again for ever. Before the table is here, less than before means that
         // its beginning was garbled, and is fetched again.
         if now_setbacks == setbacks && (now == have || (in_chunks && now < have)) {
-            if self.order.most == 0 {
-                return Err(FetchError::Allowance);
-            }
-            return Err(FetchError::Short { server: self.client.server().to_owned(), have, size: self.order.size });
+            return Err(if self.order.most == 0 { self.used_up() } else { self.short() });
         }
         Ok(())
+    }
+
+    /// All was fetched that may be. When nothing came of it, the next try must not come at once, nor without a word: of a copy with one
+    /// wrong chunk, all that is missing would be fetched for ever.
+    fn used_up(&self) -> FetchError {
+        let have = self.part.as_ref().map_or(0, Part::have);
+        if self.asked && have <= self.had { self.short() } else { FetchError::Allowance }
+    }
+
+    fn short(&self) -> FetchError {
+        let have = self.part.as_ref().map_or(0, Part::have);
+        FetchError::Short { server: self.client.server().to_owned(), have, size: self.order.size }
     }
 
     /// Gives the file back with how the request ended.

@@ -325,6 +325,8 @@ impl Part {
         let room = usize::try_from(range.end.saturating_sub(at)).unwrap_or(usize::MAX).min(bytes.len());
         match missing.here.get(chunk as usize) {
             None => return Ok(None),
+            // Past the end of the bundle belongs nothing.
+            Some(true) if room == 0 => return Ok(None),
             Some(true) => return Ok(Some(room)),
             Some(false) => {}
         }
@@ -367,6 +369,7 @@ impl Part {
         } else {
             // What the file held was garbled; what comes is newer.
             current.bytes.truncate(place);
+            current.found &= place > 0;
             current.bytes.extend_from_slice(bytes);
             self.blank(range)?;
             self.write(range.start, &current.bytes)?;

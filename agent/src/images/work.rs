@@ -215,8 +215,9 @@ async fn get<E: Engine>(
     let (grew, first) = (Arc::clone(&stage.grew), AtomicU64::new(u64::MAX));
     let told = move |have: u64| {
         all.lock().unwrap_or_else(PoisonError::into_inner).insert(image, have);
-        // What was here when it was opened is told first.
-        grew.fetch_or(have > first.fetch_min(have, Ordering::Relaxed), Ordering::Relaxed);
+        // What was here when it was opened is told first. A chunk that comes and turns out wrong is no growth in the end.
+        let first = first.compare_exchange(u64::MAX, have, Ordering::Relaxed, Ordering::Relaxed).unwrap_or_else(|told| told);
+        grew.store(have > first, Ordering::Relaxed);
         show(&progress, image, Some(format!("{have} of {size} bytes of its bundle are here")));
         steps::fetched(have, size);
     };
