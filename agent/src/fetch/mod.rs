@@ -78,6 +78,16 @@ pub(crate) enum FetchError {
         /// Bytes of the bundle.
         size: u64,
     },
+    /// All that could be fetched came, and not all of it is right: the server's copy is wrong, or the way to it.
+    #[error("{server}: what it sends of the bundle is wrong: {have} of {size} bytes are here")]
+    Wrong {
+        /// The server.
+        server: String,
+        /// Bytes that are here.
+        have: u64,
+        /// Bytes of the bundle.
+        size: u64,
+    },
     /// All that it may fetch for now was fetched.
     #[error("all that may be fetched for now was fetched")]
     Allowance,
@@ -191,7 +201,13 @@ impl<'a> Fetch<'a> {
     /// wrong chunk, all that is missing would be fetched for ever.
     fn used_up(&self) -> FetchError {
         let have = self.part.as_ref().map_or(0, Part::have);
-        if self.asked && have <= self.had { self.short() } else { FetchError::Allowance }
+        if !self.asked || have > self.had {
+            return FetchError::Allowance;
+        }
+        match self.part.as_ref().map_or(0, Part::bad_chunks) {
+            0 => self.short(),
+            _ => FetchError::Wrong { server: self.client.server().to_owned(), have, size: self.order.size },
+        }
     }
 
     fn short(&self) -> FetchError {

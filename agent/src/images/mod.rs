@@ -264,24 +264,42 @@ impl<E: Engine> Images<E> {
                 }
             }
         };
+        let is_needed = needed.images.iter().any(|n| n.image == image);
         match result {
             None => Ok(()),
-            Some(Ok(())) => {
+            Some(result) => self.ended(&row, &stage, is_needed, result, troubles).await,
+        }
+    }
+
+    /// What follows from a try that came to its end.
+    async fn ended(
+        &mut self,
+        row: &BundleRow,
+        stage: &Stage,
+        is_needed: bool,
+        result: Result<(), WorkError>,
+        troubles: &mut BTreeMap<ImageId, Trouble>,
+    ) -> Result<(), LedgerError> {
+        let image = row.image;
+        match result {
+            Ok(()) => {
                 troubles.remove(&image);
                 self.show(image, None);
                 Ok(())
             }
             // What it may fetch, or the window, ended: the next turn says what it waits for.
-            Some(Err(WorkError::Waits | WorkError::Fetch(FetchError::Allowance))) => Ok(()),
-            Some(Err(error)) => {
+            Err(WorkError::Waits | WorkError::Fetch(FetchError::Allowance)) if is_needed => Ok(()),
+            // Of a base nothing may be fetched: its file is not whole, and the next turn would find the same at once.
+            Err(WorkError::Waits | WorkError::Fetch(FetchError::Allowance)) => self.ledger.end_bundle(image, vec![]).await,
+            Err(error) => {
                 let trouble = troubles.entry(image).or_default();
                 if stage.told_transit() {
                     // The server shows it as on its way again: what stops it is news again.
                     trouble.told.clear();
                 }
-                let full = self.patch_failed(&row, stage.asks(), &error, trouble).await?;
-                if stage.grew() {
-                    // A link that comes and goes brings something each time: waits begin anew.
+                let full = self.patch_failed(row, stage.asks(), &error, trouble).await?;
+                if stage.grew() && !full && error.verdict() != Verdict::Replace {
+                    // A link that comes and goes brings something each time, and it stays: waits begin anew.
                     (trouble.failures, trouble.faults) = (0, 0);
                 }
                 self.failed(image, error, full, trouble).await

@@ -187,6 +187,45 @@ async fn a_killed_reconstruct_does_not_speak_against_its_bundle() {
     }
 }
 
+/// Of a base that a needed image is made from nothing is fetched: when its file is not whole, it is let go, and not tried again at once.
+#[tokio::test]
+async fn a_base_whose_bundle_is_not_whole_is_let_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut images = bed(dir.path()).images;
+    let row = row(image(1), Digest::new([9; 32]));
+    let mut troubles = BTreeMap::new();
+    for (error, is_needed, left) in [
+        (WorkError::Waits, true, 1),
+        (WorkError::Fetch(FetchError::Allowance), true, 1),
+        (WorkError::Waits, false, 0),
+        (WorkError::Fetch(FetchError::Allowance), false, 0),
+    ] {
+        images.ledger.put_bundle(row.clone()).await.unwrap();
+        let stage = Stage::new(true, Asks::default(), 0);
+        images.ended(&row, &stage, is_needed, Err(error), &mut troubles).await.unwrap();
+        assert_eq!(images.ledger.bundles().await.unwrap().len(), left);
+        assert!(troubles.is_empty());
+    }
+}
+
+/// The server hashes its file again when it hears of it, so it must.
+#[tokio::test]
+async fn a_copy_of_the_server_that_is_wrong_is_told_and_keeps_what_is_here() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut images = bed(dir.path()).images;
+    let row = row(image(1), Digest::new([9; 32]));
+    let (path, mut troubles) = (images.path(&row.image, &row.digest), BTreeMap::new());
+    std::fs::write(&path, b"x").unwrap();
+    images.ledger.put_bundle(row.clone()).await.unwrap();
+    for failures in 1..4 {
+        let error = FetchError::Wrong { server: "https://127.0.0.1:9".to_owned(), have: 1, size: 9 };
+        images.ended(&row, &Stage::new(true, Asks::default(), 8), true, Err(error.into()), &mut troubles).await.unwrap();
+        assert_eq!(troubles[&image(1)].failures, failures, "waits grow");
+        assert_eq!(images.ledger.oldest_reports(10).await.unwrap().len(), 1);
+        assert!(path.exists() && images.ledger.bundles().await.unwrap().len() == 1);
+    }
+}
+
 #[tokio::test]
 async fn what_waits_is_told_once_and_shown_with_its_end() {
     let dir = tempfile::tempdir().unwrap();
