@@ -122,14 +122,9 @@ fn a_chunk_garbled_within_the_file_is_gone_on_with() {
         bytes.truncate(bench.file.len() - 1000);
         std::fs::write(&bench.path, &bytes).unwrap();
         let (mut sent, needs) = (0, needs + 1000);
-        loop {
-            let mut part = bench.open();
-            let Some(wanted) = part.wanted() else { break };
-            let from = usize::try_from(wanted.start).unwrap();
-            let to = usize::try_from(wanted.end).unwrap().min(from + 5000);
-            part.push(wanted.start, &bench.file[from..to]).unwrap();
+        while let Some((part, carried)) = bench.carry(5000) {
             bench.found_again(part, what);
-            sent += to - from;
+            sent += carried;
             assert!(sent < needs + 100, "{what}: {sent} bytes were sent, {needs} are needed");
         }
         assert!(sent + 100 > needs, "{what}: {sent} bytes were sent, {needs} are needed");
@@ -269,13 +264,8 @@ fn a_power_cut_costs_at_most_once_more_what_came_of_a_garbled_chunk() {
             just_synced += u32::from(nothing_unsynced);
             drop(part);
             let mut sent = 0;
-            loop {
-                let mut part = bench.open();
-                let Some(wanted) = part.wanted() else { break };
-                let from = usize::try_from(wanted.start).unwrap();
-                let to = usize::try_from(wanted.end).unwrap().min(from + 20_000);
-                part.push(wanted.start, &bench.file[from..to]).unwrap();
-                sent += to - from;
+            while let Some((_, carried)) = bench.carry(20_000) {
+                sent += carried;
                 assert!(
                     sent <= bench.file.len() - have + 65_536 + 100,
                     "cut at {cut}, seed {seed}: {sent} bytes were sent, {have} were here"
@@ -307,6 +297,16 @@ impl Bench {
 
     fn open(&self) -> Part {
         Part::open(&self.path, self.file.len() as u64, self.key.public().into()).unwrap()
+    }
+
+    /// A try over a link that carries at most so many bytes: the file, and what came. None when all is here.
+    fn carry(&self, most: usize) -> Option<(Part, usize)> {
+        let mut part = self.open();
+        let wanted = part.wanted()?;
+        let from = usize::try_from(wanted.start).unwrap();
+        let to = usize::try_from(wanted.end).unwrap().min(from + most);
+        part.push(wanted.start, &self.file[from..to]).unwrap();
+        Some((part, to - from))
     }
 
     /// The file opened anew, in which there is what was counted before.
