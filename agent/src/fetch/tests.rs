@@ -387,6 +387,8 @@ async fn a_server_that_only_ever_lies_is_given_up() {
     let server = serve(file.clone(), vec![Answer::Wrong(50_000); 40]).await;
     let error = attempt(&server, &order(dir.path().join("b.part"), &file, &key)).await.unwrap_err();
     assert!(error.to_string().contains("wrong bytes"), "{error}");
+    // Its beginning, the rest with the first wrong chunk, and that chunk sixteen times more.
+    assert_eq!(server.asked.lock().unwrap().len(), 18);
 }
 
 #[tokio::test]
@@ -425,6 +427,20 @@ async fn what_is_allowed_and_brings_nothing_is_a_failure() {
     let error = attempt(&server, &Order { most: 1000, ..good.clone() }).await.unwrap_err();
     assert!(matches!(error, FetchError::Allowance), "{error}");
     attempt(&server, &Order { most: 65_536, ..good.clone() }).await.unwrap();
+    assert_eq!(std::fs::read(&good.path).unwrap(), file);
+}
+
+/// Bytes that are here already use up what is allowed: the server is not blamed for a chunk.
+#[tokio::test]
+async fn what_is_allowed_and_comes_again_is_a_failure() {
+    let (key, dir) = (samples::key(), tempfile::tempdir().unwrap());
+    let file = bundle(&key, 300_000);
+    let server = serve(file.clone(), vec![Answer::Elsewhere(0, 1000)]).await;
+    let good = order(dir.path().join("b.part"), &file, &key);
+    std::fs::write(&good.path, &file[..100_000]).unwrap();
+    let error = attempt(&server, &Order { most: 1000, ..good.clone() }).await.unwrap_err();
+    assert!(matches!(error, FetchError::Short { have: 100_000, .. }), "{error}");
+    attempt(&server, &good).await.unwrap();
     assert_eq!(std::fs::read(&good.path).unwrap(), file);
 }
 
