@@ -179,6 +179,19 @@ fn what_comes_past_its_end_is_passed_over() {
     assert_eq!(part.wanted(), None);
 }
 
+/// A server that offers fewer bytes than the table alone takes: told as such, as it comes and when it is found in the file.
+#[test]
+fn a_table_longer_than_what_was_offered_is_refused() {
+    let bench = Bench::new(200_000);
+    let offered = &bench.file[..bench.start - 1];
+    let open = || Part::open(&bench.path, offered.len() as u64, bench.key.public().into());
+    let refused = |error: Result<(), super::part::PartError>| error.unwrap_err().to_string().contains("its table takes");
+    assert!(refused(open().unwrap().push(0, offered)));
+    std::fs::write(&bench.path, offered).unwrap();
+    assert!(refused(open().map(drop)));
+    assert_eq!(std::fs::metadata(&bench.path).unwrap().len(), 0);
+}
+
 /// A power cut garbled many chunks: their first byte, and the pages at their end, so that each looks like one that is begun.
 #[test]
 fn what_comes_wins_over_what_the_file_held() {
