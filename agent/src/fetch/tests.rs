@@ -286,6 +286,50 @@ async fn a_power_cut_costs_one_chunk_and_not_the_name_of_the_file() {
     }
 }
 
+/// Frames that come slowly: with each that ends a chunk, all that came is on the disk before the next, and no other costs a sync.
+#[tokio::test]
+async fn a_power_cut_in_the_middle_of_a_slow_transfer_costs_what_is_not_a_whole_chunk() {
+    let (key, dir) = (samples::key(), tempfile::tempdir().unwrap());
+    let (file, path) = (bundle(&key, 400_000), dir.path().join("b.part"));
+    let open = || Part::open(&path, file.len() as u64, key.public().into()).unwrap();
+    let mut part = open();
+    part.push(0, &file[..1000]).unwrap();
+    part.sync().unwrap();
+    let start = part.table().unwrap().payload_start();
+    let mut came = std::collections::BTreeSet::from([start]);
+    let recording = skerry_testkit::powercut::Recording::start(dir.path()).unwrap();
+    let (frames, queue) = mpsc::channel(QUEUE);
+    let sends = async {
+        let mut at = 1000;
+        for frame in file[1000..].chunks(10_000) {
+            frames.send((at, Bytes::copy_from_slice(frame))).await.unwrap();
+            at += frame.len() as u64;
+            // Upon which the writer, asked first, is at the end of the queue.
+            tokio::task::yield_now().await;
+            let whole = if at < file.len() as u64 { start + (at - start) / CHUNK * CHUNK } else { at };
+            recording.mark(whole);
+            came.insert(whole);
+        }
+        drop(frames);
+    };
+    let ((part, written), ()) = tokio::join!(biased; write(part, queue, &|_| {}), sends);
+    written.unwrap();
+    drop(part);
+    let trace = recording.finish();
+    let syncs = trace.steps.iter().filter(|step| matches!(step, skerry_testkit::powercut::Step::Sync(_))).count();
+    assert_eq!(syncs, came.len() - 1, "one for each frame that ends a chunk");
+    let last = trace.steps.len();
+    assert!(trace.mark_before(last / 2) > Some(start + CHUNK), "nothing came before the middle");
+    for cut in 0..=last {
+        let came = trace.mark_before(cut).unwrap_or(0);
+        for seed in 0..5 {
+            trace.after_cut(cut, &mut skerry_testkit::powercut::Chance::new(seed)).replace(dir.path()).unwrap();
+            let have = open().have();
+            assert!(have >= came, "cut after {cut} of {last} steps, seed {seed}: {have} bytes are left, {came} were in whole chunks");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_disk_that_gives_errors_is_told_of_and_the_rest_is_fetched_when_it_works() {
     let (key, dir) = (samples::key(), tempfile::tempdir().unwrap());
