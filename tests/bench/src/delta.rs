@@ -11,7 +11,8 @@ use crate::image::Image;
 use crate::pairs::{self, Pair};
 use crate::peers::{Case, Tool};
 use crate::results::{Digests, Key, Outcome, Results};
-use crate::{page, plot};
+use crate::rows::Row;
+use crate::{page, plot, rows};
 
 /// Time that making and decoding may take, each.
 pub const LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -33,48 +34,6 @@ pub struct DeltaArgs {
     tool: Vec<String>,
     /// Pairs to run; all when none is given.
     pairs: Vec<String>,
-}
-
-/// A pair with what is known of it.
-#[derive(Debug)]
-pub struct Row {
-    /// The pair.
-    pub pair: Pair,
-    /// Bytes of the new image's layers.
-    pub image: u64,
-    /// Bytes of those that the old one lacks.
-    pub made: u64,
-    /// What each tool gave.
-    pub tools: BTreeMap<Tool, Outcome>,
-}
-
-impl Row {
-    fn new(pair: Pair) -> Result<Self> {
-        let old = pair.old.as_deref().map(Image::open).transpose()?;
-        let there = |id| old.iter().flat_map(|image| &image.layers).any(|layer| layer.diff_id == id);
-        let new = Image::open(&pair.new)?;
-        let made = new.layers.iter().filter(|layer| !there(layer.diff_id)).map(|layer| layer.place.size).sum();
-        Ok(Self { image: new.size(), made, pair, tools: BTreeMap::new() })
-    }
-
-    /// Bytes, when the tool ended.
-    pub fn bytes(&self, tool: Tool) -> Option<u64> {
-        match self.tools.get(&tool)? {
-            Outcome::Done { bytes, .. } => Some(*bytes),
-            _ => None,
-        }
-    }
-
-    /// The peer with the fewest bytes.
-    pub fn best_peer(&self) -> Option<(Tool, u64)> {
-        let peers = Tool::ALL.into_iter().filter(|tool| !tool.is_ours());
-        peers.filter_map(|tool| Some((tool, self.bytes(tool)?))).min_by_key(|(_, bytes)| *bytes)
-    }
-
-    /// Have all tools of this pair been run?
-    pub fn complete(&self) -> bool {
-        Tool::ALL.into_iter().filter(|tool| tool.tries(&self.pair.name, self.pair.old.is_none())).all(|tool| self.tools.contains_key(&tool))
-    }
 }
 
 /// Runs what is missing and writes the page.
@@ -116,25 +75,37 @@ pub fn run(args: &DeltaArgs) -> Result<()> {
     Ok(())
 }
 
-/// Writes the page and the plot of all that is known; gives the page.
+/// Writes the rows, the page and the plot of all that is known, here and of before; gives the page.
 fn write(pairs: &[Pair], results: &Results<Outcome>, digests: &mut Digests, folder: &Path) -> Result<String> {
-    let mut rows = Vec::new();
+    let mut fresh = Vec::new();
     for pair in pairs {
-        let mut row = Row::new(pair.clone())?;
+        let mut tools = BTreeMap::new();
         for tool in Tool::ALL {
-            if let Some(outcome) = results.get(&key(&row.pair, tool, digests)?) {
-                row.tools.insert(tool, outcome.clone());
+            if let Some(outcome) = results.get(&key(pair, tool, digests)?) {
+                tools.insert(tool, outcome.clone());
             }
         }
-        if !row.tools.is_empty() {
-            rows.push(row);
+        if !tools.is_empty() {
+            fresh.push(row(pair, tools)?);
         }
     }
     fs::create_dir_all(folder)?;
+    let kept = folder.join("delta.jsonl");
+    let rows = rows::merge(rows::read(&kept)?, fresh);
+    rows::write(&kept, &rows)?;
     let text = page::text(&rows);
     fs::write(folder.join("delta.md"), &text)?;
     fs::write(folder.join("delta.svg"), plot::svg(&rows))?;
     Ok(text)
+}
+
+fn row(pair: &Pair, tools: BTreeMap<Tool, Outcome>) -> Result<Row> {
+    let old = pair.old.as_deref().map(Image::open).transpose()?;
+    let there = |id| old.iter().flat_map(|image| &image.layers).any(|layer| layer.diff_id == id);
+    let new = Image::open(&pair.new)?;
+    let made = new.layers.iter().filter(|layer| !there(layer.diff_id)).map(|layer| layer.place.size).sum();
+    let day = jiff::Timestamp::now().strftime("%F").to_string();
+    Ok(Row { name: pair.name.clone(), what: pair.what.clone(), image: new.size(), made, day, tools })
 }
 
 fn key(pair: &Pair, tool: Tool, digests: &mut Digests) -> Result<Key> {

@@ -15,3 +15,4 @@ pub mod peers;
 pub mod plot;
 pub mod rank;
 pub mod results;
+pub mod rows;

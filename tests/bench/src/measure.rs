@@ -16,7 +16,7 @@ const FIRST_STEP: Duration = Duration::from_millis(1);
 const JUST: Duration = Duration::from_millis(200);
 
 /// What a run cost.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
     /// Wall time.
     pub seconds: f64,

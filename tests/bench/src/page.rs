@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
-use crate::delta::Row;
 use crate::measure::Cost;
 use crate::pairs::{APPLY, INDEXED, MAKE};
 use crate::peers::Tool;
 use crate::results::Outcome;
+use crate::rows::Row;
 
 /// An image that is made of fewer new bytes is no measure of speed.
 const ENOUGH: u64 = 10_000_000;
@@ -23,8 +23,9 @@ pub fn text(rows: &[Row]) -> String {
 
 const HEAD: &str = "# Bundles beside other tools
 
-Made by `make bench-delta`: all tools on the same `docker save` archives in one run, every result decoded and compared with the target byte
-for byte. Bundles are whole: signature and table of contents included. Times are wall times of one run, and include the start of the program.
+Made by `make bench-delta`: all tools of a row on the same `docker save` archives and the same machine, every result decoded and compared with the
+target byte for byte. Rows may be of different days, for which the images were built anew; they are kept in [delta.jsonl](delta.jsonl).
+Bundles are whole: signature and table of contents included. Times are wall times of one run, and include the start of the program.
 What each peer's bytes are:
 
 - layers: what a registry sends for those that the node lacks; the configuration is not counted;
@@ -52,19 +53,19 @@ pub fn grouped(number: u64) -> String {
 fn sizes(rows: &[Row]) -> String {
     let tools: Vec<_> =
         Tool::ALL.into_iter().filter(|tool| *tool != Tool::Indexed && rows.iter().any(|row| row.tools.contains_key(tool))).collect();
-    let mut page = String::from("\n## Bytes\n\n| pair | image |");
+    let mut page = String::from("\n## Bytes\n\n| pair | day | image |");
     for tool in &tools {
         let _ = write!(page, " {} |", tool.name());
     }
-    let _ = writeln!(page, "\n|---|---:|{}", "---:|".repeat(tools.len()));
+    let _ = writeln!(page, "\n|---|---|---:|{}", "---:|".repeat(tools.len()));
     for row in rows {
-        let _ = write!(page, "| {}, {} | {} |", row.pair.name, row.pair.what, grouped(row.image));
+        let _ = write!(page, "| {}, {} | {} | {} |", row.name, row.what, row.day, grouped(row.image));
         for tool in &tools {
             let cell = match row.tools.get(tool) {
                 Some(Outcome::Done { bytes, .. }) => grouped(*bytes),
                 Some(Outcome::Late) => "not ended in 15 minutes".to_owned(),
                 Some(Outcome::TooBig(bytes)) => format!("needs {} MB of memory", grouped(bytes / 1_000_000)),
-                None if tool.tries(&row.pair.name, row.pair.old.is_none()) => "not run".to_owned(),
+                None if row.tries(*tool) => "not run".to_owned(),
                 None => "-".to_owned(),
             };
             let _ = write!(page, " {cell} |");
@@ -81,13 +82,13 @@ fn mark(holds: bool) -> &'static str {
 
 fn bars(rows: &[Row]) -> String {
     let mut page = String::from(
-        "\n## Against the best peer\n\nRatio: bytes of the bundle to those of the best peer of this run. Of an archive of which a peer did not run, the best may be missing.\n
+        "\n## Against the best peer\n\nRatio: bytes of the bundle to those of the best peer in the same row. Where a peer did not run, the best may be missing.\n
 | pair | best peer | its bytes | bundle | bar | ratio | bar | goal |\n|---|---|---:|---:|---:|---:|---:|---:|\n",
     );
     for row in rows {
-        let (Some(bytes), Some(bar)) = (row.bytes(Tool::Skerry), row.pair.bar()) else { continue };
+        let (Some(bytes), Some(bar)) = (row.bytes(Tool::Skerry), row.bar()) else { continue };
         let missed = mark(bytes <= bar.bytes);
-        let _ = write!(page, "| {} |", row.pair.name);
+        let _ = write!(page, "| {} |", row.name);
         let peer = row.best_peer();
         let incomplete = if row.complete() { "" } else { " (some not run)" };
         match peer {
@@ -127,14 +128,14 @@ fn costs(rows: &[Row]) -> String {
         ENOUGH / 1_000_000
     );
     for row in rows {
-        let (Some((make, apply)), Some(bar)) = (done(row, Tool::Skerry), row.pair.bar()) else { continue };
+        let (Some((make, apply)), Some(bar)) = (done(row, Tool::Skerry), row.bar()) else { continue };
         let indexed = done(row, Tool::Indexed).map(|(make, _)| format!("{:.2} s{}", make.seconds, mark(make.seconds < INDEXED)));
         let rate = float(row.made) / apply.seconds;
         let speed = if row.made < ENOUGH { "-".to_owned() } else { format!("{:.0} MB/s{}", rate / 1e6, mark(rate >= bar.speed)) };
         let _ = writeln!(
             page,
             "| {} | {:.1} s{} | {:.0} MB{} | {} | {:.2} s | {speed} | {:.1} MB{} | {:.1} MB |",
-            row.pair.name,
+            row.name,
             make.seconds,
             mark(make.seconds < MAKE.0),
             megabytes(make.rss),
@@ -159,7 +160,7 @@ fn times(rows: &[Row]) -> String {
                 let _ = writeln!(
                     page,
                     "| {} | {} | {:.1} s | {:.0} MB | {:.1} s | {:.0} MB |",
-                    row.pair.name,
+                    row.name,
                     tool.name(),
                     make.seconds,
                     megabytes(make.rss),

@@ -64,11 +64,14 @@ pub struct Pair {
     pub what: String,
 }
 
-impl Pair {
-    /// What is demanded of it.
-    pub fn bar(&self) -> Option<&'static Bar> {
-        BARS.iter().find(|(name, _)| *name == self.name).map(|(_, bar)| bar)
-    }
+/// What is demanded of the pair of this name.
+pub fn bar_of(name: &str) -> Option<&'static Bar> {
+    BARS.iter().find(|(pair, _)| *pair == name).map(|(_, bar)| bar)
+}
+
+/// Its place in the tables.
+pub fn place(name: &str) -> usize {
+    BARS.iter().position(|(pair, _)| *pair == name).unwrap_or(BARS.len())
 }
 
 /// The pairs in the list of the workload builder, and the first image when its archive is there.
@@ -82,12 +85,11 @@ pub fn read(folder: &Path) -> Result<Vec<Pair>> {
         };
         pairs.push(Pair { name: name.to_owned(), old: Some(folder.join(old)), new: folder.join(new), what: what.to_owned() });
     }
-    let order = |pair: &Pair| BARS.iter().position(|(name, _)| *name == pair.name).unwrap_or(BARS.len());
     if let Some(another) = pairs.iter().find(|pair| pair.name == "S1") {
         let (new, what) = (another.new.clone(), "a first image: the node has nothing".to_owned());
         pairs.push(Pair { name: FIRST.to_owned(), old: None, new, what });
     }
-    pairs.sort_by_key(order);
+    pairs.sort_by_key(|pair| place(&pair.name));
     Ok(pairs)
 }
 

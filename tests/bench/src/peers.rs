@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
 use crate::engine::{NOTHING, same};
 use crate::image::Image;
@@ -16,7 +17,8 @@ use crate::measure::{Cost, Run, available, size};
 use crate::results::Outcome;
 
 /// A tool with its options.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Tool {
     /// Ours.
     Skerry,

@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use crate::delta::Row;
 use crate::page::{float, grouped};
 use crate::peers::Tool;
+use crate::rows::Row;
 
 const LEFT: f64 = 60.0;
 const WIDTH: f64 = 720.0;
@@ -60,10 +60,10 @@ pub fn svg(rows: &[Row]) -> String {
     for (number, (row, own)) in (0u64..).zip(&rows) {
         let y = TOP + STEP * (float(number) + 0.5);
         let _ = writeln!(out, "<line x1=\"{LEFT}\" x2=\"{}\" y1=\"{y}\" y2=\"{y}\" stroke=\"#eeeeee\"/>", LEFT + WIDTH);
-        let _ = writeln!(out, "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>", LEFT - 8.0, y + 4.0, row.pair.name);
+        let _ = writeln!(out, "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>", LEFT - 8.0, y + 4.0, row.name);
         for tool in &tools {
             if let Some(bytes) = row.bytes(*tool) {
-                let title = format!("{} {}: {} bytes", row.pair.name, tool.name(), grouped(bytes));
+                let title = format!("{} {}: {} bytes", row.name, tool.name(), grouped(bytes));
                 out.push_str(&shape(*tool, place(float(bytes) / float(*own)), y, &title));
             }
         }

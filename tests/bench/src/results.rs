@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::measure::Cost;
 
 /// How a tool did.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Made, decoded, and the result was the target.
