@@ -231,7 +231,8 @@ fn best(old: &[u8], new: &[u8], memory: u64, cancel: &AtomicBool) -> io::Result<
     if new.len() >= LONG && kind == Kind::Dense && best.0 >= new.len() - new.len() / 64 && !related(old, new) {
         return Ok(best.1);
     }
-    // A program's runs are found better among marks than among addresses: plain differences are not tried as well.
+    // A program's runs are found better among marks than among addresses: plain differences are not tried as well. Of 118 programs of the
+    // workloads S4 and S9 they looked smaller for two, by 4 %; with those the bundle of S4 was larger, 909,301 bytes instead of 906,024.
     let program = if elf::memory(old.len() as u64, new.len() as u64) <= memory { elf::difference(old, new, cancel)? } else { None };
     let (difference, wrap): (_, fn(Kind, Difference) -> Outcome) = match program {
         Some(difference) => (difference, Outcome::Elf),
