@@ -91,8 +91,10 @@ pub(crate) struct Planner<'a> {
     /// All old members that look like archives.
     candidates: Vec<Origin>,
     index: Index,
-    /// The longest old content that is read, and the longest new one that is made.
+    /// The longest old content that is read, and the longest new one that is made, or directory of an archive.
     longest: (u64, u64),
+    /// Old archives in others of which the length is in that.
+    opened: BTreeSet<ArchiveRef>,
     /// Plain bytes that the plan in the making carries.
     carried: u64,
 }
@@ -110,10 +112,10 @@ struct Work {
 
 impl<'a> Planner<'a> {
     pub(crate) fn new(archives: Archives<'a>, candidates: Vec<Origin>, bounds: Bounds<'a>) -> Self {
-        Self { archives, bounds, candidates, index: Index::default(), longest: (0, 0), carried: 0 }
+        Self { archives, bounds, candidates, index: Index::default(), longest: (0, 0), opened: BTreeSet::new(), carried: 0 }
     }
 
-    /// Bytes of scratch files that applying needs at most: old contents that are open, and new ones at each depth.
+    /// Bytes of scratch files that applying needs at most: old contents that are open, and of new ones a content and a directory at each depth.
     pub(super) fn scratch(&self) -> u64 {
         let beyond = |len: u64| if len > super::HELD { len } else { 0 };
         let (old, new) = self.longest;
@@ -173,11 +175,13 @@ impl<'a> Planner<'a> {
         let batch = BATCH.min(self.bounds.memory / 12);
         let mut held = 0;
         let mut cost = plan.prefix.len() + plan.comment.len() + 16;
+        let mut directory = 0;
         let mut level = 6;
         let mut next = (base, 0);
         for (entry, coded) in entries {
             self.bounds.watch.go_on()?;
             let coded = &coded[..];
+            directory += entry.central(0).map_or(0, |head| head.len() as u64);
             if depth == 0 {
                 self.bounds.watch.progress.advance(coded.len() as u64);
                 *told += coded.len() as u64;
@@ -237,8 +241,7 @@ impl<'a> Planner<'a> {
                 && let Some((archive, number)) = planned.source
                 && let Some(old) = self.add(Origin::Entry { archive, entry: number })?
             {
-                let size = self.archives.entry(archive, number)?.sums.plain;
-                self.longest.0 = self.longest.0.max(u64::from(size));
+                self.opens(old)?;
                 if let Some((nested, inner)) = self.archive(&plain, old, depth + 1, told)?.filter(|(_, inner)| *inner < coded.len()) {
                     cost += inner;
                     planned.content = Content::Archive(Box::new(nested));
@@ -262,6 +265,8 @@ impl<'a> Planner<'a> {
             }
         }
         cost += self.finish(&mut plan, work)?;
+        // Whoever applies keeps it until the entries are made.
+        self.longest.1 = self.longest.1.max(directory);
         Ok(Some((plan, cost)))
     }
 
@@ -274,16 +279,29 @@ impl<'a> Planner<'a> {
             }
             let mut rest = coded;
             let mut equal = true;
-            self.archives.raw(archive, number, &mut |bytes| {
+            let read = readable(self.archives.raw(archive, number, &mut |bytes| {
                 equal = equal && rest.starts_with(bytes);
                 rest = rest.get(bytes.len()..).unwrap_or_default();
                 Ok(())
-            })?;
-            if equal {
+            }))?;
+            if equal && read.is_some() {
+                self.opens(archive)?;
                 return Ok(Some((archive, number)));
             }
         }
         Ok(None)
+    }
+
+    /// Whoever applies opens this old archive, and those that it is in.
+    fn opens(&mut self, mut archive: ArchiveRef) -> io::Result<()> {
+        while let Some(Origin::Entry { archive: outer, entry }) = self.archives.origin(archive) {
+            if !self.opened.insert(archive) {
+                break;
+            }
+            self.longest.0 = self.longest.0.max(u64::from(self.archives.entry(outer, entry)?.sums.plain));
+            archive = outer;
+        }
+        Ok(())
     }
 
     /// The first of these places whose content is `plain`.
@@ -330,6 +348,7 @@ impl<'a> Planner<'a> {
     fn old_plain(&mut self, archive: ArchiveRef, number: u32) -> io::Result<Option<Vec<u8>>> {
         let Some(mut spill) = readable(self.archives.plain(archive, number))? else { return Ok(None) };
         self.longest.0 = self.longest.0.max(spill.len());
+        self.opens(archive)?;
         let mut bytes = Vec::new();
         spill.read_to_end(&mut bytes)?;
         Ok(Some(bytes))

@@ -6,6 +6,7 @@ use std::io::{self, Cursor, Write};
 use proptest::prelude::*;
 
 use super::apply;
+use super::bounded::BoundedScratch;
 use super::deflate::{GNU, deflated, level};
 use super::make::{Bounds, Planner};
 use super::old::{Archives, Origin};
@@ -118,8 +119,9 @@ fn bounds() -> Bounds<'static> {
     Bounds { memory: 640 << 20, watch: Watch::default() }
 }
 
-/// The patch that makes these from the old ones, the n-th from the n-th; `None` when one of them is not worth a plan.
-fn patch(old: &Files, new: &[Vec<u8>]) -> Option<Written> {
+/// The patch that makes these from the old ones, the n-th from the n-th, and bytes of scratch that it says it needs; `None` when one of
+/// them is not worth a plan.
+fn patch(old: &Files, new: &[Vec<u8>]) -> Option<(Written, u64)> {
     let member = |number: usize| Origin::Member { number: number as u32, layer: 0, file: number as u32 };
     let planner = Planner::new(Archives::new(vec![old], Room::Memory), (0..old.0.len()).map(member).collect(), bounds());
     let mut writer = ArchiveWriter::new(planner);
@@ -128,7 +130,7 @@ fn patch(old: &Files, new: &[Vec<u8>]) -> Option<Written> {
         let ready = writer.plan(new, member(number), &mut 0).unwrap()?;
         writer.write(&mut streams, ready).unwrap();
     }
-    Some(streams.finish(4 << 20).unwrap())
+    Some((streams.finish(4 << 20).unwrap(), writer.scratch()))
 }
 
 fn apply_all(sections: &[Section], bytes: &[Vec<u8>], old: &Files, sizes: &[usize], room: Room<'_>) -> io::Result<Vec<Vec<u8>>> {
@@ -156,9 +158,9 @@ fn apply_all(sections: &[Section], bytes: &[Vec<u8>], old: &Files, sizes: &[usiz
 
 fn round_trip(old: Vec<Vec<u8>>, new: &[Vec<u8>]) -> Option<usize> {
     let old = Files(old);
-    let written = patch(&old, new)?;
+    let (written, scratch) = patch(&old, new)?;
     let sizes: Vec<_> = new.iter().map(Vec::len).collect();
-    for room in [Room::Memory, Room::Scratch(&Memory)] {
+    for room in [Room::Memory, Room::Scratch(&BoundedScratch::new(&Memory, scratch))] {
         let made = apply_all(&written.sections, &written.bytes, &old, &sizes, room).unwrap();
         assert!(made == new, "another archive came out");
     }
@@ -199,6 +201,53 @@ fn an_entry_that_moved_to_another_archive_costs_little() {
     assert!(cost < 140, "{cost} bytes for what is in another archive");
 }
 
+/// What is kept of an archive while it is made is its directory too, which may be longer than every entry.
+#[test]
+fn an_archive_of_many_small_entries_takes_the_scratch_that_it_says() {
+    let many = |changed: bool| -> Vec<Node> {
+        let content = |i: u32| if changed && i == 7 { b"another".to_vec() } else { i.to_le_bytes().to_vec() };
+        (0..3000).map(|i| Node::File { name: (i % 250) as u8, content: content(i), level: 9, follows: false, time: 1 }).collect()
+    };
+    let cost = round_trip(vec![archive(&many(false), b"")], &[archive(&many(true), b"")]).unwrap();
+    assert!(cost < 200, "{cost} bytes for a small entry");
+    let nested = |changed| archive(&[Node::Archive { name: 1, nodes: many(changed), level: 6, time: 1 }], b"");
+    round_trip(vec![nested(false)], &[nested(true)]).unwrap();
+}
+
+/// An old archive in another is opened for an entry that has moved out of it, though nothing is made from the archive itself.
+#[test]
+fn an_entry_of_a_long_archive_in_another_takes_the_scratch_that_it_says() {
+    let one = |nodes: &[Node]| archive(&[Node::Archive { name: 1, nodes: nodes.to_vec(), level: 6, time: 0 }], b"");
+    let file = |name: u8| Node::File { name, content: noise(u64::from(name) << 40, 9000), level: 0, follows: false, time: 1 };
+    let (long, short): (Vec<_>, Vec<_>) = ((0..40).map(file).collect(), vec![file(50)]);
+    let mut edited = file(3);
+    if let Node::File { content, level, .. } = &mut edited {
+        content[70] ^= 1;
+        *level = 6;
+    }
+    for moved in [file(3), edited] {
+        round_trip(vec![one(&short), one(&long)], &[one(&[file(50), moved])]).unwrap();
+    }
+}
+
+/// Its headers promise the very entry that is wanted, and the file ends before it does.
+#[test]
+fn an_old_archive_that_ends_within_an_entry_is_no_failure() {
+    let content = noise(5, 5000);
+    let new = archive(&[Node::File { name: 1, content, level: 0, follows: false, time: 1 }], b"");
+    let Some(found) = super::form::Form::of(&new).and_then(|form| form.model(&new)) else { panic!("it has a model") };
+    let entry = &found.entries[0].0;
+    let directory = entry.central(0).unwrap();
+    let local = entry.local().unwrap();
+    let tail = end(1, directory.len() as u32, local.len() as u32, b"").unwrap();
+    let old = Files(vec![[local, directory, tail].concat()]);
+    assert!(old.0[0].len() < 5000);
+    if let Some((written, _)) = patch(&old, std::slice::from_ref(&new)) {
+        let made = apply_all(&written.sections, &written.bytes, &old, &[new.len()], Room::Memory).unwrap();
+        assert!(made[0] == new);
+    }
+}
+
 #[test]
 fn what_has_no_model_has_no_plan() {
     let good = archive(&classes(1, false), b"");
@@ -233,7 +282,7 @@ proptest! {
         let outer = |time, changed| archive(&[Node::Archive { name: 1, nodes: classes(time, changed), level: 9, time }], b"");
         let old = Files(vec![outer(1, false)]);
         let new = outer(2, true);
-        let mut written = patch(&old, std::slice::from_ref(&new)).unwrap();
+        let (mut written, _) = patch(&old, std::slice::from_ref(&new)).unwrap();
         let bytes = &mut written.bytes[section.index(written.sections.len())];
         let at = at.index(bytes.len());
         bytes[at] = value;
