@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use skerry_server::builds::{BundleMaker, MakeOrder, Maker};
 use skerry_server::store::{ImageRef, StoredImage};
-use skerry_wire::api::TokenRequest;
+use skerry_wire::api::{BuildState, TokenRequest};
 use skerry_wire::poll::OfferState;
 use skerry_wire::{Digest, ImageId};
 use support::job::{job, submit};
@@ -73,6 +73,41 @@ async fn the_base_with_the_smallest_bundle_is_chosen_whatever_its_name() {
     assert_eq!(bundles.iter().map(|bundle| bundle.bases.clone()).collect::<Vec<_>>(), [vec![ids[2]]]);
     // The base has three quarters of the content; the prediction is near what came out.
     assert!(size.abs_diff(predicted[2]) < size / 5, "{size} {predicted:?}");
+    server.stop().await;
+}
+
+/// The layer of the best base is gone from the server: the next best is taken, and the full bundle never, for a node has not asked for it.
+#[tokio::test]
+async fn bases_from_which_no_bundle_could_be_built_are_passed_over() {
+    let server = TestServer::start_with(|config| config.builds.attempts = 1).await;
+    let (client, key) = (server.client(), server.release_key());
+    let target = TestImage::new("till:2", &[&edited(1)]);
+    let (best, next) = (TestImage::new("a:1", &[&noise(1, 180_000)]), TestImage::new("b:1", &[&noise(1, 90_000)]));
+    for image in [&target, &best, &next] {
+        image.publish(&client, &key).await.unwrap();
+    }
+    indexed(&server).await;
+    let app = server.server().app();
+    let kept = app.store.layer(best.layers[0].0).await.unwrap().unwrap();
+    std::fs::remove_file(app.objects.path(&kept.object)).unwrap();
+    let [target, best, next] = [&target, &best, &next].map(|image| image.release.image_id);
+    let token = client.create_token(&TokenRequest { pool: "default".to_owned(), uses: 2, ttl: None }).await.unwrap().token;
+    let (mut both, mut one) = (TestNode::new(server.folder.path(), "both"), TestNode::new(server.folder.path(), "one"));
+    (both.images, one.images) = ([best, next].into(), [best].into());
+    for node in [&mut both, &mut one] {
+        node.enrol(&server.url, &token).await.unwrap();
+        node.tell_facts(&server.url).await.unwrap();
+    }
+    let plan = client.plan_job(&skerry_wire::api::PlanRequest { job: job("shop", "till:2") }).await.unwrap();
+    submit(&client, &key, plan.job.unwrap()).await.unwrap();
+    let offer = both.await_offer(&server.url, target).await;
+    assert!(matches!(offer.bundle, OfferState::Ready { .. }), "{:?}", offer.bundle);
+    let offer = one.await_offer(&server.url, target).await;
+    let OfferState::Failed { reason } = offer.bundle else { panic!("{:?}", offer.bundle) };
+    assert!(reason.contains("No such file"), "{reason}");
+    let mut tried: Vec<_> = client.bundles().await.unwrap().into_iter().map(|bundle| (bundle.bases, bundle.state)).collect();
+    tried.sort_by_key(|(bases, _)| bases != &[best]);
+    assert_eq!(tried, [(vec![best], BuildState::Failed), (vec![next], BuildState::Ready)]);
     server.stop().await;
 }
 

@@ -41,7 +41,7 @@ pub(super) async fn state(app: &Arc<App>, node: NodeId, image: ImageId, full: bo
 }
 
 async fn choose(app: &Arc<App>, node: NodeId, image: ImageId, full: bool, now: Timestamp) -> Result<Option<Offered>, Failure> {
-    let to_choose = app.store.to_choose(node, image).await?.ok_or_else(|| Failure::internal(format!("node {node} is gone")))?;
+    let to_choose = app.store.to_choose(node, image, now).await?.ok_or_else(|| Failure::internal(format!("node {node} is gone")))?;
     // Facts without features are an old agent's, or not known yet: what it cannot read it refuses by itself.
     let features = &to_choose.node.fingerprint.features;
     if !features.is_empty() && !features.iter().any(|feature| feature == FEATURE) {
@@ -60,9 +60,47 @@ async fn choose(app: &Arc<App>, node: NodeId, image: ImageId, full: bool, now: T
     Ok(Some(offered))
 }
 
+/// Builds of an image that failed and that a node passes over for other bases. An image that cannot be made from anything costs each
+/// inventory one build more than this.
+const PASSED_OVER: usize = 3;
+
+/// Bytes that no bundle has, and that many nodes' sums can hold.
+const USELESS: u64 = 1 << 50;
+
+/// The bases of the bundle for a node. Those from which it could not be built a while ago are passed over for the next best, but never
+/// for the full bundle: that does not take the place of a patch unasked.
+fn bases(image: &ImageId, to_choose: &ToChoose, estimator: &dyn Estimator) -> Vec<ImageId> {
+    let best = shared(image, to_choose, estimator);
+    if !to_choose.failed.contains(&best) {
+        return best;
+    }
+    let held = &to_choose.node.inventory;
+    let is_held = |bases: &&Vec<ImageId>| !bases.is_empty() && bases.iter().all(|base| held.contains(base));
+    let failed: Vec<_> = to_choose.failed.iter().filter(is_held).map(Vec::as_slice).collect();
+    let more = failed.len() <= PASSED_OVER;
+    let next = shared(image, to_choose, &PassingOver { failed, estimator });
+    // What others have built or are building costs nothing.
+    let there = to_choose.building.contains(&next) || to_choose.built.iter().any(|built| built.bases == next);
+    if !next.is_empty() && (more || there) { next } else { best }
+}
+
+/// Predicts as another does, and that what failed is of no use, nor the full bundle.
+struct PassingOver<'a> {
+    failed: Vec<&'a [ImageId]>,
+    estimator: &'a dyn Estimator,
+}
+
+impl Estimator for PassingOver<'_> {
+    fn estimate(&self, target: &ImageId, bases: &[ImageId]) -> Option<u64> {
+        // What failed fails with more bases beside it too.
+        let fails = |failed: &&[ImageId]| failed.iter().all(|base| bases.contains(base));
+        if bases.is_empty() || self.failed.iter().any(fails) { Some(USELESS) } else { self.estimator.estimate(target, bases) }
+    }
+}
+
 /// The bases of the bundle for a node, chosen together with the other nodes that wait for the image. A bundle that is on its way through
 /// the builder costs no more than one that is ready: nodes that ask one after the other meet on it.
-fn bases(image: &ImageId, to_choose: &ToChoose, estimator: &dyn Estimator) -> Vec<ImageId> {
+fn shared(image: &ImageId, to_choose: &ToChoose, estimator: &dyn Estimator) -> Vec<ImageId> {
     let mut built = to_choose.built.clone();
     for bases in &to_choose.building {
         built.extend(estimator.estimate(image, bases).map(|bytes| Built { bases: bases.clone(), bytes }));

@@ -53,6 +53,8 @@ pub struct ToChoose {
     pub built: Vec<Built>,
     /// The bases of those that wait to be built, or are.
     pub building: Vec<Vec<ImageId>>,
+    /// The bases of those that were given up and are not tried again yet.
+    pub failed: Vec<Vec<ImageId>>,
     /// Other nodes that are to have the image; of many some.
     pub waiting: Vec<Node>,
 }
@@ -67,7 +69,7 @@ pub trait BuildStore {
     async fn needs_image(&self, node: NodeId, image: ImageId) -> Result<bool, StoreError>;
 
     /// What a new choice looks at; none when the node is not known.
-    async fn to_choose(&self, node: NodeId, image: ImageId) -> Result<Option<ToChoose>, StoreError>;
+    async fn to_choose(&self, node: NodeId, image: ImageId, now: Timestamp) -> Result<Option<ToChoose>, StoreError>;
 
     /// Offers a bundle to a node, and queues its build when nobody has asked for it yet.
     async fn offer(&self, node: NodeId, bundle: BundleId, now: Timestamp) -> Result<Offered, StoreError>;
@@ -109,6 +111,11 @@ const WAITING: u32 = 32;
 
 /// Time after which a build that failed for good is tried again when a node asks for it.
 const FORGIVEN_AFTER_MS: i64 = 60 * 60 * 1000;
+
+/// What was given up before this is tried again.
+fn forgiven(now: Timestamp) -> i64 {
+    now.0.saturating_sub(FORGIVEN_AFTER_MS)
+}
 
 fn join(bases: &[ImageId]) -> Vec<u8> {
     bases.iter().flat_map(|b| *b.digest().as_bytes()).collect()
@@ -180,7 +187,7 @@ fn offer(c: &Connection, node: NodeId, bundle: &BundleId, now: Timestamp) -> Res
          ON CONFLICT (target, bases) DO UPDATE SET state = 'queued', attempts = 0, queued_at = ?3, finished_at = NULL
          WHERE state = 'failed' AND finished_at < ?4",
     )?
-    .execute((target, &bases, now.0, now.0.saturating_sub(FORGIVEN_AFTER_MS)))?;
+    .execute((target, &bases, now.0, forgiven(now)))?;
     c.prepare_cached(
         "INSERT INTO offers (node, image, bases, offered_at) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT (node, image) DO UPDATE SET bases = ?3, offered_at = ?4",
@@ -277,6 +284,13 @@ fn building(c: &Connection, image: ImageId) -> Result<Vec<Vec<ImageId>>, StoreEr
     rows.map(|bases| split(&bases?)).collect()
 }
 
+fn failed(c: &Connection, image: ImageId, now: Timestamp) -> Result<Vec<Vec<ImageId>>, StoreError> {
+    let sql = "SELECT bases FROM builds WHERE target = ?1 AND state = 'failed' AND finished_at >= ?2 ORDER BY bases";
+    let mut query = c.prepare_cached(sql)?;
+    let rows = query.query_map((image.digest().as_bytes(), forgiven(now)), |row| row.get::<_, Vec<u8>>(0))?;
+    rows.map(|bases| split(&bases?)).collect()
+}
+
 /// By id, so that nodes that ask one after the other are told alike; the index by node ends the search early while many wait.
 fn waiting(c: &Connection, asking: NodeId, image: ImageId) -> Result<Vec<Node>, StoreError> {
     let mut query = c.prepare_cached(
@@ -301,12 +315,13 @@ impl BuildStore for SqliteStore {
         self.read(move |c| needs_image(c, node, image)).await
     }
 
-    async fn to_choose(&self, node: NodeId, image: ImageId) -> Result<Option<ToChoose>, StoreError> {
+    async fn to_choose(&self, node: NodeId, image: ImageId, now: Timestamp) -> Result<Option<ToChoose>, StoreError> {
         self.read(move |c| {
             let Some(node) = fleet::node(c, node)? else { return Ok(None) };
             let fleet = Fleet { images: fleet::images(c)?, ..Fleet::default() };
             let waiting = waiting(c, node.id, image)?;
-            Ok(Some(ToChoose { node, fleet, built: built(c, image)?, building: building(c, image)?, waiting }))
+            let (built, building, failed) = (built(c, image)?, building(c, image)?, failed(c, image, now)?);
+            Ok(Some(ToChoose { node, fleet, built, building, failed, waiting }))
         })
         .await
     }

@@ -286,7 +286,7 @@ impl Server {
             Some(offered) if offered.state != BuildState::Failed && (!full || offered.bundle.bases.is_empty()) => offered,
             _ => {
                 // One base for each image, so that nodes share bundles; real choices are the planner's tests.
-                let here = self.wait(|s| s.to_choose(node, image)).map_err(broken)?.map(|c| c.node.inventory).unwrap_or_default();
+                let here = self.wait(|s| s.to_choose(node, image, now)).map_err(broken)?.map(|c| c.node.inventory).unwrap_or_default();
                 let base = library::image(image.digest().as_bytes()[0]);
                 let bases = Some(base).filter(|b| !full && *b != image && here.contains(b)).into_iter().collect();
                 self.wait(|s| s.offer(node, BundleId { target: image, bases }, now)).map_err(broken)?
