@@ -6,6 +6,7 @@
 
 mod bounds;
 mod coder;
+mod differences;
 mod lzma;
 mod mix;
 mod reader;

@@ -1,11 +1,11 @@
 //! Writing the streams of a patch.
 
-use std::io::{self, Read, SeekFrom, Write};
+use std::io::{self, SeekFrom, Write};
 use std::sync::atomic::AtomicBool;
 
 use super::bounds::{at_once, in_turn, largest_window, windows};
-use super::coder::{self, Coder, Strip};
-use super::mix::sparse;
+use super::coder;
+use super::differences::Differences;
 use super::trial::{self, Coded};
 use super::{Section, Stream};
 use crate::archive::ScratchFile;
@@ -27,16 +27,15 @@ fn part_share(stream: Stream) -> u64 {
         _ => 1,
     }
 }
-/// The level of zstd for differences, which are coded as they come.
-const LEVEL: i32 = 9;
 /// Whoever reads may always take this long, in nanoseconds: starting takes longer.
 const TIME: u64 = 10_000_000;
 /// Of the 25 nanoseconds that a new byte may take, these are for decoding; the rest is for addresses, digests and copies.
 const NEW_BYTE: u64 = 15;
-/// What a bit of mixed differences takes, by strong and fast model, and any byte of them.
-const STRONG_BIT: u64 = 80;
-const FAST_BIT: u64 = 35;
-const ZERO_BYTE: u64 = 1;
+
+/// Nanoseconds that reading may take for so many new bytes.
+fn time_for(new: u64) -> u64 {
+    new.saturating_mul(NEW_BYTE).saturating_add(TIME)
+}
 
 /// Where the bytes of one stream went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,14 +116,6 @@ impl Part {
     }
 }
 
-/// Differences, by mixing and, in case they are not sparse at all, by zstd.
-struct Differences {
-    mix: sparse::Writer<{ sparse::STRONG }>,
-    fast: sparse::Writer<{ sparse::FAST }>,
-    zstd: zstd::stream::write::Encoder<'static, Strip<Vec<u8>>>,
-    raw: u64,
-}
-
 /// One stream while it is made.
 #[derive(Default)]
 struct Buffer {
@@ -149,6 +140,10 @@ pub struct StreamsWriter<'a> {
     watch: Watch<'a>,
     /// Bytes of memory for coding.
     coding: u64,
+    /// New bytes that are made, about.
+    making: u64,
+    /// Of the time for them, what parts of the differences take.
+    spent: u64,
 }
 
 impl Default for StreamsWriter<'_> {
@@ -161,13 +156,20 @@ impl<'a> StreamsWriter<'a> {
     /// For streams that will be finished with this much memory.
     pub fn within(memory: u64) -> Self {
         let buffers = Stream::ALL.iter().map(|_| Buffer::default()).collect();
-        Self { buffers, part: PART, memory, spilled: None, watch: Watch::default(), coding: u64::MAX }
+        Self { buffers, part: PART, memory, spilled: None, watch: Watch::default(), coding: u64::MAX, making: u64::MAX, spent: 0 }
     }
 
     /// Coding takes about so many bytes of memory at most.
     #[must_use]
     pub fn coding_within(mut self, memory: u64) -> Self {
         self.coding = memory;
+        self
+    }
+
+    /// About so many new bytes will be made: slow coders of long streams are used only as far as they do not hold that up.
+    #[must_use]
+    pub fn making(mut self, new: u64) -> Self {
+        self.making = new;
         self
     }
 
@@ -227,17 +229,32 @@ impl<'a> StreamsWriter<'a> {
             if buffer.held.len() <= PACKED {
                 return Ok(());
             }
-            let zstd = coder::zstd(Strip::new(Vec::new()), LEVEL, window, None)?;
-            buffer.differences = Some(Box::new(Differences { mix: sparse::Writer::new(), fast: sparse::Writer::new(), zstd, raw: 0 }));
+            buffer.differences = Some(Box::new(Differences::new(window)?));
             let (held, beside) = (std::mem::take(&mut buffer.held), std::mem::take(&mut buffer.beside));
             return self.put_beside(&held, &beside);
         }
-        if let Some(coding) = &mut buffer.differences {
-            coding.mix.put(differences, old)?;
-            coding.fast.put(differences, old)?;
-            coding.zstd.write_all(differences)?;
-            coding.raw += differences.len() as u64;
+        let Some(coding) = &mut buffer.differences else { return Ok(()) };
+        coding.put(differences, old)?;
+        if coding.len() < self.part * Differences::WAYS {
+            return Ok(());
         }
+        let Some(coding) = buffer.differences.take() else { return Ok(()) };
+        let before = time_for(self.making).saturating_sub(self.spent);
+        let mut left = before;
+        let coded = coding.finish(&mut left)?;
+        self.spent += before - left + coded.time();
+        self.keep(Stream::Difference, Part { time: 0, ..Part::held(Stream::Difference, coded) })
+    }
+
+    /// Keeps a part that is coded.
+    fn keep(&mut self, stream: Stream, mut part: Part) -> io::Result<()> {
+        if let (Some(spilled), Place::Held(bytes)) = (&mut self.spilled, &part.place) {
+            spilled.file.write_all(bytes)?;
+            let at = spilled.len;
+            spilled.len += part.section.len;
+            part.place = Place::Spilled(at);
+        }
+        self.buffers[stream as usize].coded.push(part);
         Ok(())
     }
 
@@ -254,14 +271,7 @@ impl<'a> StreamsWriter<'a> {
         let code =
             |(stream, part): (Stream, Vec<u8>)| trial::best(stream, &part, windows[stream as usize], watch).map(|coded| (stream, coded));
         for (stream, coded) in in_turn(full, at_once(self.coding), code)? {
-            let mut part = Part::held(stream, coded);
-            if let (Some(spilled), Place::Held(bytes)) = (&mut self.spilled, &part.place) {
-                spilled.file.write_all(bytes)?;
-                let at = spilled.len;
-                spilled.len += part.section.len;
-                part.place = Place::Spilled(at);
-            }
-            self.buffers[stream as usize].coded.push(part);
+            self.keep(stream, Part::held(stream, coded))?;
         }
         Ok(())
     }
@@ -285,7 +295,7 @@ impl<'a> StreamsWriter<'a> {
 
     /// Codes all streams, for whoever makes `new` bytes of them: the slow coders are used only as far as they do not hold it up.
     pub fn finish_for(mut self, memory: u64, new: u64) -> io::Result<Written> {
-        let mut time = new.saturating_mul(NEW_BYTE).saturating_add(TIME);
+        let mut time = time_for(new).saturating_sub(self.spent);
         let watch = self.watch;
         let long = |len: usize| if len > PACKED { len as u64 } else { 0 };
         watch.progress.stage("compressing", self.buffers.iter().map(|buffer| long(buffer.held.len())).sum());
@@ -381,32 +391,6 @@ impl<'a> StreamsWriter<'a> {
     }
 }
 
-impl Differences {
-    /// By mixing if that is shorter and not too slow to read; `time` becomes less by what it takes.
-    fn finish(self, time: &mut u64) -> io::Result<Coded> {
-        let costs = [(Coder::Sparse, self.mix.work() * STRONG_BIT), (Coder::FastSparse, self.fast.work() * FAST_BIT)];
-        let (mixed, mut frame) = ([self.mix.finish()?, self.fast.finish()?], self.zstd.finish()?.inner);
-        let raw_len = self.raw;
-        let plain = Coder::Zstd(coder::window_number(20));
-        if raw_len < 1 << 20 {
-            // Its length was not known when the frame began, whose window may be longer than all of it: readers refuse that.
-            let mut bytes = Vec::new();
-            plain.decode(&frame[..], u64::MAX)?.read_to_end(&mut bytes)?;
-            let mut again = coder::zstd(Strip::new(Vec::new()), LEVEL, 20, Some(raw_len))?;
-            again.write_all(&bytes)?;
-            frame = again.finish()?.inner;
-        }
-        for ((coder, needed), bytes) in costs.into_iter().zip(mixed) {
-            let needed = needed + raw_len * ZERO_BYTE;
-            if bytes.len() < frame.len() && needed <= *time {
-                *time -= needed;
-                return Ok(Coded { coder, raw_len, bytes });
-            }
-        }
-        Ok(Coded { coder: plain, raw_len, bytes: frame })
-    }
-}
-
 impl Coded {
     fn section(&self, stream: Stream) -> Section {
         Section { stream, coder: self.coder, raw_len: self.raw_len, len: self.bytes.len() as u64 }
@@ -434,7 +418,9 @@ impl std::fmt::Debug for StreamsWriter<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::StreamsReader;
+    use std::io::Read;
+
+    use super::super::{Coder, StreamsReader};
     use super::*;
     use proptest::prelude::*;
 
@@ -494,6 +480,44 @@ mod tests {
             spilled.read(&mut out).unwrap();
             assert_eq!(bytes, held.bytes.concat());
         }
+    }
+
+    #[test]
+    fn very_many_differences_come_in_parts() {
+        let old = noise(400_000, 256);
+        let dense = noise(200_000, 251);
+        let sparse: Vec<u8> = (0..200_000u32).map(|i| if i % 97 < 30 { u8::try_from(i % 5).unwrap() } else { 0 }).collect();
+        let differences = [dense, sparse].concat();
+        let mut bytes = Vec::new();
+        for file in [None, Some(Box::new(std::io::Cursor::new(Vec::new())) as Box<dyn ScratchFile>)] {
+            let spilled = file.is_some();
+            let mut writer = StreamsWriter::default().spilling(file);
+            writer.part = 20_000;
+            for (some, old) in differences.chunks(7000).zip(old.chunks(7000)) {
+                writer.put_beside(some, old).unwrap();
+            }
+            let mut written = writer.finish(u64::MAX).unwrap();
+            let lens: Vec<_> = written.sections.iter().map(|section| section.len).collect();
+            assert!(written.sections.len() > 4 && lens.iter().all(|len| *len < 80_000), "{:?}", written.sections);
+            assert_eq!(written.bytes.iter().any(Vec::is_empty), spilled);
+            let mut all = Vec::new();
+            let mut keep = |some: &[u8]| {
+                all.extend_from_slice(some);
+                Ok(())
+            };
+            written.read(&mut keep).unwrap();
+            let starts = lens.iter().scan(0, |at, len| Some(std::mem::replace(at, *at + usize::try_from(*len).unwrap())));
+            let starts: Vec<_> = starts.collect();
+            let mut reader = StreamsReader::open(&written.sections, |i| Ok(Box::new(&all[starts[i]..]))).unwrap();
+            let mut read = vec![0; differences.len()];
+            for (some, old) in read.chunks_mut(9001).zip(old.chunks(9001)) {
+                reader.get(Stream::Difference).read_beside(some, old).unwrap();
+            }
+            assert!(read == differences);
+            drop(reader);
+            bytes.push(all);
+        }
+        assert!(bytes[0] == bytes[1]);
     }
 
     #[test]

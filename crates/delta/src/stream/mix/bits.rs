@@ -27,6 +27,11 @@ impl Encoder {
         Self { low: 0, high: u32::MAX, out: Vec::new() }
     }
 
+    /// Bytes so far.
+    pub(super) fn len(&self) -> usize {
+        self.out.len()
+    }
+
     /// The fewest bytes that say it all; the reader takes zeros for what is missing.
     pub(super) fn finish(mut self) -> Vec<u8> {
         for len in 0..=4u32 {

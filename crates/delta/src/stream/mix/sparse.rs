@@ -285,6 +285,11 @@ impl<const N: usize> Writer<N> {
         self.model.work()
     }
 
+    /// Coded bytes so far.
+    pub(in super::super) fn len(&self) -> usize {
+        self.encoder.len()
+    }
+
     /// The coded bytes.
     pub(in super::super) fn finish(mut self) -> io::Result<Vec<u8>> {
         if !self.waiting.is_empty() {
