@@ -33,7 +33,7 @@ fn main() -> io::Result<()> {
         let old: Vec<_> = old.iter().map(|layer| &**layer).collect();
         let new = layer(new)?;
         let input = Input { config: CONFIGS[1], base_config: Some(CONFIGS[0]), known: &[[7; 32]], new: &[&*new], old: &old };
-        let patch = make(&input, Budget { make: 64 << 20, apply: 4 << 20 }, &Silent, &AtomicBool::new(false))?;
+        let patch = make(&input, Budget { make: 64 << 20, apply: 4 << 20, admitted: 24 << 20 }, &Silent, &AtomicBool::new(false))?;
         // As it stands in a bundle, and with every stream as plain bytes.
         let mut coded = Vec::new();
         for (section, bytes) in patch.written.sections.iter().zip(&patch.written.bytes) {

@@ -42,6 +42,9 @@ pub struct Base<'a> {
     pub layers: Vec<Layer<'a>>,
 }
 
+/// Bytes of memory that nodes admit for applying a bundle.
+pub const ADMITTED: u64 = 24 << 20;
+
 /// What making may use.
 #[derive(Debug, Clone, Copy)]
 pub struct MakeOptions {
@@ -50,11 +53,13 @@ pub struct MakeOptions {
     pub memory: u64,
     /// Bytes of memory for whoever applies: windows, buffers and the table of old members.
     pub apply_memory: u64,
+    /// Bytes of memory that whoever applies admits at all: where tables are so long that more would be needed, layers of bases are left out.
+    pub admitted_memory: u64,
 }
 
 impl Default for MakeOptions {
     fn default() -> Self {
-        Self { memory: 1 << 30, apply_memory: 16 << 20 }
+        Self { memory: 1 << 30, apply_memory: 16 << 20, admitted_memory: ADMITTED }
     }
 }
 
@@ -160,7 +165,7 @@ pub fn make_spilling(
         new: &new_sources,
         old: &old_sources,
     };
-    let budget = Budget { make: options.memory, apply: options.apply_memory };
+    let budget = Budget { make: options.memory, apply: options.apply_memory, admitted: options.admitted_memory };
     let mut patch = patch::make_spilling(&input, budget, scratch, progress, cancel)?;
 
     if patch.written.sections.len() > SECTIONS {

@@ -22,6 +22,7 @@ mod hashed;
 pub mod index;
 mod kept;
 mod large;
+mod leave_out;
 pub mod make;
 mod matching;
 mod old;

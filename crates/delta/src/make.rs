@@ -17,13 +17,14 @@ use crate::config;
 use crate::content::{self, Contents, Outcome};
 use crate::hashed::{Hashed, cancelled};
 use crate::kept;
+use crate::leave_out::{Use, leave_out};
 use crate::matching::{Choice, Content, choose};
 use crate::old::{OldMembers, OldRef};
 use crate::predict::{Predictor, base, codec, flag};
 use crate::progress::{Progress, Watch};
 use crate::repeats::{self, Pieces, Repeats};
 use crate::source::LayerSource;
-use crate::stream::{Stream, StreamsWriter, Written};
+use crate::stream::{Stream, StreamsReader, StreamsWriter, Written};
 use crate::tar::{Item, Items, Member};
 use crate::varint::zigzag;
 
@@ -52,6 +53,8 @@ pub struct Budget {
     /// Bytes of memory for whoever applies: windows, buffers and the table of old members. The table and what every patch needs come
     /// first; a mebibyte is always left for streams.
     pub apply: u64,
+    /// Bytes of memory that whoever applies admits at all. When a patch needs more, old layers are left out, as long as that helps.
+    pub admitted: u64,
 }
 
 /// A patch.
@@ -104,6 +107,40 @@ pub fn make_spilling(
     progress: &dyn Progress,
     cancel: &AtomicBool,
 ) -> io::Result<Patch> {
+    // The old layers that are looked at, by their place in the input.
+    let mut at_hand: Vec<usize> = (0..input.old.len()).collect();
+    let mut rounds = ROUNDS;
+    loop {
+        let old: Vec<_> = at_hand.iter().map(|&place| input.old[place]).collect();
+        let (mut patch, uses) = made_of(&Input { old: &old, ..*input }, budget, scratch, progress, cancel)?;
+        let table = uses.iter().map(|used| used.table).sum();
+        let needs = FIXED_MEMORY + StreamsReader::memory(&patch.written.sections) + patch.table;
+        let out = match needs.checked_sub(budget.admitted) {
+            Some(more) if rounds > 0 => leave_out(&uses, u64::saturating_sub(table, more)),
+            _ => Vec::new(),
+        };
+        if out.is_empty() {
+            patch.used = patch.used.iter().map(|&place| at_hand[place]).collect();
+            return Ok(patch);
+        }
+        // Others may come into use in their place, and that of streams be another.
+        let out: Vec<_> = out.iter().map(|&place| at_hand[patch.used[place]]).collect();
+        at_hand.retain(|layer| !out.contains(layer));
+        rounds -= 1;
+    }
+}
+
+/// Times that layers are left out before the patch is taken as it is.
+const ROUNDS: u32 = 4;
+
+/// The patch from all old layers, and what each that it uses is to it.
+fn made_of(
+    input: &Input<'_>,
+    budget: Budget,
+    scratch: Option<&dyn Scratch>,
+    progress: &dyn Progress,
+    cancel: &AtomicBool,
+) -> io::Result<(Patch, Vec<Use>)> {
     progress.stage("reading layers", 0);
     let known: Vec<_> = input.old.iter().map(|layer| layer.hashes()).collect();
     let short = known.iter().any(Option::is_some);
@@ -119,14 +156,18 @@ pub fn make_spilling(
     // Numbers as whoever applies counts them: over the layers in use only.
     let mut table = OldMembers::default();
     let mut shifts = vec![0; input.old.len()];
+    let mut uses = Vec::new();
     for &layer in &used {
         shifts[layer] = old.starts[layer] - table.len();
+        let before = table.bytes();
         table.load(input.old[layer], u64::MAX)?;
+        uses.push(Use { saves: 0, table: table.bytes() - before });
     }
     let renumber = |number: OldRef| number - layer_of(number).map_or(0, |layer| shifts[layer]);
     let mut choices: Vec<_> = choices.into_iter().map(|choice| choice.map(renumber)).collect();
     let layers: Vec<_> = used.iter().map(|&layer| input.old[layer]).collect();
     drop(old);
+    count_savings(&new, &choices, &table, &mut uses);
     let repeats = Repeats::find(&new, &pieces, &rivals, &mut choices, table.len())?;
     drop(pieces);
 
@@ -146,6 +187,7 @@ pub fn make_spilling(
         streams: StreamsWriter::within(parts)
             .in_parts(budget.make / 32)
             .coding_within(budget.make / 8 * 3)
+            .making(new.members.iter().map(|(_, member)| member.size).sum())
             .watched(progress, cancel)
             .spilling(scratch.map(Scratch::file).transpose()?),
         table,
@@ -172,7 +214,25 @@ pub fn make_spilling(
     let features = [(maker.repeats.len() > 0, KEPT), (maker.archives.gnu(), GNU), (class_data, CLASS_DATA)];
     let features = features.into_iter().filter_map(|(needed, feature)| needed.then_some(feature)).collect();
     let written = maker.streams.finish_for(room, stats.iter().map(|layer| layer.size).sum())?;
-    Ok(Patch { written, used, layers: stats, table, scratch, features })
+    Ok((Patch { written, used, layers: stats, table, scratch, features }, uses))
+}
+
+/// Bytes that a header like an old one saves, about.
+const HEADER: u64 = 32;
+
+/// Adds up what comes from each of the layers in use.
+fn count_savings(new: &Hashed, choices: &[Choice], table: &OldMembers, uses: &mut [Use]) {
+    let layer_of = |number: OldRef| table.get(number).map(|member| usize::from(member.layer));
+    for ((_, member), choice) in new.members.iter().zip(choices) {
+        if let Content::Same(number) | Content::Like(number) = choice.content
+            && let Some(layer) = layer_of(number)
+        {
+            uses[layer].saves += member.size;
+        }
+        if let Some(layer) = choice.base.and_then(layer_of) {
+            uses[layer].saves += HEADER;
+        }
+    }
 }
 
 fn used_layers(choices: &[Choice], layer_of: impl Fn(OldRef) -> Option<usize>) -> Vec<usize> {

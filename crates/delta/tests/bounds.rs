@@ -65,7 +65,7 @@ fn make(folder: &Path, budget: u64, progress: &dyn Progress, cancel: &AtomicBool
     };
     let (old, new) = (open("old.tar"), open("new.tar"));
     let input = Input { config: b"{}", base_config: None, known: &[], new: &[&*new], old: &[&*old] };
-    make_spilling(&input, Budget { make: budget, apply: 8 << 20 }, Some(&Files(folder)), progress, cancel)
+    make_spilling(&input, Budget { make: budget, apply: 8 << 20, admitted: 24 << 20 }, Some(&Files(folder)), progress, cancel)
 }
 
 /// The most memory that this process has had since the last [`forget_peak`], in bytes.

@@ -241,7 +241,7 @@ fn round_trip(name: &str, old: Option<&[u8]>, new: &[u8]) -> usize {
     let target = layer(new);
     let sources: Vec<_> = old.iter().map(|layer| &**layer).collect();
     let input = Input { config: b"{}", base_config: None, known: &[], new: &[&target], old: &sources };
-    let patch = make(&input, Budget { make: 64 << 20, apply: 4 << 20 }, &Silent, &AtomicBool::new(false)).unwrap();
+    let patch = make(&input, Budget { make: 64 << 20, apply: 4 << 20, admitted: 24 << 20 }, &Silent, &AtomicBool::new(false)).unwrap();
     let used: Vec<Box<dyn LayerSource>> = old.into_iter().enumerate().filter(|(i, _)| patch.used.contains(i)).map(|(_, old)| old).collect();
     let streams = StreamsReader::open(&patch.written.sections, |i| Ok(Box::new(&patch.written.bytes[i][..]))).unwrap();
     let mut applier = Applier::new(streams, &used, 4 << 20).unwrap();

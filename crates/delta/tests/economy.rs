@@ -4,7 +4,7 @@
 use std::io::Cursor;
 use std::sync::atomic::AtomicBool;
 
-use skerry_delta::apply::Applier;
+use skerry_delta::apply::{Applier, FIXED_MEMORY};
 use skerry_delta::archive::{Scratch, ScratchFile};
 use skerry_delta::codec::Codec;
 use skerry_delta::make::{Budget, Input, KEPT, Patch, make};
@@ -27,11 +27,16 @@ impl Scratch for Memory {
 
 /// The patch and its bytes, after it was applied and compared.
 fn round_trip(old: &[Vec<u8>], new: &[Vec<u8>]) -> (Patch, usize) {
+    round_trip_within(u64::MAX, old, new)
+}
+
+/// The same, where whoever applies admits so many bytes of memory.
+fn round_trip_within(admitted: u64, old: &[Vec<u8>], new: &[Vec<u8>]) -> (Patch, usize) {
     let sources: Vec<_> = old.iter().chain(new).map(|tar| layer(tar)).collect();
     let sources: Vec<_> = sources.iter().map(|layer| &**layer).collect();
     let (old_layers, new_layers) = sources.split_at(old.len());
     let input = Input { config: b"{}", base_config: None, known: &[], new: new_layers, old: old_layers };
-    let patch = make(&input, Budget { make: 256 << 20, apply: 4 << 20 }, &Silent, &AtomicBool::new(false)).unwrap();
+    let patch = make(&input, Budget { make: 256 << 20, apply: 4 << 20, admitted }, &Silent, &AtomicBool::new(false)).unwrap();
     let used: Vec<_> = patch.used.iter().map(|&i| layer(&old[i])).collect();
     let scratch = Memory;
     for scratch in [Some(&scratch as &dyn Scratch), None] {
@@ -211,4 +216,29 @@ fn the_fixed_patch_with_a_kept_content_is_read() {
     for codecs in [[0x00, 0x01, 0x08, 0x0a], [0x00, 0x41, 0x48, 0x0a], [0x00, 0x41, 0x0e, 0x0a], [0x00, 0xc1, 0x08, 0x0a]] {
         assert!(apply(&changed(&[0x00, 0x41, 0x08, 0x0a], &codecs)).is_err(), "{codecs:x?}");
     }
+}
+
+/// Bytes of memory that applying the patch needs.
+fn needs(patch: &Patch) -> u64 {
+    FIXED_MEMORY + StreamsReader::memory(&patch.written.sections) + patch.table
+}
+
+/// Of a base with more members than whoever applies can hold the table of, the layer that serves most is used and the other is not.
+#[test]
+fn layers_whose_table_is_too_long_are_left_out() {
+    let to = format!("srv/{}/first", "links/".repeat(15));
+    let link = |i| (format!("srv/{}{i:05}", "links/".repeat(15)), What::HardLink(to.clone()));
+    let many: Vec<_> = (0..40_000).map(link).collect();
+    let few = || [("opt/data".to_owned(), What::File(noise(4 << 20, 1)))];
+    let (useful, long) = (tar(&few(), 1), tar(&many, 1));
+    let new: Vec<_> = few().into_iter().chain(many).collect();
+    let (old, new) = ([long, useful], [tar(&new, 2)]);
+    let (patch, _) = round_trip(&old, &new);
+    assert_eq!(patch.used, [0, 1]);
+    let admitted = needs(&patch) - 1;
+    let (patch, _) = round_trip_within(admitted, &old, &new);
+    assert_eq!(patch.used, [1]);
+    assert!(needs(&patch) <= admitted, "{patch:?}");
+    // Where nothing helps it is what it is.
+    assert_eq!(round_trip_within(0, &old, &new).0.used, [0usize; 0]);
 }

@@ -103,7 +103,7 @@ fn round_trip(old: &Tar, new: &Tar) -> usize {
     let sources: Vec<_> = old.iter().map(|layer| &**layer).collect();
     let target = new.layer();
     let input = Input { config: b"{}", base_config: None, known: &[], new: &[&target], old: &sources };
-    let patch = make(&input, Budget { make: 512 << 20, apply: 14 << 20 }, &Silent, &AtomicBool::new(false)).unwrap();
+    let patch = make(&input, Budget { make: 512 << 20, apply: 14 << 20, admitted: 24 << 20 }, &Silent, &AtomicBool::new(false)).unwrap();
     assert_eq!(patch.layers[0].size, new.size);
     assert!(patch.used.len() == old.len());
     let streams = StreamsReader::open(&patch.written.sections, |i| Ok(Box::new(&patch.written.bytes[i][..]))).unwrap();

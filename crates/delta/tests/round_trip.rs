@@ -32,7 +32,7 @@ fn round_trip(old: &[Vec<u8>], new: &[Vec<u8>]) -> usize {
         new: &new_layers.iter().map(|layer| layer as &dyn LayerSource).collect::<Vec<_>>(),
         old: &old_layers.iter().map(|layer| &**layer).collect::<Vec<_>>(),
     };
-    let patch = make(&input, Budget { make: 64 << 20, apply: 4 << 20 }, &Silent, &AtomicBool::new(false)).unwrap();
+    let patch = make(&input, Budget { make: 64 << 20, apply: 4 << 20, admitted: 24 << 20 }, &Silent, &AtomicBool::new(false)).unwrap();
     let used: Vec<Box<dyn LayerSource>> = patch.used.iter().map(|&i| Box::new(layer(&old[i])) as Box<dyn LayerSource>).collect();
     let streams = StreamsReader::open(&patch.written.sections, |i| Ok(Box::new(&patch.written.bytes[i][..]))).unwrap();
     let mut applier = Applier::new(streams, &used, 1 << 20).unwrap();
@@ -348,11 +348,11 @@ fn known_hashes_spare_reading() {
     let run = |hashes: Vec<u64>| {
         let old = Indexed { layer: layer(&old_tar), hashes };
         let input = Input { config: b"{}", base_config: None, known: &[], new: &[&new], old: &[&old] };
-        make(&input, Budget { make: 64 << 20, apply: 4 << 20 }, &Silent, &AtomicBool::new(false))
+        make(&input, Budget { make: 64 << 20, apply: 4 << 20, admitted: 24 << 20 }, &Silent, &AtomicBool::new(false))
     };
     let indexed = run(known).unwrap();
     let input = Input { config: b"{}", base_config: None, known: &[], new: &[&new], old: &[&old] };
-    let read = make(&input, Budget { make: 64 << 20, apply: 4 << 20 }, &Silent, &AtomicBool::new(false)).unwrap();
+    let read = make(&input, Budget { make: 64 << 20, apply: 4 << 20, admitted: 24 << 20 }, &Silent, &AtomicBool::new(false)).unwrap();
     assert_eq!(indexed.written.bytes, read.written.bytes);
     // An index that does not fit is not believed: its contents are read, which fails here.
     assert!(run(Vec::new()).is_err());

@@ -3,6 +3,7 @@
 use std::io::{self, Read, Seek};
 
 use ring::digest::{self, SHA256};
+use skerry_bundle::make::ADMITTED;
 use skerry_bundle::{TargetLayer, Toc, VerifiedToc};
 use skerry_delta::apply::{Applier, FIXED_MEMORY, Tally};
 use skerry_delta::archive::BoundedScratch;
@@ -25,7 +26,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { memory: 24 << 20, output: 64 << 30 }
+        Self { memory: ADMITTED, output: 64 << 30 }
     }
 }
 

@@ -136,7 +136,7 @@ pub(crate) fn bundle(target: ImageId, bases: &[ImageId]) -> Arc<Bundle> {
         let bases: Vec<Base<'_>> = bases.iter().map(|b| Base { image_id: b.id, config: b.config.as_bytes(), layers: b.layers() }).collect();
         let target = Target { config: image.config.as_bytes(), layers: image.layers() };
         let mut bytes = Vec::new();
-        let options = MakeOptions { memory: 16 << 20, apply_memory: 4 << 20 };
+        let options = MakeOptions { memory: 16 << 20, apply_memory: 4 << 20, ..MakeOptions::default() };
         make(&target, &bases, &options, &skerry_delta::Silent, &AtomicBool::new(false), &key(3), &mut bytes).expect("a bundle");
         Arc::new(Bundle { digest: sha256(&bytes), bytes })
     });
