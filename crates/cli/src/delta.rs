@@ -19,7 +19,7 @@ use tempfile::NamedTempFile;
 use crate::delta_args::{DeltaCommand, MakeArgs, TrustArgs};
 use crate::delta_image::{Check, LocalImage, Temporary, find};
 use crate::publish::bar;
-use crate::{config, delta_apply, delta_inspect, delta_key, output};
+use crate::{config, delta_apply, delta_inspect, delta_key, output, stop};
 
 /// `skerry delta ...`
 pub(crate) async fn run(command: DeltaCommand, json: bool) -> Result<()> {
@@ -30,18 +30,25 @@ pub(crate) async fn run(command: DeltaCommand, json: bool) -> Result<()> {
     }
 }
 
-/// Runs blocking work that an interrupt stops cleanly: its temporary files are gone when it has ended.
+/// Runs blocking work that a signal stops cleanly: its temporary files are gone when it has ended.
 pub(crate) async fn interruptible<T: Send + 'static>(work: impl FnOnce(&AtomicBool) -> Result<T> + Send + 'static) -> Result<T> {
     let cancel = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&cancel);
     let mut work = tokio::task::spawn_blocking(move || work(&told));
     tokio::select! {
         done = &mut work => return done.context("the work panicked")?,
-        interrupt = tokio::signal::ctrl_c() => interrupt.context("waiting for an interrupt")?,
+        told = stop::told() => told?,
     }
     cancel.store(true, Ordering::Relaxed);
-    output::note("Interrupted: cleaning up.");
-    work.await.context("the work panicked")?
+    output::note("Interrupted: cleaning up; once more to end at once.");
+    tokio::select! {
+        done = work => done.context("the work panicked")?,
+        told = stop::told() => {
+            told?;
+            // As a shell says it of what a Ctrl-C ended.
+            std::process::exit(130)
+        }
+    }
 }
 
 /// A temporary file beside `path`, which is put in its place when all of it is written.

@@ -18,6 +18,7 @@ use tempfile::NamedTempFile;
 
 use crate::engine_source;
 use crate::publish::bar;
+use crate::stop;
 
 /// Bytes copied at once.
 const PIECE: usize = 256 * 1024;
@@ -39,7 +40,7 @@ pub(crate) async fn find(name: &str, socket: &str) -> Result<Found> {
     if !said && path.exists() {
         return Ok(Found { path: path.to_owned(), _spool: None, name: name.to_owned() });
     }
-    let (spool, _) = engine_source::export(socket, name).await?;
+    let (spool, _) = stop::guarded(engine_source::export(socket, name)).await?;
     Ok(Found { path: spool.path().to_owned(), _spool: Some(spool), name: name.to_owned() })
 }
 

@@ -6,13 +6,13 @@ use skerry_wire::api::ImageSummary;
 
 use crate::args::ImageCommand;
 use crate::config::Config;
-use crate::{output, publish};
+use crate::{output, publish, stop};
 
 /// `skerry image ...`
 pub(crate) async fn run(config: &Config, client: &Client, command: ImageCommand, json: bool) -> Result<()> {
     match command {
         ImageCommand::Publish(args) => {
-            let published = publish::publish(config, client, args).await?;
+            let published = stop::guarded(publish::publish(config, client, args)).await?;
             if json {
                 return output::json(&published.image);
             }

@@ -26,6 +26,7 @@ mod logs;
 mod node;
 mod output;
 mod publish;
+mod stop;
 mod unknown;
 mod var;
 
@@ -40,7 +41,12 @@ use crate::config::Config;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let result = runtime.context("starting the runtime").and_then(|runtime| runtime.block_on(run(cli)));
+    let result = runtime.context("starting the runtime").and_then(|runtime| {
+        let result = runtime.block_on(run(cli));
+        // What was given up is not waited for.
+        runtime.shutdown_background();
+        result
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -5,12 +5,13 @@ mod support;
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::Value;
 use skerry_image::archive::Archive;
-use support::{bed, image, masked, noise};
+use support::{Image, bed, image, masked, noise};
 
 #[test]
 fn archives_and_layouts_alike() {
@@ -157,41 +158,81 @@ fn images_of_the_engine() {
     assert!(said.contains("`1.tar` is neither a file here nor an image of the engine"), "{said}");
 }
 
-#[test]
-fn an_interrupt_leaves_nothing() {
-    let bed = bed();
+/// An image with a layer that takes a while to compare.
+fn long(version: usize) -> Image {
     let mut long = image(1);
-    let mut last = Vec::new();
-    for version in [1, 2] {
-        let mut builder = tar::Builder::new(Vec::new());
-        let mut content = noise(9, 24 << 20);
-        for (at, byte) in content.iter_mut().enumerate().step_by(997) {
-            *byte ^= (version * at).to_le_bytes()[0];
-        }
-        let mut header = tar::Header::new_gnu();
-        header.set_size(content.len() as u64);
-        builder.append_data(&mut header, "big", &content[..]).unwrap();
-        long.layers[1] = builder.into_inner().unwrap();
-        let ids: Vec<_> = long.layers.iter().map(|l| format!("\"{}\"", skerry_wire::DiffId(skerry_image::sha256(l)))).collect();
-        long.config =
-            format!(r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#, ids.join(",")).into_bytes();
-        last = long.archive(&[]);
-        std::fs::write(bed.path(&format!("long{version}.tar")), &last).unwrap();
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut content = noise(9, 24 << 20);
+    for (at, byte) in content.iter_mut().enumerate().step_by(997) {
+        *byte ^= (version * at).to_le_bytes()[0];
     }
-    drop(last);
-    let before = bed.files();
+    let mut header = tar::Header::new_gnu();
+    header.set_size(content.len() as u64);
+    builder.append_data(&mut header, "big", &content[..]).unwrap();
+    long.layers[1] = builder.into_inner().unwrap();
+    let ids: Vec<_> = long.layers.iter().map(|l| format!("\"{}\"", skerry_wire::DiffId(skerry_image::sha256(l)))).collect();
+    long.config =
+        format!(r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#, ids.join(",")).into_bytes();
+    long
+}
+
+/// Runs the command, and sends it the signal once `seen` says so.
+fn stopped(command: &mut Command, signal: Signal, seen: impl Fn() -> bool) -> Output {
     let begun = Instant::now();
-    let arguments = ["delta", "make", "--base", "long1.tar", "--target", "long2.tar", "--out", "long.skb", "--key", "key"];
-    let mut child = bed.command(&arguments).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    // As soon as it works on its output: the temporary file is there.
-    while bed.files() == before {
+    let mut child = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    while !seen() {
         assert!(child.try_wait().unwrap().is_none() && begun.elapsed() < Duration::from_secs(60));
         std::thread::sleep(Duration::from_millis(2));
     }
-    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT).unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
     let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!((output.status.code(), output.status.signal()), (Some(1), None), "{said}");
-    assert!(said.contains("Interrupted: cleaning up.") && said.contains("error: "), "{said}");
-    assert_eq!(bed.files(), before);
+    assert_eq!((output.status.code(), output.status.signal()), (Some(1), None), "{}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+#[test]
+fn a_signal_leaves_nothing() {
+    let bed = bed();
+    for version in [1, 2] {
+        std::fs::write(bed.path(&format!("long{version}.tar")), long(version).archive(&[])).unwrap();
+    }
+    let before = bed.files();
+    let arguments = ["delta", "make", "--base", "long1.tar", "--target", "long2.tar", "--out", "long.skb", "--key", "key"];
+    // Whoever runs the tests may have them ignore the last.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let ignored = status.lines().any(|line| line.starts_with("SigIgn:") && line.ends_with(['1', '3', '5', '7', '9', 'b', 'd', 'f']));
+    let hang_up = (!ignored).then_some(Signal::HUP);
+    for signal in [Signal::INT, Signal::TERM].into_iter().chain(hang_up) {
+        // As soon as it works on its output: the temporary file is there.
+        let output = stopped(&mut bed.command(&arguments), signal, || bed.files() != before);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("Interrupted: cleaning up;") && said.contains("error: "), "{said}");
+        assert_eq!(bed.files(), before);
+    }
+}
+
+/// The same while an engine exports the image.
+#[test]
+fn a_signal_during_an_export_leaves_nothing() {
+    let bed = bed();
+    let docker = |arguments: &[&str]| Command::new("docker").args(arguments).current_dir(bed.folder.path()).output().unwrap();
+    if !docker(&["version"]).status.success() {
+        assert!(std::env::var("CI").is_err(), "no engine");
+        eprintln!("skipped: no engine answers");
+        return;
+    }
+    let name = format!("skerry-cli-stop-{}:1", std::process::id());
+    std::fs::write(bed.path("named.tar"), long(1).archive(std::slice::from_ref(&name))).unwrap();
+    assert!(docker(&["load", "--input", "named.tar"]).status.success());
+    let folder = bed.path("temporary");
+    std::fs::create_dir(&folder).unwrap();
+    let files = || std::fs::read_dir(&folder).unwrap().count();
+    let given = format!("docker:{name}");
+    let arguments = ["delta", "make", "--base", "1.tar", "--target", &given, "--out", "p.skb", "--key", "key"];
+    let outputs = [Signal::INT, Signal::TERM].map(|signal| stopped(bed.command(&arguments).env("TMPDIR", &folder), signal, || files() > 0));
+    docker(&["image", "rm", &name]);
+    for output in outputs {
+        assert!(String::from_utf8_lossy(&output.stderr).contains("nterrupted"), "{output:?}");
+    }
+    assert_eq!(files(), 0);
 }
