@@ -109,3 +109,69 @@ fn shared(image: &ImageId, to_choose: &ToChoose, estimator: &dyn Estimator) -> V
     let mut choices = base::share(image, &nodes, &to_choose.fleet.images, &built, estimator);
     choices.remove(&to_choose.node.id).map_or_else(Vec::new, |choice| choice.bases)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use skerry_plan::{Fleet, Image, Node};
+    use skerry_wire::node::Fingerprint;
+    use skerry_wire::{DiffId, Digest};
+
+    use super::*;
+
+    fn id(n: u8) -> ImageId {
+        ImageId(Digest::new([n; 32]))
+    }
+
+    fn sets(sets: &[&[u8]]) -> Vec<Vec<ImageId>> {
+        sets.iter().map(|set| set.iter().map(|&n| id(n)).collect()).collect()
+    }
+
+    /// The lower its number, the more a base saves; a second one saves nothing.
+    struct ByNumber;
+
+    impl Estimator for ByNumber {
+        fn estimate(&self, _: &ImageId, bases: &[ImageId]) -> Option<u64> {
+            Some(bases.iter().map(|base| u64::from(base.digest().as_bytes()[0]) * 1_000_000).min().unwrap_or(100_000_000))
+        }
+    }
+
+    #[test]
+    fn bases_that_failed_are_passed_over() {
+        let image = |n: u8| Image {
+            reference: format!("i{n}:1"),
+            architecture: "amd64".to_owned(),
+            layers: vec![(DiffId(Digest::new([n; 32])), 1 << 20)],
+        };
+        let fleet = Fleet { images: (1..=9).map(|n| (id(n), image(n))).collect::<BTreeMap<_, _>>(), ..Fleet::default() };
+        let cases: [(&[u8], &[&[u8]], &[&[u8]], &[u8]); 9] = [
+            (&[2, 3, 4, 5, 6], &[], &[], &[2]),
+            (&[2, 3, 4, 5, 6], &[&[2]], &[], &[3]),
+            (&[2, 3, 4, 5, 6], &[&[2], &[3], &[4]], &[], &[5]),
+            // Enough was tried; what is on its way may be taken all the same.
+            (&[2, 3, 4, 5, 6], &[&[2], &[3], &[4], &[5]], &[], &[2]),
+            (&[2, 3, 4, 5, 6], &[&[2], &[3], &[4], &[5]], &[&[6]], &[6]),
+            // What failed for others does not count.
+            (&[2, 3], &[&[2], &[4], &[5], &[6], &[7]], &[], &[3]),
+            // The full bundle is no way out, and one that failed stands for none.
+            (&[2], &[&[2]], &[], &[2]),
+            (&[2], &[&[]], &[], &[2]),
+            (&[], &[&[]], &[], &[]),
+        ];
+        for (held, failed, building, chosen) in cases {
+            let node = Node {
+                id: NodeId::new([1; 16]),
+                pool: "default".to_owned(),
+                fingerprint: Fingerprint::default(),
+                inventory: held.iter().map(|&n| id(n)).collect::<BTreeSet<_>>(),
+                eligible: true,
+                drain: None,
+            };
+            let (building, failed) = (sets(building), sets(failed));
+            let to_choose = ToChoose { node, fleet: fleet.clone(), built: Vec::new(), building, failed, waiting: Vec::new() };
+            let bases = bases(&id(1), &to_choose, &ByNumber);
+            assert_eq!(bases, sets(&[chosen])[0], "{held:?} {:?}", to_choose.failed);
+        }
+    }
+}
