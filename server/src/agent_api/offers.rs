@@ -60,41 +60,48 @@ async fn choose(app: &Arc<App>, node: NodeId, image: ImageId, full: bool, now: T
     Ok(Some(offered))
 }
 
-/// Builds of an image that failed and that a node passes over for other bases. An image that cannot be made from anything costs each
-/// inventory one build more than this.
+/// Single bases from which a build failed and that a node passes over for others. An image that cannot be made from anything costs each
+/// inventory two builds more than this: from its best set, and from one base more.
 const PASSED_OVER: usize = 3;
 
 /// Bytes that no bundle has, and that many nodes' sums can hold.
 const USELESS: u64 = 1 << 50;
 
-/// The bases of the bundle for a node. Those from which it could not be built a while ago are passed over for the next best, but never
-/// for the full bundle: that does not take the place of a patch unasked.
+/// The bases of the bundle for a node. Where it could not be built from the best ones a while ago, from what is built or on its way for
+/// others, or from the best single base of which that is not known: which of several is to blame is not known. What takes their place
+/// never is the full bundle, nor one that is near it: that does not take the place of a patch unasked.
 fn bases(image: &ImageId, to_choose: &ToChoose, estimator: &dyn Estimator) -> Vec<ImageId> {
     let best = shared(image, to_choose, estimator);
     if !to_choose.failed.contains(&best) {
         return best;
     }
+    let patches = ToChoose {
+        built: to_choose.built.iter().filter(|built| !built.bases.is_empty()).cloned().collect(),
+        building: to_choose.building.iter().filter(|bases| !bases.is_empty()).cloned().collect(),
+        ..to_choose.clone()
+    };
+    let next = shared(image, &patches, &PassingOver { failed: &to_choose.failed, going: &patches.building, estimator });
+    let bytes = |bases: &[ImageId]| estimator.estimate(image, bases);
+    let full = next.is_empty() || bytes(&next).zip(bytes(&[])).is_some_and(|(next, full)| next > full / 2);
     let held = &to_choose.node.inventory;
-    let is_held = |bases: &&Vec<ImageId>| !bases.is_empty() && bases.iter().all(|base| held.contains(base));
-    let failed: Vec<_> = to_choose.failed.iter().filter(is_held).map(Vec::as_slice).collect();
-    let more = failed.len() <= PASSED_OVER;
-    let next = shared(image, to_choose, &PassingOver { failed, estimator });
+    let tried = to_choose.failed.iter().filter(|bases| matches!(&bases[..], [base] if held.contains(base))).count();
     // What others have built or are building costs nothing.
-    let there = to_choose.building.contains(&next) || to_choose.built.iter().any(|built| built.bases == next);
-    if !next.is_empty() && (more || there) { next } else { best }
+    let there = patches.building.contains(&next) || patches.built.iter().any(|built| built.bases == next);
+    if full || tried > PASSED_OVER && !there { best } else { next }
 }
 
-/// Predicts as another does, and that what failed is of no use, nor the full bundle.
+/// Predicts as another does, and that what failed is of no use, nor are several bases that nobody builds, nor the full bundle.
 struct PassingOver<'a> {
-    failed: Vec<&'a [ImageId]>,
+    failed: &'a [Vec<ImageId>],
+    going: &'a [Vec<ImageId>],
     estimator: &'a dyn Estimator,
 }
 
 impl Estimator for PassingOver<'_> {
     fn estimate(&self, target: &ImageId, bases: &[ImageId]) -> Option<u64> {
-        // What failed fails with more bases beside it too.
-        let fails = |failed: &&[ImageId]| failed.iter().all(|base| bases.contains(base));
-        if bases.is_empty() || self.failed.iter().any(fails) { Some(USELESS) } else { self.estimator.estimate(target, bases) }
+        let going = self.going.iter().any(|going| going == bases);
+        let useless = bases.len() != 1 || self.failed.iter().any(|failed| failed == bases);
+        if useless && !going { Some(USELESS) } else { self.estimator.estimate(target, bases) }
     }
 }
 
@@ -124,16 +131,23 @@ mod tests {
         ImageId(Digest::new([n; 32]))
     }
 
+    type Sets = &'static [&'static [u8]];
+
     fn sets(sets: &[&[u8]]) -> Vec<Vec<ImageId>> {
         sets.iter().map(|set| set.iter().map(|&n| id(n)).collect()).collect()
     }
 
-    /// The lower its number, the more a base saves; a second one saves nothing.
+    /// The lower its number, the more a base saves, a second one a tenth; from 9 on none saves much.
     struct ByNumber;
 
     impl Estimator for ByNumber {
         fn estimate(&self, _: &ImageId, bases: &[ImageId]) -> Option<u64> {
-            Some(bases.iter().map(|base| u64::from(base.digest().as_bytes()[0]) * 1_000_000).min().unwrap_or(100_000_000))
+            let best = bases.iter().map(|base| u64::from(base.digest().as_bytes()[0])).min();
+            Some(match best {
+                None => 100_000_000,
+                Some(9..) => 90_000_000,
+                Some(number) => number * if bases.len() > 1 { 900_000 } else { 1_000_000 },
+            })
         }
     }
 
@@ -145,21 +159,28 @@ mod tests {
             layers: vec![(DiffId(Digest::new([n; 32])), 1 << 20)],
         };
         let fleet = Fleet { images: (1..=9).map(|n| (id(n), image(n))).collect::<BTreeMap<_, _>>(), ..Fleet::default() };
-        let cases: [(&[u8], &[&[u8]], &[&[u8]], &[u8]); 9] = [
-            (&[2, 3, 4, 5, 6], &[], &[], &[2]),
-            (&[2, 3, 4, 5, 6], &[&[2]], &[], &[3]),
-            (&[2, 3, 4, 5, 6], &[&[2], &[3], &[4]], &[], &[5]),
-            // Enough was tried; what is on its way may be taken all the same.
-            (&[2, 3, 4, 5, 6], &[&[2], &[3], &[4], &[5]], &[], &[2]),
-            (&[2, 3, 4, 5, 6], &[&[2], &[3], &[4], &[5]], &[&[6]], &[6]),
+        let cases: [(&[u8], Sets, Sets, Sets, &[u8]); 14] = [
+            (&[2, 3, 4, 5, 6], &[], &[], &[], &[2, 3]),
+            // Which of two is to blame is found out one by one.
+            (&[2, 3, 4, 5, 6], &[&[2, 3]], &[], &[], &[2]),
+            (&[2, 3, 4, 5, 6], &[&[2, 3], &[2]], &[], &[], &[3]),
+            (&[2, 3, 4, 5, 6], &[&[2, 3], &[2], &[3], &[4]], &[], &[], &[5]),
+            // Enough was tried; what is on its way, or built, may be taken all the same.
+            (&[2, 3, 4, 5, 6], &[&[2, 3], &[2], &[3], &[4], &[5]], &[], &[], &[2, 3]),
+            (&[2, 3, 4, 5, 6], &[&[2, 3], &[2], &[3], &[4], &[5]], &[&[6]], &[], &[6]),
+            (&[2, 3, 4, 5, 6], &[&[2, 3], &[2], &[3], &[4], &[5]], &[], &[&[4, 6]], &[4, 6]),
             // What failed for others does not count.
-            (&[2, 3], &[&[2], &[4], &[5], &[6], &[7]], &[], &[3]),
-            // The full bundle is no way out, and one that failed stands for none.
-            (&[2], &[&[2]], &[], &[2]),
-            (&[2], &[&[]], &[], &[2]),
-            (&[], &[&[]], &[], &[]),
+            (&[2, 3], &[&[2, 3], &[2], &[4], &[5], &[6], &[7]], &[], &[], &[3]),
+            // The full bundle is no way out, ready or not, nor a base that saves next to nothing.
+            (&[2], &[&[2]], &[], &[], &[2]),
+            (&[2], &[&[2]], &[&[]], &[&[]], &[2]),
+            (&[2, 9], &[&[2], &[2, 9]], &[], &[], &[2, 9]),
+            (&[3, 4], &[&[3, 4]], &[], &[&[]], &[3]),
+            // A full bundle that failed stands for none.
+            (&[2], &[&[]], &[], &[], &[2]),
+            (&[], &[&[]], &[], &[], &[]),
         ];
-        for (held, failed, building, chosen) in cases {
+        for (held, failed, building, built, chosen) in cases {
             let node = Node {
                 id: NodeId::new([1; 16]),
                 pool: "default".to_owned(),
@@ -169,9 +190,13 @@ mod tests {
                 drain: None,
             };
             let (building, failed) = (sets(building), sets(failed));
-            let to_choose = ToChoose { node, fleet: fleet.clone(), built: Vec::new(), building, failed, waiting: Vec::new() };
+            let built = sets(built)
+                .into_iter()
+                .map(|bases| Built { bytes: if bases.is_empty() { 100_000_000 } else { 4_000_000 }, bases })
+                .collect();
+            let to_choose = ToChoose { node, fleet: fleet.clone(), built, building, failed, waiting: Vec::new() };
             let bases = bases(&id(1), &to_choose, &ByNumber);
-            assert_eq!(bases, sets(&[chosen])[0], "{held:?} {:?}", to_choose.failed);
+            assert_eq!(bases, sets(&[chosen])[0], "{held:?} failed {:?}", to_choose.failed);
         }
     }
 }
