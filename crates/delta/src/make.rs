@@ -123,10 +123,13 @@ pub fn make_spilling(
             patch.used = patch.used.iter().map(|&place| at_hand[place]).collect();
             return Ok(patch);
         }
-        // Others may come into use in their place, and that of streams be another.
-        let out: Vec<_> = out.iter().map(|&place| at_hand[patch.used[place]]).collect();
-        at_hand.retain(|layer| !out.contains(layer));
+        // Others may come into use in their place; at last only those that stay are looked at.
         rounds -= 1;
+        let goes = |place: usize| match patch.used.iter().position(|&used| used == place) {
+            Some(used) => out.contains(&used),
+            None => rounds == 0,
+        };
+        at_hand = (0..).zip(at_hand).filter(|(place, _)| !goes(*place)).map(|(_, layer)| layer).collect();
     }
 }
 
@@ -171,6 +174,8 @@ fn made_of(
     let repeats = Repeats::find(&new, &pieces, &rivals, &mut choices, table.len())?;
     drop(pieces);
 
+    let with_content = new.members.iter().filter(|(_, member)| member.file.is_some());
+    let new_bytes = with_content.fold(0u64, |sum, (_, member)| sum.saturating_add(member.size));
     let jobs = content::jobs(&new, input.new, &choices, &table, &repeats, layers.len())?;
     let archived = !jobs.1.is_empty();
     progress.stage("comparing files", jobs.0.iter().chain(jobs.1.values()).map(|job| job.new_size).sum());
@@ -187,7 +192,7 @@ fn made_of(
         streams: StreamsWriter::within(parts)
             .in_parts(budget.make / 32)
             .coding_within(budget.make / 8 * 3)
-            .making(new.members.iter().map(|(_, member)| member.size).sum())
+            .making(new_bytes)
             .watched(progress, cancel)
             .spilling(scratch.map(Scratch::file).transpose()?),
         table,
@@ -227,7 +232,7 @@ fn count_savings(new: &Hashed, choices: &[Choice], table: &OldMembers, uses: &mu
         if let Content::Same(number) | Content::Like(number) = choice.content
             && let Some(layer) = layer_of(number)
         {
-            uses[layer].saves += member.size;
+            uses[layer].saves = uses[layer].saves.saturating_add(member.size);
         }
         if let Some(layer) = choice.base.and_then(layer_of) {
             uses[layer].saves += HEADER;
