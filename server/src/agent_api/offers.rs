@@ -82,7 +82,7 @@ fn bases(image: &ImageId, to_choose: &ToChoose, estimator: &dyn Estimator) -> Ve
     };
     let next = shared(image, &patches, &PassingOver { failed: &to_choose.failed, going: &patches.building, estimator });
     let bytes = |bases: &[ImageId]| estimator.estimate(image, bases);
-    let full = next.is_empty() || bytes(&next).zip(bytes(&[])).is_some_and(|(next, full)| next > full / 2);
+    let full = next.is_empty() || bytes(&next).zip(bytes(&[])).is_some_and(|(next, full)| next > full / 4 * 3);
     let held = &to_choose.node.inventory;
     let tried = to_choose.failed.iter().filter(|bases| matches!(&bases[..], [base] if held.contains(base))).count();
     // What others have built or are building costs nothing.
@@ -132,6 +132,8 @@ mod tests {
     }
 
     type Sets = &'static [&'static [u8]];
+    /// What is held, failed, on its way and built; and what is chosen.
+    type Case = (&'static [u8], Sets, Sets, Sets, &'static [u8]);
 
     fn sets(sets: &[&[u8]]) -> Vec<Vec<ImageId>> {
         sets.iter().map(|set| set.iter().map(|&n| id(n)).collect()).collect()
@@ -159,7 +161,7 @@ mod tests {
             layers: vec![(DiffId(Digest::new([n; 32])), 1 << 20)],
         };
         let fleet = Fleet { images: (1..=9).map(|n| (id(n), image(n))).collect::<BTreeMap<_, _>>(), ..Fleet::default() };
-        let cases: [(&[u8], Sets, Sets, Sets, &[u8]); 14] = [
+        let cases: [Case; 14] = [
             (&[2, 3, 4, 5, 6], &[], &[], &[], &[2, 3]),
             // Which of two is to blame is found out one by one.
             (&[2, 3, 4, 5, 6], &[&[2, 3]], &[], &[], &[2]),
