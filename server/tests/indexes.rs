@@ -33,6 +33,17 @@ async fn estimate(server: &TestServer, target: ImageId, bases: Vec<ImageId>) -> 
     tokio::task::spawn_blocking(move || estimator.estimate(&target, &bases)).await.unwrap()
 }
 
+/// A node that holds these images, and has said so.
+async fn holding(server: &TestServer, name: &str, images: &[ImageId]) -> TestNode {
+    let order = TokenRequest { pool: "default".to_owned(), uses: 1, ttl: None };
+    let token = server.client().create_token(&order).await.unwrap().token;
+    let mut node = TestNode::new(server.folder.path(), name);
+    node.images = images.iter().copied().collect();
+    node.enrol(&server.url, &token).await.unwrap();
+    node.tell_facts(&server.url).await.unwrap();
+    node
+}
+
 /// A content like that of `noise(seed, 200_000)`, edited in the middle.
 fn edited(seed: u64) -> Vec<u8> {
     let mut content = noise(seed, 200_000);
@@ -60,11 +71,7 @@ async fn the_base_with_the_smallest_bundle_is_chosen_whatever_its_name() {
     assert!(predicted[2] < predicted[1] / 2 && predicted[1] <= predicted[0] + 100, "{predicted:?}");
     assert_eq!(estimate(&server, ImageId(Digest::new([9; 32])), vec![]).await, None, "an image that nobody published");
 
-    let token = client.create_token(&TokenRequest { pool: "default".to_owned(), uses: 1, ttl: None }).await.unwrap().token;
-    let mut node = TestNode::new(server.folder.path(), "one");
-    node.images = [ids[1], ids[2]].into();
-    node.enrol(&server.url, &token).await.unwrap();
-    node.tell_facts(&server.url).await.unwrap();
+    let mut node = holding(&server, "one", &[ids[1], ids[2]]).await;
     let plan = client.plan_job(&skerry_wire::api::PlanRequest { job: job("shop", "till:2") }).await.unwrap();
     submit(&client, &key, plan.job.unwrap()).await.unwrap();
     let offer = node.await_offer(&server.url, ids[0]).await;
@@ -91,13 +98,7 @@ async fn bases_from_which_no_bundle_could_be_built_are_passed_over() {
     let kept = app.store.layer(best.layers[0].0).await.unwrap().unwrap();
     std::fs::remove_file(app.objects.path(&kept.object)).unwrap();
     let [target, best, next] = [&target, &best, &next].map(|image| image.release.image_id);
-    let token = client.create_token(&TokenRequest { pool: "default".to_owned(), uses: 2, ttl: None }).await.unwrap().token;
-    let (mut both, mut one) = (TestNode::new(server.folder.path(), "both"), TestNode::new(server.folder.path(), "one"));
-    (both.images, one.images) = ([best, next].into(), [best].into());
-    for node in [&mut both, &mut one] {
-        node.enrol(&server.url, &token).await.unwrap();
-        node.tell_facts(&server.url).await.unwrap();
-    }
+    let (mut both, mut one) = (holding(&server, "both", &[best, next]).await, holding(&server, "one", &[best]).await);
     let plan = client.plan_job(&skerry_wire::api::PlanRequest { job: job("shop", "till:2") }).await.unwrap();
     submit(&client, &key, plan.job.unwrap()).await.unwrap();
     let offer = both.await_offer(&server.url, target).await;
@@ -124,11 +125,7 @@ async fn two_bases_are_chosen_when_each_has_a_part() {
     let [target, one, two] = [&target, &one, &two].map(|image| image.release.image_id);
     let both = estimate(&server, target, vec![one, two]).await.unwrap();
     assert!(both * 5 < estimate(&server, target, vec![one]).await.unwrap().min(estimate(&server, target, vec![two]).await.unwrap()));
-    let token = client.create_token(&TokenRequest { pool: "default".to_owned(), uses: 1, ttl: None }).await.unwrap().token;
-    let mut node = TestNode::new(server.folder.path(), "one");
-    node.images = [one, two].into();
-    node.enrol(&server.url, &token).await.unwrap();
-    node.tell_facts(&server.url).await.unwrap();
+    let mut node = holding(&server, "one", &[one, two]).await;
     let plan = client.plan_job(&skerry_wire::api::PlanRequest { job: job("shop", "till:2") }).await.unwrap();
     submit(&client, &key, plan.job.unwrap()).await.unwrap();
     let offer = node.await_offer(&server.url, target).await;

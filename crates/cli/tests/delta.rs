@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output, Stdio};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 use skerry_image::archive::Archive;
-use support::{Image, bed, image, masked, noise};
+use support::{Bed, Image, bed, image, masked, noise};
 
 #[test]
 fn archives_and_layouts_alike() {
@@ -132,24 +133,48 @@ fn the_nearest_base_comes_first() {
     assert!(text.starts_with("BASE PREDICTED LAYERS SHARED\n#oci # KB #\n(none: a full bundle) # KB #"), "{text}");
 }
 
+/// An image in this machine's engine, until this is dropped.
+struct Loaded {
+    name: String,
+}
+
+impl Loaded {
+    /// None where no engine answers: the test is skipped.
+    fn new(bed: &Bed, what: &str, image: Image) -> Option<Self> {
+        if !docker(&["version".as_ref()]).status.success() {
+            assert!(std::env::var("CI").is_err(), "no engine");
+            eprintln!("skipped: no engine answers");
+            return None;
+        }
+        let name = format!("skerry-cli-{what}-{}:1", std::process::id());
+        let archive = bed.path("named.tar");
+        std::fs::write(&archive, image.archive(std::slice::from_ref(&name))).unwrap();
+        let loaded = Self { name };
+        assert!(docker(&["load".as_ref(), "--input".as_ref(), archive.as_os_str()]).status.success());
+        Some(loaded)
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        docker(&["image".as_ref(), "rm".as_ref(), self.name.as_ref()]);
+    }
+}
+
+fn docker(arguments: &[&OsStr]) -> Output {
+    Command::new("docker").args(arguments).output().unwrap()
+}
+
 /// An image of this machine's engine, under its name; skipped where no engine answers.
 #[test]
 fn images_of_the_engine() {
     let bed = bed();
-    let docker = |arguments: &[&str]| Command::new("docker").args(arguments).current_dir(bed.folder.path()).output().unwrap();
-    if !docker(&["version"]).status.success() {
-        assert!(std::env::var("CI").is_err(), "no engine");
-        eprintln!("skipped: no engine answers");
-        return;
-    }
-    let name = format!("skerry-cli-test-{}:1", std::process::id());
-    std::fs::write(bed.path("named.tar"), image(1).archive(std::slice::from_ref(&name))).unwrap();
-    assert!(docker(&["load", "--input", "named.tar"]).status.success());
+    let Some(loaded) = Loaded::new(&bed, "test", image(1)) else { return };
+    let name = &loaded.name;
     let given = format!("docker:{name}");
     let made = bed.run(&["delta", "make", "--base", &given, "--target", "2.tar", "--out", "p.skb", "--key", "key"]);
-    let applied = bed.run(&["delta", "apply", "--base", &name, "--bundle", "p.skb", "--out", "n.tar", "--trust-key", &bed.public]);
-    let ranked = bed.run(&["image", "rank", "--base", &name, "--target", "2.tar"]);
-    docker(&["image", "rm", &name]);
+    let applied = bed.run(&["delta", "apply", "--base", name, "--bundle", "p.skb", "--out", "n.tar", "--trust-key", &bed.public]);
+    let ranked = bed.run(&["image", "rank", "--base", name, "--target", "2.tar"]);
     for output in [made, applied, ranked] {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
@@ -215,22 +240,13 @@ fn a_signal_leaves_nothing() {
 #[test]
 fn a_signal_during_an_export_leaves_nothing() {
     let bed = bed();
-    let docker = |arguments: &[&str]| Command::new("docker").args(arguments).current_dir(bed.folder.path()).output().unwrap();
-    if !docker(&["version"]).status.success() {
-        assert!(std::env::var("CI").is_err(), "no engine");
-        eprintln!("skipped: no engine answers");
-        return;
-    }
-    let name = format!("skerry-cli-stop-{}:1", std::process::id());
-    std::fs::write(bed.path("named.tar"), long(1).archive(std::slice::from_ref(&name))).unwrap();
-    assert!(docker(&["load", "--input", "named.tar"]).status.success());
+    let Some(loaded) = Loaded::new(&bed, "stop", long(1)) else { return };
     let folder = bed.path("temporary");
     std::fs::create_dir(&folder).unwrap();
     let files = || std::fs::read_dir(&folder).unwrap().count();
-    let given = format!("docker:{name}");
+    let given = format!("docker:{}", loaded.name);
     let arguments = ["delta", "make", "--base", "1.tar", "--target", &given, "--out", "p.skb", "--key", "key"];
     let outputs = [Signal::INT, Signal::TERM].map(|signal| stopped(bed.command(&arguments).env("TMPDIR", &folder), signal, || files() > 0));
-    docker(&["image", "rm", &name]);
     for output in outputs {
         assert!(String::from_utf8_lossy(&output.stderr).contains("nterrupted"), "{output:?}");
     }
