@@ -235,7 +235,7 @@ fn count_savings(new: &Hashed, choices: &[Choice], table: &OldMembers, uses: &mu
             uses[layer].saves = uses[layer].saves.saturating_add(member.size);
         }
         if let Some(layer) = choice.base.and_then(layer_of) {
-            uses[layer].saves += HEADER;
+            uses[layer].saves = uses[layer].saves.saturating_add(HEADER);
         }
     }
 }
