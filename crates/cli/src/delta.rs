@@ -199,3 +199,85 @@ fn told(made: &Made, target: &ImageId) -> Value {
         "layers_known": made.stats.known, "streams": streams, "layers": layers,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Child, Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    use rustix::process::{Pid, Signal, kill_process};
+
+    use super::interruptible;
+
+    /// How long the work goes on that heeds nothing.
+    const LONG: Duration = Duration::from_secs(60);
+    /// How long any step of the test may take.
+    const STEP: Duration = Duration::from_secs(20);
+    /// Tells the test below that it is the process to be ended.
+    const AS_CHILD: &str = "SKERRY_TEST_WORK_THAT_GOES_ON";
+
+    /// A process that does not outlive the test.
+    struct Kept(Child);
+
+    impl Drop for Kept {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    #[test]
+    fn a_second_signal_ends_work_that_goes_on() {
+        for second in [Signal::INT, Signal::TERM] {
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            command.args(["--exact", "delta::tests::work_that_goes_on", "--nocapture"]).env(AS_CHILD, "1");
+            let mut child = Kept(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
+            let mut said = BufReader::new(child.0.stderr.take().unwrap()).lines().map(Result::unwrap);
+            let pid = Pid::from_child(&child.0);
+            assert!(said.any(|line| line == "at work"));
+            kill_process(pid, Signal::INT).unwrap();
+            assert!(said.any(|line| line.starts_with("Interrupted: cleaning up;")));
+            kill_process(pid, second).unwrap();
+            let told = Instant::now();
+            let ended = loop {
+                if let Some(ended) = child.0.try_wait().unwrap() {
+                    break ended;
+                }
+                assert!(told.elapsed() < STEP, "it goes on");
+                std::thread::sleep(Duration::from_millis(10));
+            };
+            assert_eq!(ended.code(), Some(130));
+        }
+    }
+
+    /// The process that is ended; no test by itself.
+    #[test]
+    fn work_that_goes_on() {
+        if std::env::var_os(AS_CHILD).is_none() {
+            return;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let work = interruptible(|_| {
+            let begun = Instant::now();
+            while !listens() {
+                assert!(begun.elapsed() < STEP, "signals are not listened to");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            // The kernel knows of a handler a moment before the handler knows whom to tell.
+            std::thread::sleep(Duration::from_millis(200));
+            eprintln!("at work");
+            std::thread::sleep(LONG);
+            Ok(())
+        });
+        runtime.block_on(work).unwrap();
+    }
+
+    /// Does this process handle SIGINT and SIGTERM itself?
+    fn listens() -> bool {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        let both = [Signal::INT, Signal::TERM].iter().fold(0, |bits, signal| bits | 1 << (signal.as_raw() - 1));
+        u64::from_str_radix(caught.trim(), 16).unwrap() & both == both
+    }
+}

@@ -201,8 +201,15 @@ fn long(version: usize) -> Image {
     long
 }
 
-/// Runs the command, and sends it the signal once `seen` says so.
+/// Runs the command, and sends it the signal once `seen` says so: it gives up.
 fn stopped(command: &mut Command, signal: Signal, seen: impl Fn() -> bool) -> Output {
+    let output = signalled(command, signal, seen);
+    assert_eq!((output.status.code(), output.status.signal()), (Some(1), None), "{}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// Runs the command, and sends it the signal once `seen` says so.
+fn signalled(command: &mut Command, signal: Signal, seen: impl Fn() -> bool) -> Output {
     let begun = Instant::now();
     let mut child = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     while !seen() {
@@ -210,19 +217,22 @@ fn stopped(command: &mut Command, signal: Signal, seen: impl Fn() -> bool) -> Ou
         std::thread::sleep(Duration::from_millis(2));
     }
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert_eq!((output.status.code(), output.status.signal()), (Some(1), None), "{}", String::from_utf8_lossy(&output.stderr));
-    output
+    child.wait_with_output().unwrap()
+}
+
+/// The arguments of a make that takes a while.
+fn long_make(bed: &Bed) -> [&'static str; 10] {
+    for version in [1, 2] {
+        std::fs::write(bed.path(&format!("long{version}.tar")), long(version).archive(&[])).unwrap();
+    }
+    ["delta", "make", "--base", "long1.tar", "--target", "long2.tar", "--out", "long.skb", "--key", "key"]
 }
 
 #[test]
 fn a_signal_leaves_nothing() {
     let bed = bed();
-    for version in [1, 2] {
-        std::fs::write(bed.path(&format!("long{version}.tar")), long(version).archive(&[])).unwrap();
-    }
+    let arguments = long_make(&bed);
     let before = bed.files();
-    let arguments = ["delta", "make", "--base", "long1.tar", "--target", "long2.tar", "--out", "long.skb", "--key", "key"];
     // Whoever runs the tests may have them ignore the last.
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let ignored = status.lines().any(|line| line.starts_with("SigIgn:") && line.ends_with(['1', '3', '5', '7', '9', 'b', 'd', 'f']));
@@ -245,10 +255,38 @@ fn a_signal_during_an_export_leaves_nothing() {
     std::fs::create_dir(&folder).unwrap();
     let files = || std::fs::read_dir(&folder).unwrap().count();
     let given = format!("docker:{}", loaded.name);
-    let arguments = ["delta", "make", "--base", "1.tar", "--target", &given, "--out", "p.skb", "--key", "key"];
-    let outputs = [Signal::INT, Signal::TERM].map(|signal| stopped(bed.command(&arguments).env("TMPDIR", &folder), signal, || files() > 0));
-    for output in outputs {
-        assert!(String::from_utf8_lossy(&output.stderr).contains("nterrupted"), "{output:?}");
+    // The export comes before the server is asked for anything.
+    let ca = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap().cert.pem();
+    std::fs::write(bed.path("ca.pem"), ca).unwrap();
+    std::fs::write(bed.path("cli.toml"), "server = \"https://127.0.0.1:1\"\nca = \"ca.pem\"\ntoken = \"none\"\n").unwrap();
+    let make = ["delta", "make", "--base", "1.tar", "--target", &given, "--out", "p.skb", "--key", "key"];
+    let publish = ["--config", "cli.toml", "image", "publish", &loaded.name, "--key", "key"];
+    for arguments in [&make[..], &publish] {
+        for signal in [Signal::INT, Signal::TERM] {
+            let output = stopped(bed.command(arguments).env("TMPDIR", &folder), signal, || files() > 0);
+            assert!(String::from_utf8_lossy(&output.stderr).contains("nterrupted"), "{output:?}");
+            assert_eq!(files(), 0);
+        }
     }
-    assert_eq!(files(), 0);
+}
+
+/// As `nohup` runs it.
+#[test]
+fn a_closed_terminal_that_was_to_be_ignored_is() {
+    let bed = bed();
+    let make = bed.command(&long_make(&bed));
+    let mut before = bed.files();
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(make.get_program()).args(make.get_args()).current_dir(bed.folder.path());
+    for (name, value) in make.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    // It is at work, not at its end: the temporary file is there, the bundle is not.
+    let output = signalled(&mut command, Signal::HUP, || bed.files() != before && !bed.path("long.skb").exists());
+    assert!(output.status.success(), "{output:?}");
+    before.insert("long.skb".to_owned());
+    assert_eq!(bed.files(), before);
 }
