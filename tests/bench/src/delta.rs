@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 use crate::image::Image;
 use crate::pairs::{self, Pair};
@@ -38,6 +38,10 @@ pub struct DeltaArgs {
 
 /// Runs what is missing and writes the page.
 pub fn run(args: &DeltaArgs) -> Result<()> {
+    let known = |word: &&String| Tool::ALL.iter().any(|tool| tool.name().contains(word.as_str()));
+    if let Some(word) = args.tool.iter().find(|word| !known(word)) {
+        bail!("no tool has `{word}` in its name; there are: {}", Tool::ALL.map(Tool::name).join("; "));
+    }
     fs::create_dir_all(&args.work)?;
     let mut results = Results::<Outcome>::open(&args.work.join("delta.jsonl"))?;
     let mut digests = Digests::open(&args.work.join("digests.json"));
