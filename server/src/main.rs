@@ -232,7 +232,7 @@ fn trim() {
     unsafe { malloc_trim(0) };
 }
 
-/// Other allocators do so by themselves.
+/// Other C libraries have no such call.
 #[cfg(not(target_env = "gnu"))]
 fn trim() {}
 
@@ -251,7 +251,7 @@ async fn serve(ready: Ready) -> anyhow::Result<()> {
     let trimming = async {
         loop {
             tokio::time::sleep(TRIM).await;
-            // It walks the whole heap.
+            // It walks the whole heap, one arena after the other; who allocates there meanwhile waits.
             let _ = tokio::task::spawn_blocking(trim).await;
         }
     };
