@@ -8,21 +8,18 @@ use skerry_wire::job::Job;
 use crate::host::{Host, State};
 use crate::{jobs, library};
 
-/// How long after trouble a group may be judged by its own policy: the health deadline, waits between tries, and some.
-const JUDGED: u64 = 10 * 60_000;
 /// The longest that a switch takes.
 const SWITCH: u64 = 60_000;
 /// How long the agent may believe in an image that vanished: until its next look, and some.
 const BELIEVED: u64 = 2 * 60_000;
 
 impl Host {
-    /// P3: what runs stops only for a newer version whose images are all there, by order, or by its own policy. Answers whether it is by
-    /// order.
+    /// P3: what runs stops only for a newer version whose images are all there, or by order. Answers whether it is by order.
     pub(crate) fn check_stop(&self, state: &State, labels: &Labels, now: u64) -> Result<bool, String> {
         let view = self.view().clone();
         let Some(view) = view else { return Ok(false) };
         let slot = &labels.slot;
-        let current = state.switched.get(slot).is_none_or(|s| s.specification == labels.specification);
+        let current = state.switched.get(slot).is_none_or(|switched| *switched == labels.specification);
         if !current || slot.run().is_some() {
             return Ok(false);
         }
@@ -54,28 +51,26 @@ impl Host {
             return Ok(true);
         }
         drop(pages);
+        let place = memory.slots.get(slot);
+        let current = place.and_then(|m| m.current.as_ref());
         // What was decided last is in the memory; a manifest that came since does not undo it.
-        let switched = memory.slots.get(slot).and_then(|m| m.current.as_ref()).filter(|c| c.born != labels.alloc).map(|c| c.specification);
+        if let Some(switched) = current.filter(|c| c.born != labels.alloc) {
+            return self.may_replace(state, (labels.specification, Some(switched.specification)), now).map(|()| false);
+        }
+        // Unchanged work goes on under the name of a newer version.
+        let own = current.map_or(labels.specification, |c| c.specification);
         let wanted = manifest.iter().flat_map(|m| &m.allocs).find(|a| Slot::from(*a) == *slot).map(|a| a.specification);
-        let decided = memory.slots.get(slot).and_then(|m| m.next.as_ref()).map(|n| n.version.specification);
-        let verdict = self.may_replace(state, slot, (labels.specification, switched.or(wanted)), now);
+        let decided = place.and_then(|m| m.next.as_ref()).map(|n| n.version.specification);
+        let verdict = self.may_replace(state, (own, wanted), now);
         // A newer manifest may come between the decision and the stop.
-        verdict.or_else(|why| self.may_replace(state, slot, (labels.specification, decided), now).map_err(|_| why)).map(|()| false)
+        verdict.or_else(|why| self.may_replace(state, (own, decided), now).map_err(|_| why)).map(|()| false)
     }
 
-    /// May the second specification take the place of the first?
-    fn may_replace(&self, state: &State, slot: &Slot, (old, new): (Digest, Option<Digest>), now: u64) -> Result<(), String> {
+    /// May the second specification take the place of the first? No job of the fleet has a policy that stops what runs for nothing.
+    fn may_replace(&self, state: &State, (old, new): (Digest, Option<Digest>), now: u64) -> Result<(), String> {
         let since = |at: u64| now.saturating_sub(at);
-        let young = state.switched.get(slot).is_none_or(|s| since(s.at) < JUDGED);
-        let pages = self.book.pages();
-        let sick = |digest: &Digest| {
-            let job = pages.specifications.get(digest).filter(|job| job.id == jobs::name(2));
-            job.is_some_and(|job| job.images().any(|c| c.image_id == Some(library::image(library::SICK))))
-        };
-        if sick(&old) || young && since(state.disturbed) < JUDGED {
-            return Ok(());
-        }
         let Some(new) = new.filter(|new| *new != old) else { return Err("nothing newer is wanted".to_owned()) };
+        let pages = self.book.pages();
         let Some(job) = pages.specifications.get(&new) else { return Err(format!("specification {} is nobody's", new.short())) };
         for image in job.images().filter_map(|c| c.image_id) {
             let there = state.images.get(&image).is_some_and(|held| held.synced && held.whole);
@@ -102,15 +97,15 @@ impl Host {
         if state.images.get(&image).is_some_and(|held| !held.whole) {
             return Err(("P3", format!("{slot}: {} is started, and it is garbled", library::name(&image))));
         }
-        let (view, before) = (self.view().clone(), state.switched.get(slot));
+        let (view, before) = (self.view().clone(), state.switched.get(slot).copied());
         let (Some(view), Some(before)) = (view, before) else { return Ok(()) };
-        if before.specification == labels.specification || slot.run().is_some() {
+        if before == labels.specification || slot.run().is_some() {
             return Ok(());
         }
         let memory = view.memory();
         let current = memory.slots.get(slot).and_then(|m| m.current.as_ref());
         let verdict = if current.is_some_and(|c| c.born == labels.alloc) {
-            self.may_replace(state, slot, (before.specification, Some(labels.specification)), now)
+            self.may_replace(state, (before, Some(labels.specification)), now)
         } else {
             Err("the agent does not remember that it switched to it".to_owned())
         };
@@ -153,8 +148,8 @@ impl Host {
                 failed
                     || group.tasks.iter().all(|task| state.finished.contains_key(&(current.born, current.specification, task.name.clone())))
             };
-            let lacking = |(slot, s): &(&Slot, &crate::host::Switched)| {
-                let Some(job) = pages.specifications.get(&s.specification).filter(|_| slot.run().is_none()) else { return false };
+            let lacking = |(slot, switched): &(&Slot, &Digest)| {
+                let Some(job) = pages.specifications.get(*switched).filter(|_| slot.run().is_none()) else { return false };
                 let timed = job.periodic.is_some();
                 !timed && state.running(slot).next().is_none() && !(job.kind.runs_to_end() && over(slot, job))
             };

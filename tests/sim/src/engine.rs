@@ -12,7 +12,7 @@ use skerry_reconcile::Labels;
 use skerry_wire::{Digest, ImageId};
 
 use crate::check::{check_once, runs};
-use crate::host::{Container, Held, Host, Switched};
+use crate::host::{Container, Held, Host};
 use crate::library;
 
 /// A way to the engine of a machine.
@@ -279,10 +279,10 @@ impl Engine for Docker {
             if let Some(container) = state.containers.get_mut(name) {
                 (container.status, container.started, container.ends) = (ContainerStatus::Running, now.max(1), ends);
             }
-            if state.switched.get(&labels.slot).is_none_or(|s| s.specification != labels.specification) {
+            if state.switched.get(&labels.slot).is_none_or(|switched| *switched != labels.specification) {
                 // A server that was put back to a backup may order a version that ran here before: that is another run of it.
                 state.noted.retain(|_, slot| *slot != labels.slot);
-                state.switched.insert(labels.slot.clone(), Switched { specification: labels.specification, at: now });
+                state.switched.insert(labels.slot.clone(), labels.specification);
             }
             (format!("starts {} {} version {} of {}", labels.slot, labels.task, labels.version, library::name(&image)), verdict)
         };

@@ -49,13 +49,6 @@ pub(crate) struct Container {
     pub(crate) ends: Option<u64>,
 }
 
-/// What a place was switched to.
-#[derive(Debug, Clone)]
-pub(crate) struct Switched {
-    pub(crate) specification: Digest,
-    pub(crate) at: u64,
-}
-
 /// The link, as it is now.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Wire {
@@ -73,6 +66,10 @@ pub(crate) struct Wire {
 pub(crate) struct Fetched {
     pub(crate) bytes: u64,
     pub(crate) allowed: u64,
+    /// All before this byte came, and nothing since could cost any of it.
+    pub(crate) reached: u64,
+    /// Some of what came may be garbled: it is gone on with somewhere before.
+    pub(crate) unsure: bool,
 }
 
 #[derive(Debug)]
@@ -96,7 +93,8 @@ pub(crate) struct State {
     pub(crate) vanished: BTreeMap<ImageId, u64>,
     pub(crate) containers: BTreeMap<String, Container>,
     pub(crate) serial: u64,
-    pub(crate) switched: BTreeMap<Slot, Switched>,
+    /// The specification that each place was switched to.
+    pub(crate) switched: BTreeMap<Slot, Digest>,
     /// Tasks that ran to their end: the allocation that they are labelled with, their names, and their places.
     pub(crate) finished: BTreeMap<(AllocId, Digest, String), Slot>,
     /// Those of which the agent has written down that they did.
@@ -112,6 +110,8 @@ pub(crate) struct State {
     pub(crate) fetched: BTreeMap<Digest, Fetched>,
     /// Reports that were seen in the outbox: sequence, and whether a newer one may take the place.
     pub(crate) pending: BTreeMap<u64, bool>,
+    /// Sequences of counts of dropped reports that were seen in the outbox.
+    pub(crate) dropped: BTreeSet<u64>,
     /// Sequences that reached the server.
     pub(crate) delivered: std::collections::BTreeSet<u64>,
 }
@@ -167,6 +167,7 @@ impl Host {
             mark: Mark::default(),
             fetched: BTreeMap::new(),
             pending: BTreeMap::new(),
+            dropped: BTreeSet::new(),
             delivered: Default::default(),
         };
         Self { name, book, state: Mutex::new(state), changed: Notify::new(), watched: Mutex::default(), view: Mutex::default() }
@@ -213,7 +214,7 @@ impl Host {
         let mut text = format!("{} holds {}", self.name, state.mark);
         for (slot, switched) in state.switched.iter().filter(|(slot, _)| slot.run().is_none()) {
             let running = state.running(slot).count();
-            let _ = write!(text, "; {slot} is at {}, {running} run", switched.specification.short());
+            let _ = write!(text, "; {slot} is at {}, {running} run", switched.short());
         }
         text
     }

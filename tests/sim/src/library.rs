@@ -149,6 +149,12 @@ pub(crate) fn target(digest: &Digest) -> Option<ImageId> {
     all.iter().find(|(_, bundle)| bundle.digest == *digest).map(|((target, _), _)| *target)
 }
 
+/// Does it begin at this image?
+pub(crate) fn begins_at(digest: &Digest, image: &ImageId) -> bool {
+    let all = BUNDLES.lock().unwrap_or_else(PoisonError::into_inner);
+    all.iter().any(|((_, bases), bundle)| bundle.digest == *digest && bases.contains(image))
+}
+
 /// A bundle that was made, by its digest.
 pub(crate) fn by_digest(digest: &Digest) -> Option<Arc<Bundle>> {
     BUNDLES.lock().unwrap_or_else(PoisonError::into_inner).values().find(|b| b.digest == *digest).cloned()

@@ -180,6 +180,10 @@ impl Life {
         self.now += span;
         for node in &mut self.nodes {
             node.check();
+            // It went at the change that it was to go at; a cut between two steps is over by now.
+            if node.host.is_cut() {
+                self.faults.insert(format!("{:?}", Event::PowerCutWithin));
+            }
             node.after_cut()?;
             let now = node.host.course();
             self.book.pages().course.push(format!("{} s: {now}", self.now / 1000));
@@ -193,9 +197,9 @@ impl Life {
             };
             if !troubled {
                 node.host.check_runs(PEACE);
-                if let Some(why) = node.refusal() {
-                    node.host.broken("P9", &format!("the agent does not start: {why}"));
-                }
+            }
+            if let Some(why) = node.refusal().filter(|_| !node.host.state().full) {
+                node.host.broken("P9", &format!("the agent does not start: {why}"));
             }
         }
         if self.server().is_up() {
@@ -225,14 +229,10 @@ impl Life {
     }
 
     fn happen(&mut self, event: Event) -> Result<()> {
-        let fault = |life: &mut Self| {
-            if event.is_fault() {
-                life.faults.insert(format!("{event:?}"));
-            }
-        };
         let at = self.any();
         let name = self.nodes[at].host.name.clone();
-        match event {
+        // Does it take effect, and now?
+        let felt = match event {
             Event::Submit if self.server().is_up() => {
                 let number = u8::try_from(self.chance.below(usize::from(jobs::JOBS)))?;
                 let sick = number == 2 && self.chance.one_in(4);
@@ -250,7 +250,7 @@ impl Life {
                 self.live.remove(&number);
                 return Ok(());
             }
-            Event::Submit | Event::StopJob => return Ok(()),
+            Event::Submit | Event::StopJob => false,
             Event::Calm => {
                 self.calm()?;
                 return self.pass(PEACE + 60_000);
@@ -271,6 +271,7 @@ impl Life {
                 host.disturb();
                 host.tell(&format!("{container} crashes"));
                 host.changed.notify_one();
+                true
             }
             Event::ImageLost => {
                 let now = self.now;
@@ -285,10 +286,12 @@ impl Life {
                 state.images.remove(&which);
                 state.vanished.insert(which, now);
                 // What made it has to come again.
-                state.fetched.clear();
+                state.fetched.retain(|digest, _| crate::library::target(digest) != Some(which));
+                state.fetched.values_mut().for_each(|fetched| fetched.reached = 0);
                 state.disturbed = now;
                 drop(state);
                 self.tell(&format!("{name}: {} vanishes", crate::library::name(&which)));
+                true
             }
             Event::EngineRestart => {
                 let keeps = self.chance.one_in(2);
@@ -305,24 +308,29 @@ impl Life {
                 }
                 drop(state);
                 self.tell(&format!("{name}: the engine is back"));
+                true
             }
             Event::EngineRefuses => {
                 let failing = [0, 30, 200, 900][self.chance.below(4)];
                 self.tell(&format!("{name}: the engine refuses {failing} of 1000"));
                 self.nodes[at].host.state().failing = failing;
+                failing > 0
             }
             Event::EngineLies => {
                 let lying = [0, 300, 1000][self.chance.below(3)];
                 self.tell(&format!("{name}: the engine lies about {lying} of 1000 loads"));
                 self.nodes[at].host.state().lying = lying;
+                lying > 0
             }
             Event::AgentKilled => {
                 self.tell(&format!("{name}: the agent is killed"));
                 self.nodes[at].kill();
+                true
             }
             Event::PowerCut => {
                 let chance = Chance::new(self.chance.below(1 << 30) as u64);
                 self.nodes[at].power_cut(chance)?;
+                true
             }
             Event::PowerCutWithin => {
                 let changes = 1 + self.chance.below(60) as u64;
@@ -331,6 +339,7 @@ impl Life {
                 if let Some(watched) = self.nodes[at].host.watched().as_ref() {
                     watched.cut_after(changes, chance);
                 }
+                false
             }
             Event::LinkDown => {
                 let mut state = self.nodes[at].host.state();
@@ -338,6 +347,7 @@ impl Life {
                 let down = state.wire.down;
                 drop(state);
                 self.tell(&format!("{name}: the link is {}", if down { "down" } else { "up" }));
+                down
             }
             Event::LinkBad => {
                 let loss = [0, 50, 300][self.chance.below(3)];
@@ -345,36 +355,39 @@ impl Life {
                 let slow = [0, 300, 4_000][self.chance.below(3)];
                 self.tell(&format!("{name}: the link loses {loss}, cuts {cuts} of 1000, waits {slow} ms"));
                 self.nodes[at].host.state().wire = Wire { down: false, loss, cuts, slow };
+                loss + cuts > 0 || slow > 0
             }
             Event::AllLinksDown => {
                 self.tell("all links are down");
                 self.nodes.iter().for_each(|n| n.host.state().wire.down = true);
+                true
             }
             Event::DiskFull => {
                 let full = !self.nodes[at].host.state().full;
                 self.tell(&format!("{name}: the disk is {}", if full { "full" } else { "empty again" }));
                 self.set_full(at, full);
+                full
             }
             Event::ServerDown => {
                 let up = self.server().is_up();
                 self.tell(if up { "the server goes down" } else { "the server is back" });
                 if up {
-                    self.server().stop()
-                } else {
-                    self.server().start()?
-                }
-                if up {
+                    self.server().stop();
                     self.server().back_up()?;
+                } else {
+                    self.server().start()?;
                 }
+                up
             }
             Event::ServerRestored => {
                 let which = self.chance.below(100);
                 if self.server().restore(which)? {
                     self.tell("the server is put back to an old backup");
                     self.restored = true;
+                    true
                 } else {
                     self.server().back_up()?;
-                    return Ok(());
+                    false
                 }
             }
             Event::FileGarbled => {
@@ -386,28 +399,41 @@ impl Life {
                 })?;
                 let Some(what) = told else { return Ok(()) };
                 self.tell(&format!("{name}: {what}"));
-                self.nodes[at].forget_reports();
-                for fetched in self.nodes[at].host.state().fetched.values_mut() {
-                    fetched.allowed += 1 << 20;
+                let name = what.split(' ').next().unwrap_or_default();
+                if matches!(name, "ledger.sqlite" | "ledger.sqlite-wal") {
+                    self.nodes[at].forget_reports();
                 }
+                for (digest, fetched) in &mut self.nodes[at].host.state().fetched {
+                    if name.contains(&digest.hex()) {
+                        let size = crate::library::by_digest(digest).map_or(0, |bundle| bundle.bytes.len() as u64);
+                        // All that had come, and what completes a chunk before its hash shows that it is garbled.
+                        fetched.allowed += fetched.bytes.min(size) + crate::link::BREAK;
+                        fetched.unsure = true;
+                    }
+                }
+                true
             }
             Event::ClockJumps => {
                 let wrong = [Some(-1_790_000_000_000), Some(357_483_647_000), Some(315_576_000_000), Some(0), None][self.chance.below(5)];
                 self.tell(&format!("{name}: the clock is wrong by {wrong:?} ms"));
                 self.nodes[at].host.state().wall = wrong;
+                wrong.is_some_and(|wrong| wrong != 0)
             }
             Event::Drain if self.server().is_up() => {
-                self.book.pages().drained = true;
                 let Some(id) = self.id(at) else { return Ok(()) };
                 let drains = self.chance.one_in(2);
+                self.book.pages().drained |= drains;
                 self.tell(&format!("{name} is {}", if drains { "drained" } else { "not drained any more" }));
                 let order = if drains { NodeOrder::Drain { deadline: None, ignore_system: true } } else { NodeOrder::Undrain };
                 let time = self.time();
                 self.server().order_node(id, order, time)?;
+                drains
             }
-            Event::Drain => return Ok(()),
+            Event::Drain => false,
+        };
+        if felt {
+            self.faults.insert(format!("{event:?}"));
         }
-        fault(self);
         Ok(())
     }
 
@@ -423,6 +449,7 @@ impl Life {
         }
         let mut state = host.state();
         (state.full, state.free) = (full, if full { 1 << 20 } else { 8 << 30 });
+        state.fetched.values_mut().for_each(|fetched| fetched.reached = 0);
         state.disturbed = self.now;
     }
 

@@ -97,13 +97,17 @@ impl Link for Wires {
                 return Err(LinkError::Refused(404, "unknown_object"));
             };
             let to = to.unwrap_or(u64::MAX).min(bundle.bytes.len() as u64);
-            {
+            let reached = {
                 let mut state = this.host.state();
                 let fetched = state.fetched.entry(digest).or_default();
                 fetched.allowed = fetched.allowed.max(bundle.bytes.len() as u64);
-            }
+                if fetched.unsure { 0 } else { fetched.reached }
+            };
             this.host.tell(&format!("fetches bytes {from} to {to} of bundle {}", digest.short()));
-            let body: Box<dyn Body> = Box::new(Stream { host: Arc::clone(&this.host), digest, bundle, at: from, to, cut: false });
+            if from < reached {
+                this.host.broken("P6", &format!("bundle {} is gone on with at byte {from}, and had come to {reached}", digest.short()));
+            }
+            let body: Box<dyn Body> = Box::new(Stream { host: Arc::clone(&this.host), digest, bundle, from, at: from, to, cut: false });
             Ok((body, from))
         })
     }
@@ -115,6 +119,7 @@ struct Stream {
     host: Arc<Host>,
     digest: Digest,
     bundle: Arc<Bundle>,
+    from: u64,
     at: u64,
     to: u64,
     cut: bool,
@@ -140,6 +145,7 @@ impl Body for Stream {
         let start = usize::try_from(self.at).unwrap_or(0);
         let bytes = Bytes::copy_from_slice(&self.bundle.bytes[start..start + length]);
         self.at += length as u64;
+        let end = self.at;
         let (digest, length_of) = (self.digest, self.bundle.bytes.len() as u64);
         Box::pin(async move {
             alive(&host).await;
@@ -150,12 +156,18 @@ impl Body for Stream {
                 let mut state = host.state();
                 // What a full disk does not take has to come again.
                 // What begins at an image that vanished comes anew, until the server has heard of it.
-                let gone = state.vanished.values().any(|at| host_now.saturating_sub(*at) < 15 * 60_000);
+                let gone = state
+                    .vanished
+                    .iter()
+                    .any(|(image, at)| host_now.saturating_sub(*at) < 15 * 60_000 && library::begins_at(&digest, image));
                 let refused = if state.full || gone { bytes.len() as u64 } else { 0 };
                 // A manifest that names its image no more may come while it is fetched.
-                let whole = Fetched { bytes: 0, allowed: length_of };
+                let whole = Fetched { allowed: length_of, ..Fetched::default() };
                 let fetched = state.fetched.entry(digest).or_insert(whole);
                 fetched.bytes += bytes.len() as u64;
+                if refused == 0 {
+                    fetched.reached = fetched.reached.max(end);
+                }
                 fetched.allowed += refused;
                 fetched.bytes > fetched.allowed
             };
@@ -170,8 +182,8 @@ impl Body for Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         if self.cut || self.at < self.to || self.host.is_cut() {
-            let whole = Fetched { bytes: 0, allowed: self.bundle.bytes.len() as u64 };
-            self.host.state().fetched.entry(self.digest).or_insert(whole).allowed += BREAK;
+            let whole = Fetched { allowed: self.bundle.bytes.len() as u64, ..Fetched::default() };
+            self.host.state().fetched.entry(self.digest).or_insert(whole).allowed += BREAK.min(self.at - self.from);
         }
     }
 }

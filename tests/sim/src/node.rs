@@ -18,7 +18,8 @@ use crate::book::Book;
 use crate::engine::{self, Docker};
 use crate::host::Host;
 use crate::keys;
-use crate::link::Wires;
+use crate::library;
+use crate::link::{BREAK, Wires};
 use crate::server::{Server, token};
 
 /// Reports looked at in an outbox.
@@ -70,7 +71,7 @@ impl Node {
         self.refusal = None;
         let mut id = [self.number; 16];
         id[..8].copy_from_slice(&self.boots.to_be_bytes());
-        *self.host.watched() = Some(Watched::start(&self.data)?);
+        self.watch()?;
         let now = self.host.now();
         {
             let mut state = self.host.state();
@@ -104,7 +105,7 @@ impl Node {
             return Ok(());
         }
         self.host.tell("the power is back");
-        self.forget_agent();
+        self.forget_agent(BREAK);
         let left = self.host.watched().take().and_then(Watched::end);
         if let Some(disk) = left {
             disk.replace(&self.data)?;
@@ -117,21 +118,39 @@ impl Node {
         if let Some(watched) = self.host.watched().as_ref() {
             watched.kill();
         }
-        self.forget_agent();
+        self.forget_agent(0);
         if let Some(watched) = self.host.watched().as_ref() {
             watched.revive();
         }
         self.host.disturb();
     }
 
-    fn forget_agent(&mut self) {
-        for fetched in self.host.state().fetched.values_mut() {
-            // A chunk that was under way, and what was fetched of it before its hash showed that it is garbled.
-            fetched.allowed += 2 * crate::link::BREAK;
-        }
+    /// The agent is no more. Of each bundle that was on its way a chunk that had come may have to come again; and `garbled` bytes, which shows
+    /// once their chunk was completed.
+    fn forget_agent(&mut self, garbled: u64) {
+        let before: Vec<_> = self.host.state().fetched.iter().map(|(digest, fetched)| (*digest, fetched.allowed)).collect();
         *self.host.view() = None;
         // What a program still does while it is dropped is lost by now.
         self.agent = None;
+        let mut state = self.host.state();
+        for (digest, allowed) in before {
+            let here = library::target(&digest).is_some_and(|image| state.images.contains_key(&image));
+            let Some(fetched) = state.fetched.get_mut(&digest) else { continue };
+            fetched.reached = 0;
+            fetched.unsure |= garbled > 0;
+            // What its link brought last is allowed for by now.
+            if fetched.bytes > 0 && !here {
+                fetched.allowed = fetched.allowed.max(allowed + fetched.bytes.min(BREAK) + garbled);
+            }
+        }
+    }
+
+    /// Looks at the changes of the agent's files from now on. A full disk stays full.
+    fn watch(&self) -> Result<()> {
+        let watched = Watched::start(&self.data)?;
+        watched.set_full(self.host.state().full);
+        *self.host.watched() = Some(watched);
+        Ok(())
     }
 
     /// Changes files while no agent runs.
@@ -139,8 +158,7 @@ impl Node {
         self.kill();
         drop(self.host.watched().take());
         change(&self.data)?;
-        *self.host.watched() = Some(Watched::start(&self.data)?);
-        Ok(())
+        self.watch()
     }
 
     /// Lets this much time pass; the agent is started if there is none.
@@ -238,26 +256,30 @@ impl Node {
     /// P8: what was in the outbox has reached the server, or is there still, or was counted as dropped.
     fn check_reports(&self, view: &simulate::View) {
         let now = crate::server::block_on(view.reports(REPORTS));
-        let mut lost = Vec::new();
-        {
-            let mut state = self.host.state();
-            let dropped = now.iter().any(|r| matches!(r.event, Event::Dropped { .. }));
-            let pending: std::collections::BTreeMap<u64, bool> =
-                now.iter().map(|r| (r.seq, matches!(r.event, Event::ImageInTransit { .. }))).collect();
-            for (seq, light) in std::mem::take(&mut state.pending) {
-                if !pending.contains_key(&seq) && !state.delivered.contains(&seq) && !light && !dropped {
-                    lost.push(seq);
-                }
+        let mut state = self.host.state();
+        let mut dropped = 0;
+        for report in &now {
+            if let Event::Dropped { count, .. } = report.event
+                && state.dropped.insert(report.seq)
+            {
+                dropped += count;
             }
-            state.pending = pending;
         }
-        if !lost.is_empty() {
-            self.host.broken("P8", &format!("reports {lost:?} are gone, and never reached the server"));
+        let pending: std::collections::BTreeMap<u64, bool> =
+            now.iter().map(|r| (r.seq, matches!(r.event, Event::ImageInTransit { .. }))).collect();
+        let before = std::mem::replace(&mut state.pending, pending);
+        let gone = |(seq, light): &(u64, bool)| !light && !state.pending.contains_key(seq) && !state.delivered.contains(seq);
+        let lost: Vec<u64> = before.into_iter().filter(gone).map(|(seq, _)| seq).collect();
+        drop(state);
+        if lost.len() as u64 > dropped {
+            self.host.broken("P8", &format!("reports {lost:?} are gone, never reached the server, and {dropped} are told as dropped"));
         }
     }
 
     /// The outbox is made anew: what is to be told of it begins here.
     pub(crate) fn forget_reports(&self) {
-        self.host.state().pending.clear();
+        let mut state = self.host.state();
+        state.pending.clear();
+        state.dropped.clear();
     }
 }
