@@ -14,7 +14,7 @@ use bytes::Bytes;
 use skerry_bundle::VerifiedToc;
 use skerry_transfer::Pace;
 use skerry_trust::KeyRing;
-use skerry_wire::{Digest, NodeId};
+use skerry_wire::{Digest, NodeId, limits};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::boottime_ms;
@@ -25,6 +25,8 @@ pub(crate) use part::{is_whole, table_in};
 
 /// Frames between the network and the disk.
 const QUEUE: usize = 4;
+/// Bytes that may wait for a sync while more come: a power cut costs them, and what is in the queue.
+const UNSYNCED: u64 = 4 * limits::CHUNK as u64;
 /// Chunks with wrong bytes that one fetch puts up with.
 const BAD_CHUNKS: u32 = 16;
 
@@ -256,7 +258,7 @@ impl<'a> Fetch<'a> {
 }
 
 /// The disk's side of a request: writes frames as they come and syncs whenever there is a moment, so that on a slow link what came is on
-/// the disk before more comes, and on a fast one many frames share a sync.
+/// the disk before more comes, and on a fast one frames share a sync, up to [`UNSYNCED`].
 async fn write(
     mut part: Part,
     mut queue: mpsc::Receiver<(u64, Bytes)>,
@@ -268,14 +270,15 @@ async fn write(
             return (part, Err(error));
         }
         progress(part.have());
-        next = match queue.try_recv() {
-            Ok(frame) => Some(frame),
-            Err(_) => {
-                if let Err(error) = part.sync_chunks() {
-                    return (part, Err(error));
-                }
-                queue.recv().await
-            }
+        let waiting = queue.try_recv().ok();
+        if (waiting.is_none() || part.unsynced() >= UNSYNCED)
+            && let Err(error) = part.sync_chunks()
+        {
+            return (part, Err(error));
+        }
+        next = match waiting {
+            Some(frame) => Some(frame),
+            None => queue.recv().await,
         };
     }
     let synced = part.sync();

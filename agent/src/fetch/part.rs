@@ -50,8 +50,8 @@ pub(crate) struct Part {
     length: u64,
     keys: KeyRing,
     state: State,
-    /// Something was written since the last sync.
-    unsynced: bool,
+    /// Bytes that were written since the last sync.
+    unsynced: u64,
     /// Bytes of whole chunks that are on the disk for certain.
     synced: u64,
     /// The first bytes are from an earlier start: a power cut may have garbled them.
@@ -108,7 +108,7 @@ impl Part {
         rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).map_err(|e| FileError::at(path)(e.into()))?;
         let (path_of, state) = (path.to_owned(), State::Head(Vec::new()));
         let length = file.metadata().map_err(FileError::at(path))?.len().min(size);
-        let mut part = Self { path: path_of, file, size, length, keys, state, unsynced: false, synced: 0, inherited: false };
+        let mut part = Self { path: path_of, file, size, length, keys, state, unsynced: 0, synced: 0, inherited: false };
         let mut first = part.read_at(0, length.min(FIRST))?;
         if let Head::Needs(needs) = read_head(&first, &part.keys)
             && length > FIRST
@@ -211,6 +211,11 @@ impl Part {
                 table.payload_start().saturating_add(missing.bytes).saturating_add(tail).saturating_add(begun)
             }
         }
+    }
+
+    /// Bytes that a power cut may cost.
+    pub(crate) fn unsynced(&self) -> u64 {
+        self.unsynced
     }
 
     /// Chunks that came with wrong bytes since it was opened.
@@ -386,7 +391,7 @@ impl Part {
         if let Err(source) = self.file.write_all_at(bytes, at) {
             return Err(FileError { path: self.path.clone(), source }.into());
         }
-        self.unsynced = true;
+        self.unsynced = self.unsynced.saturating_add(len(bytes));
         self.length = self.length.max(at.saturating_add(len(bytes)));
         Ok(())
     }
@@ -404,9 +409,9 @@ impl Part {
 
     /// Brings what came onto the disk.
     pub(crate) fn sync(&mut self) -> Result<(), PartError> {
-        if self.unsynced {
+        if self.unsynced > 0 {
             self.file.sync_data().map_err(FileError::at(&self.path))?;
-            self.unsynced = false;
+            self.unsynced = 0;
         }
         Ok(())
     }

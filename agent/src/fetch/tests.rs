@@ -330,6 +330,35 @@ async fn a_power_cut_in_the_middle_of_a_slow_transfer_costs_what_is_not_a_whole_
     }
 }
 
+/// Frames that come as fast as they are written: the queue is never empty.
+#[tokio::test]
+async fn a_power_cut_in_the_middle_of_a_fast_transfer_costs_what_may_wait_for_a_sync() {
+    let (key, dir) = (samples::key(), tempfile::tempdir().unwrap());
+    let (file, path) = (bundle(&key, 3_000_000), dir.path().join("b.part"));
+    let open = || Part::open(&path, file.len() as u64, key.public().into()).unwrap();
+    let recording = skerry_testkit::powercut::Recording::start(dir.path()).unwrap();
+    let (frames, queue) = mpsc::channel(file.len());
+    let mut at = 0;
+    for frame in file.chunks(16_384) {
+        frames.try_send((at, Bytes::copy_from_slice(frame))).unwrap();
+        at += frame.len() as u64;
+    }
+    drop(frames);
+    let (part, written) = write(open(), queue, &|have| recording.mark(have)).await;
+    written.unwrap();
+    drop(part);
+    let trace = recording.finish();
+    let last = trace.steps.len();
+    let syncs = trace.steps.iter().filter(|step| matches!(step, skerry_testkit::powercut::Step::Sync(_))).count();
+    assert!((12..=20).contains(&syncs), "{syncs} syncs");
+    for cut in 0..=last {
+        let had = trace.mark_before(cut).unwrap_or(0);
+        trace.after_cut(cut, &mut skerry_testkit::powercut::Chance::new(cut as u64)).replace(dir.path()).unwrap();
+        let have = open().have();
+        assert!(have + UNSYNCED + CHUNK >= had, "cut after {cut} of {last} steps: {have} of {had} bytes are left");
+    }
+}
+
 #[tokio::test]
 async fn a_disk_that_gives_errors_is_told_of_and_the_rest_is_fetched_when_it_works() {
     let (key, dir) = (samples::key(), tempfile::tempdir().unwrap());

@@ -78,6 +78,8 @@ pub(crate) struct Images<E> {
     pub(crate) needed: watch::Receiver<Arc<Needed>>,
     /// What the server offers.
     pub(crate) offers: watch::Receiver<Offers>,
+    /// Where an offer is struck out that led nowhere.
+    pub(crate) struck: watch::Sender<Offers>,
     /// What to ask the server for.
     pub(crate) asking: watch::Sender<Arc<BTreeSet<ImageId>>>,
     /// Asks for a poll now.
@@ -341,6 +343,7 @@ impl<E: Engine> Images<E> {
                     self.terms.have.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&image);
                 }
                 // The offer that led here is used up: only a new answer may bring the bundle back.
+                self.strike_out(&image);
                 self.wake.notify_one();
             }
             Verdict::Link | Verdict::Keep => self.ledger.push_events(events).await?,
@@ -446,6 +449,19 @@ impl<E: Engine> Images<E> {
             }
         }
         Ok(helped)
+    }
+
+    /// What was offered of this image is of no use any more. Left there it would be followed once more, and nothing be asked for.
+    fn strike_out(&self, image: &ImageId) {
+        self.struck.send_if_modified(|offers| {
+            if offers.contains_key(image) {
+                let mut next = offers.as_ref().clone();
+                next.remove(image);
+                *offers = Arc::new(next);
+            }
+            // Nobody waits for less.
+            false
+        });
     }
 
     /// Has the uplink ask for every image of which no bundle is known.

@@ -59,6 +59,7 @@ fn bed(folder: &Path) -> Bed {
         folder: bundles,
         needed,
         offers,
+        struck: offers_to.clone(),
         asking: watch::channel(Arc::default()).0,
         wake: Arc::default(),
         inventory: watch::channel(None).0,
@@ -117,15 +118,8 @@ async fn files_of_bundles_go_when_their_image_is_here_and_stay_while_it_is_not()
     assert_eq!(files_in(&images.folder).len(), 3);
 }
 
-#[tokio::test]
-async fn another_bundle_for_the_same_image_takes_the_place_of_the_first() {
-    let dir = tempfile::tempdir().unwrap();
-    let bed = bed(dir.path());
-    let images = &bed.images;
-    let (old, new) = (Digest::new([8; 32]), Digest::new([9; 32]));
-    for path in [images.path(&image(1), &old), images.path(&image(1), &new), images.path(&image(2), &old)] {
-        std::fs::write(path, b"x").unwrap();
-    }
+/// The offer of a bundle for image 1.
+fn offers_of(keys: &Keys, digest: Digest) -> Offers {
     let release = Release {
         name: "till".to_owned(),
         tag: "1".to_owned(),
@@ -136,9 +130,21 @@ async fn another_bundle_for_the_same_image_takes_the_place_of_the_first() {
         size: 1,
         signed_at: Timestamp(0),
     };
-    let release = Blob(envelope::seal(&bed.keys.release, Release::PURPOSE, &release));
-    let offer = OfferState::Ready { digest: new, size: 9, capability: "0af3".to_owned(), release };
-    bed.offers.send_replace(Arc::new(BTreeMap::from([(image(1), offer)])));
+    let release = Blob(envelope::seal(&keys.release, Release::PURPOSE, &release));
+    let offer = OfferState::Ready { digest, size: 9, capability: "0af3".to_owned(), release };
+    Arc::new(BTreeMap::from([(image(1), offer)]))
+}
+
+#[tokio::test]
+async fn another_bundle_for_the_same_image_takes_the_place_of_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let bed = bed(dir.path());
+    let images = &bed.images;
+    let (old, new) = (Digest::new([8; 32]), Digest::new([9; 32]));
+    for path in [images.path(&image(1), &old), images.path(&image(1), &new), images.path(&image(2), &old)] {
+        std::fs::write(path, b"x").unwrap();
+    }
+    bed.offers.send_replace(offers_of(&bed.keys, new));
     let wanted = Needed { images: vec![needed(1)], ..Needed::default() };
     let (mut rows, mut troubles) = (vec![], BTreeMap::new());
     images.take_offers(&wanted, &mut rows, &mut troubles).await.unwrap();
@@ -146,6 +152,29 @@ async fn another_bundle_for_the_same_image_takes_the_place_of_the_first() {
     let names = |paths: &[PathBuf]| paths.iter().map(|p| p.file_name().unwrap().to_str().unwrap().to_owned()).collect();
     let kept: BTreeSet<String> = names(&[images.path(&image(1), &new), images.path(&image(2), &old)]);
     assert_eq!(files_in(&images.folder), kept);
+}
+
+#[tokio::test]
+async fn an_offer_that_led_nowhere_is_followed_again_only_after_another_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let bed = bed(dir.path());
+    let images = &bed.images;
+    let offers = offers_of(&bed.keys, Digest::new([9; 32]));
+    let wanted = Needed { images: vec![needed(1)], ..Needed::default() };
+    let mut troubles = BTreeMap::new();
+    let mut turn = async || {
+        let mut rows = vec![];
+        let helped = images.take_offers(&wanted, &mut rows, &mut troubles).await.unwrap();
+        images.ask(&wanted, &rows, &helped);
+        assert_eq!(images.ledger.bundles().await.unwrap(), rows);
+        (rows.len(), images.asking.borrow().len())
+    };
+    bed.offers.send_replace(Arc::clone(&offers));
+    assert_eq!(turn().await, (1, 0));
+    images.failed(image(1), WorkError::BaseGone(image(7)), false, &mut Trouble::default()).await.unwrap();
+    assert_eq!(turn().await, (0, 1), "it is not followed, and another is asked for");
+    bed.offers.send_replace(offers);
+    assert_eq!(turn().await, (1, 0), "the server has answered, and knows of no other");
 }
 
 /// The server shows an image as on its way when a try begins: what stops it is news again then, and only then.

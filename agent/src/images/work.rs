@@ -235,7 +235,12 @@ async fn get<E: Engine>(
     }
     let exports = exports(images, facts, present, &table).await?;
     let copies = copies(images, facts, present, &table).await?;
-    admit(images, row, facts, present, &table, (fetch.have(), exports, copies))?;
+    let admitted = admit(images, row, facts, present, &table, (fetch.have(), exports, copies));
+    if let Err(WorkError::BaseGone(_)) = admitted {
+        // The server offers by what it was told that is here.
+        images.inventory.send_replace(Some(Inventory { images: present.to_vec(), ..Inventory::default() }));
+    }
+    admitted?;
     if stage.again && fetch.have() < row.size {
         in_transit(images, row, fetch.have(), stage).await?;
     }
