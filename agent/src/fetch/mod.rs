@@ -14,19 +14,17 @@ use bytes::Bytes;
 use skerry_bundle::VerifiedToc;
 use skerry_transfer::Pace;
 use skerry_trust::KeyRing;
-use skerry_wire::{Digest, NodeId, limits};
+use skerry_wire::{Digest, NodeId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::boottime_ms;
 use crate::files::FileError;
 use crate::uplink::client::{CallError, Client};
-use part::{Part, PartError};
+use part::{Part, PartError, UNSYNCED};
 pub(crate) use part::{is_whole, table_in};
 
 /// Frames between the network and the disk.
 const QUEUE: usize = 4;
-/// Bytes that may wait for a sync while more come: a power cut costs them, and what is in the queue.
-const UNSYNCED: u64 = 4 * limits::CHUNK as u64;
 /// Chunks with wrong bytes that one fetch puts up with.
 const BAD_CHUNKS: u32 = 16;
 

@@ -39,6 +39,9 @@ pub(crate) enum PartError {
     Bad(String),
 }
 
+/// Bytes that may wait for a sync while more come: a power cut costs them.
+pub(super) const UNSYNCED: u64 = 4 * CHUNK;
+
 /// A bundle file under way.
 #[derive(Debug)]
 pub(crate) struct Part {
@@ -396,13 +399,14 @@ impl Part {
         Ok(())
     }
 
-    /// Brings what came onto the disk when that saves a chunk from a power cut.
+    /// Brings what came onto the disk when that saves a chunk from a power cut, or much of a long table.
     pub(crate) fn sync_chunks(&mut self) -> Result<(), PartError> {
         match &self.state {
             State::Chunks { missing, .. } if missing.bytes != self.synced => {
                 self.synced = missing.bytes;
                 self.sync()
             }
+            _ if self.unsynced >= UNSYNCED => self.sync(),
             _ => Ok(()),
         }
     }

@@ -359,6 +359,37 @@ async fn a_power_cut_in_the_middle_of_a_fast_transfer_costs_what_may_wait_for_a_
     }
 }
 
+/// Of a long table nothing can be told before it is whole; it is not fetched from its beginning for that.
+#[tokio::test]
+async fn a_power_cut_in_the_middle_of_a_long_table_costs_what_may_wait_for_a_sync() {
+    let (key, dir) = (samples::key(), tempfile::tempdir().unwrap());
+    // The head of a table of a million bytes, and what comes of it.
+    let mut came = [&bundle(&key, 1000)[..4], &[0xc0, 0x84, 0x3d]].concat();
+    came.resize(900_000, 7);
+    let part = Part::open(&dir.path().join("b.part"), 2_000_000, key.public().into()).unwrap();
+    let recording = skerry_testkit::powercut::Recording::start(dir.path()).unwrap();
+    let (frames, queue) = mpsc::channel(QUEUE);
+    let sends = async {
+        for (at, frame) in (0u64..).step_by(16_384).zip(came.chunks(16_384)) {
+            frames.send((at, Bytes::copy_from_slice(frame))).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        biased;
+        _ = write(part, queue, &|_| {}) => panic!("more is to come"),
+        () = sends => {}
+        () = tokio::time::sleep(std::time::Duration::from_millis(300)) => {}
+    }
+    let trace = recording.finish();
+    for seed in 0..20 {
+        let left = trace.after_cut(trace.steps.len(), &mut skerry_testkit::powercut::Chance::new(seed));
+        let bytes = left.files.get(Path::new("b.part")).map_or(0, Vec::len) as u64;
+        assert!(bytes + UNSYNCED >= came.len() as u64, "seed {seed}: {bytes} bytes are left");
+    }
+}
+
 #[tokio::test]
 async fn a_disk_that_gives_errors_is_told_of_and_the_rest_is_fetched_when_it_works() {
     let (key, dir) = (samples::key(), tempfile::tempdir().unwrap());

@@ -181,7 +181,7 @@ pub(super) async fn work<E: Engine>(images: &Images<E>, row: &BundleRow, stage: 
     let present = images.engine.images().await?;
     if !present.contains(&image) {
         files::make_folder(&images.folder)?;
-        let (bundle, table) = get(images, row, &facts, &present, stage).await?;
+        let (bundle, table) = get(images, row, &facts, stage).await?;
         stage.reconstructing.store(true, Ordering::Relaxed);
         show(&images.progress, image, Some("is being reconstructed and loaded into the engine".to_owned()));
         tracing::info!("image {}: the bundle of {} bytes is here; reconstructing", image.digest().short(), row.size);
@@ -195,7 +195,6 @@ async fn get<E: Engine>(
     images: &Images<E>,
     row: &BundleRow,
     facts: &EngineFacts,
-    present: &[ImageId],
     stage: &Stage,
 ) -> Result<(std::path::PathBuf, Arc<VerifiedToc>), WorkError> {
     let (image, size) = (row.image, row.size);
@@ -233,12 +232,14 @@ async fn get<E: Engine>(
     if matches!(images.admission(stage.asks, row), Admission::Wait { .. }) {
         return Err(WorkError::Waits);
     }
-    let exports = exports(images, facts, present, &table).await?;
-    let copies = copies(images, facts, present, &table).await?;
-    let admitted = admit(images, row, facts, present, &table, (fetch.have(), exports, copies));
+    // The table may have taken long.
+    let present = images.engine.images().await?;
+    let exports = exports(images, facts, &present, &table).await?;
+    let copies = copies(images, facts, &present, &table).await?;
+    let admitted = admit(images, row, facts, &present, &table, (fetch.have(), exports, copies));
     if let Err(WorkError::BaseGone(_)) = admitted {
         // The server offers by what it was told that is here.
-        images.inventory.send_replace(Some(Inventory { images: present.to_vec(), ..Inventory::default() }));
+        images.inventory.send_replace(Some(Inventory { images: present, ..Inventory::default() }));
     }
     admitted?;
     if stage.again && fetch.have() < row.size {
