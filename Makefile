@@ -87,7 +87,7 @@ load: build ## the server with 10,000 nodes that ask once a minute: its memory a
 sim: ## whole lives of a fleet in virtual time: SEEDS=10000, or SEED=K for one life with its story
 	@cargo run --locked --quiet --release -p skerry-sim -- $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),300) --first $(or $(FIRST),0))
 
-sim-breaks: ## deliberate breaks of reconciler, ledger and acceptance, each of which the lives must find
+sim-breaks: ## deliberate breaks of reconciler, ledger, acceptance and fetch, each of which the lives must find
 	@scripts/sim-breaks
 
 mutants: ## deliberate mistakes that the tests must find: PART="reconcile transfer ledger fetch", SHARD=K/N; goes on after a stop

@@ -16,8 +16,8 @@ pub(crate) struct Book(Mutex<Pages>);
 pub(crate) struct Pages {
     /// Every specification that was ever submitted.
     pub(crate) specifications: BTreeMap<Digest, Job>,
-    /// Jobs that an operator ever stopped.
-    pub(crate) stopped: BTreeSet<String>,
+    /// Specifications of jobs that an operator stopped after they were submitted.
+    pub(crate) stopped: BTreeSet<Digest>,
     /// Was a node ever drained? Then allocations move.
     pub(crate) drained: bool,
     /// What must not be: the promise, and how it was broken.

@@ -39,7 +39,7 @@ impl Host {
         let buried = memory.slots.get(slot).is_some_and(|m| m.leaving.values().any(|l| l.born == labels.alloc && l.tombstone));
         let of_slot = |t: &&skerry_wire::manifest::Tombstone| names.contains(&t.id) || buried && Slot::from(*t) == *slot;
         let moved = pages.drained && (slot.job == jobs::name(2) || slot.job == jobs::name(3));
-        let ordered = pages.stopped.contains(&slot.job) || moved;
+        let ordered = pages.stopped.contains(&labels.specification) || moved;
         if let Some(stone) = manifest.iter().flat_map(|m| &m.tombstones).find(of_slot) {
             if ordered {
                 return Ok(true);

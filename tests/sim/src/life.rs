@@ -243,7 +243,11 @@ impl Life {
             }
             Event::StopJob if self.server().is_up() => {
                 let number = u8::try_from(self.chance.below(usize::from(jobs::JOBS)))?;
-                self.book.pages().stopped.insert(jobs::name(number));
+                let mut pages = self.book.pages();
+                let of_it = pages.specifications.iter().filter(|(_, job)| job.id == jobs::name(number));
+                let stopped: Vec<_> = of_it.map(|(digest, _)| *digest).collect();
+                pages.stopped.extend(stopped);
+                drop(pages);
                 self.tell(&format!("stop {}", jobs::name(number)));
                 let time = self.time();
                 self.server().stop_job(jobs::name(number), time)?;

@@ -162,7 +162,7 @@ impl Body for Stream {
                     .any(|(image, at)| host_now.saturating_sub(*at) < 15 * 60_000 && library::begins_at(&digest, image));
                 let refused = if state.full || gone { bytes.len() as u64 } else { 0 };
                 // A manifest that names its image no more may come while it is fetched.
-                let whole = Fetched { allowed: length_of, ..Fetched::default() };
+                let whole = Fetched { allowed: length_of, unsure: true, ..Fetched::default() };
                 let fetched = state.fetched.entry(digest).or_insert(whole);
                 fetched.bytes += bytes.len() as u64;
                 if refused == 0 {
