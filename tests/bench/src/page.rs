@@ -25,7 +25,8 @@ const HEAD: &str = "# Bundles beside other tools
 
 Made by `make bench-delta`: all tools of a row on the same `docker save` archives and the same machine, every result decoded and compared with the
 target byte for byte. Rows may be of different days, for which the images were built anew; they are kept in [delta.jsonl](delta.jsonl).
-Bundles are whole: signature and table of contents included. Times are wall times of one run, and include the start of the program.
+Bundles are whole: signature and table of contents included. Times are wall times of one run, and include the start of the program;
+those of the peers may be of a machine that also did other work.
 What each peer's bytes are:
 
 - layers: what a registry sends for those that the node lacks; the configuration is not counted;
