@@ -369,24 +369,24 @@ async fn a_power_cut_in_the_middle_of_a_long_table_costs_what_may_wait_for_a_syn
     let part = Part::open(&dir.path().join("b.part"), 2_000_000, key.public().into()).unwrap();
     let recording = skerry_testkit::powercut::Recording::start(dir.path()).unwrap();
     let (frames, queue) = mpsc::channel(QUEUE);
-    let sends = async {
+    let sends = async move {
         for (at, frame) in (0u64..).step_by(16_384).zip(came.chunks(16_384)) {
             frames.send((at, Bytes::copy_from_slice(frame))).await.unwrap();
             tokio::task::yield_now().await;
         }
-        std::future::pending::<()>().await;
+        drop(frames);
     };
-    tokio::select! {
-        biased;
-        _ = write(part, queue, &|_| {}) => panic!("more is to come"),
-        () = sends => {}
-        () = tokio::time::sleep(std::time::Duration::from_millis(300)) => {}
-    }
+    let marks = |have| recording.mark(have);
+    let ((part, written), ()) = tokio::join!(biased; write(part, queue, &marks), sends);
+    written.unwrap();
+    drop(part);
     let trace = recording.finish();
-    for seed in 0..20 {
-        let left = trace.after_cut(trace.steps.len(), &mut skerry_testkit::powercut::Chance::new(seed));
+    assert_eq!(trace.mark_before(trace.steps.len()), Some(900_000));
+    for cut in 0..=trace.steps.len() {
+        let had = trace.mark_before(cut).unwrap_or(0);
+        let left = trace.after_cut(cut, &mut skerry_testkit::powercut::Chance::new(cut as u64));
         let bytes = left.files.get(Path::new("b.part")).map_or(0, Vec::len) as u64;
-        assert!(bytes + UNSYNCED >= came.len() as u64, "seed {seed}: {bytes} bytes are left");
+        assert!(bytes + UNSYNCED + CHUNK >= had, "cut after {cut} steps: {bytes} of {had} bytes are left");
     }
 }
 
