@@ -226,7 +226,7 @@ async fn get<E: Engine>(
         in_transit(images, row, fetch.have(), stage).await?;
         images.wake.notify_one();
     }
-    let table = fetch.table().await?;
+    let table = images.terms.spending.kept_beside(fetch.table()).await??;
     steps::reached(Step::TableHere);
     // Now it is known whether it is a patch.
     if matches!(images.admission(stage.asks, row), Admission::Wait { .. }) {
@@ -255,14 +255,13 @@ async fn get<E: Engine>(
     ticks.reset();
     let have = fetch.have_watch();
     let mut reported = fetch.have();
-    let rest = fetch.rest();
+    let rest = images.terms.spending.kept_beside(fetch.rest());
     tokio::pin!(rest);
     loop {
         tokio::select! {
             biased;
-            done = &mut rest => break done?,
+            done = &mut rest => break done??,
             _ = ticks.tick() => {
-                images.terms.spending.keep(false).await?;
                 let now = have.load(Ordering::Relaxed);
                 if now != reported {
                     reported = now;
@@ -271,6 +270,8 @@ async fn get<E: Engine>(
             }
         }
     }
+    // Before the reconstruct, which may take minutes.
+    images.terms.spending.keep(false).await?;
     steps::reached(Step::Fetched);
     Ok((path, table))
 }

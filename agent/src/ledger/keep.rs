@@ -62,7 +62,16 @@ impl Ledger {
 
     /// Changes it; on the disk on return. Nothing is written when nothing changed.
     pub(crate) async fn change_keep(&self, change: impl FnOnce(&mut Keep) + Send + 'static) -> Result<(), LedgerError> {
-        self.ask(move |s| s.change_keep(change)).await
+        self.change_keep_and(change, || ()).await
+    }
+
+    /// The same, and does `then` once it is on the disk, before any other change; both also when nobody waits for them any more.
+    pub(crate) async fn change_keep_and(
+        &self,
+        change: impl FnOnce(&mut Keep) + Send + 'static,
+        then: impl FnOnce() + Send + 'static,
+    ) -> Result<(), LedgerError> {
+        self.ask(move |s| s.change_keep(change).map(|()| then())).await
     }
 }
 

@@ -26,7 +26,7 @@ impl Meter {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn count(&self, bytes: usize) {
+    pub(crate) fn count(&self, bytes: usize) {
         self.0.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }
