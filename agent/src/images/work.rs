@@ -407,11 +407,9 @@ async fn make<E: Engine>(
 async fn finish<E: Engine>(images: &Images<E>, row: &BundleRow, facts: &EngineFacts) -> Result<(), WorkError> {
     let image = row.image;
     let root = facts.info.data_root.clone();
-    if root.exists() {
-        blocking::run(move || blocking::sync_engine(&root))
-            .await
-            .map_err(|e| FileError::at(&facts.info.data_root)(std::io::Error::other(e)))??;
-    }
+    blocking::run(move || blocking::sync_engine(&root))
+        .await
+        .map_err(|e| FileError::at(&facts.info.data_root)(std::io::Error::other(e)))??;
     steps::reached(Step::EngineSynced);
     images.ledger.end_bundle(image, vec![Event::ImagePresent { image }]).await?;
     steps::reached(Step::ImageRecorded);
