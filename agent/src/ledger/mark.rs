@@ -22,13 +22,14 @@ pub(super) enum Marks {
 }
 
 impl State {
-    /// Writes the mark to those of its places that do not hold it.
+    /// Writes the mark to those of its places that do not hold it. The slots last, as when a manifest is accepted: where they are ahead of the
+    /// ledger, that has lost something.
     pub(super) fn keep_mark(&mut self, mark: Mark, (slot, row): (Option<Mark>, Option<Mark>)) -> Result<(), LedgerError> {
-        if slot != Some(mark) {
-            self.mark_slots.write(&mark)?;
-        }
         if row != Some(mark) {
             self.put_message(fact::MARK, &mark)?;
+        }
+        if slot != Some(mark) {
+            self.mark_slots.write(&mark)?;
         }
         self.marks = Marks::Kept;
         Ok(())

@@ -3,6 +3,8 @@
 //! A report leaves it when the server says that it has it on its disk, or when the outbox is full: then reports of progress go first,
 //! and what goes is counted in one [`Event::Dropped`]. The place of an image's report of progress is taken by its newer one.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, Transaction, params};
 use skerry_wire::poll::{Event, Report};
 use skerry_wire::{Timestamp, cbor, limits};
@@ -16,6 +18,8 @@ pub(super) const ROWS: u64 = 4096;
 const REASON: usize = 2048;
 /// No node ever sends more reports; numbers up to here can be added without leaving SQLite's integers.
 const SEQUENCES: u64 = 1 << 62;
+/// Why reports are given up when there are more.
+const FULL: &str = "the node's outbox was full: its server could not be reached for long";
 /// Reports given up at once when there are more.
 const BATCH: u64 = 64;
 
@@ -84,15 +88,19 @@ fn make_room(t: &Transaction<'_>, at: Timestamp) -> rusqlite::Result<()> {
         .query_map([rows - ROWS + BATCH], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
     let mut count = 0u64;
+    let mut reasons = BTreeSet::from([FULL.to_owned()]);
     for (seq, event) in &batch {
         count = count.saturating_add(match cbor::decode(event, limits::POLL_REQUEST) {
-            Ok(Event::Dropped { count, .. }) => count,
+            Ok(Event::Dropped { count, reason }) => {
+                reasons.extend(reason.split("; ").map(str::to_owned));
+                count
+            }
             _ => 1,
         });
         t.prepare_cached("DELETE FROM outbox WHERE seq = ?1")?.execute([seq])?;
     }
     let Some(newest) = batch.iter().map(|(seq, _)| *seq).max() else { return Ok(()) };
-    let reason = "the node's outbox was full: its server could not be reached for long".to_owned();
+    let reason = Vec::from_iter(reasons).join("; ");
     insert(t, newest, at, None, &Event::Dropped { count, reason })
 }
 

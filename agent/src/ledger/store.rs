@@ -116,17 +116,21 @@ impl State {
         let never_marked = state.has_row(fact::NODE)? && !state.has_row(fact::MARK)?;
         state.load_node()?;
         let lost_commits = state.load_memory()?;
+        // The slots are written after what was accepted is committed.
+        let row_mark = state.message::<Mark>(fact::MARK)?.unwrap_or_default();
+        let lost_accept = slot_mark.is_some_and(|slot| slot > row_mark);
+        if (rebuilt || lost_accept) && !lost_commits {
+            let now = state.now();
+            state.transact(|t| tell_lost(t, now))?;
+        }
         let lost_manifest = state.load_desired(slot_mark, never_marked)?;
         if lost_commits {
             // What the server confirmed last may be lost too: it is told the facts again.
             state.set_confirmed(Confirmed::default())?;
         }
         if rebuilt || lost_commits || lost_manifest {
-            // Sequences of reports are never used twice. What was used is lost with the ledger, so go on from the time in
-            // milliseconds: no node has ever sent that many reports.
-            let next = u64::try_from(state.time.borrow().at().0).unwrap_or(0);
-            let next = next.max(next_sequence(&state.connection).map_err(state.at())?);
-            state.put_message(fact::NEXT_REPORT, &next)?;
+            let now = state.now();
+            state.transact(|t| skip_sequences(t, now))?;
         }
         state.refresh_outbox(false)?;
         Ok((state, views))
@@ -218,7 +222,12 @@ impl State {
         let newest = if lost { copy.clone() } else { row.clone() };
         let Some((number, memory)) = newest else { return Ok(false) };
         if row.as_ref() != Some(&(number, memory.clone())) {
-            self.transact(|t| put_numbered(t, fact::MEMORY, number, &memory))?;
+            let now = self.now();
+            // All at once: when the next start finds nothing lost, it was told.
+            self.transact(|t| {
+                put_numbered(t, fact::MEMORY, number, &memory)?;
+                if lost { tell_lost(t, now) } else { Ok(()) }
+            })?;
         }
         if copy.as_ref() != Some(&(number, memory.clone())) {
             self.copies.put_numbered(Copy::Memory, number, &memory)?;
@@ -549,6 +558,22 @@ pub(super) fn next_sequence(c: &Connection) -> rusqlite::Result<u64> {
     let kept: Option<u64> = row.and_then(|row| skerry_wire::cbor::decode(decode_slot(&row).ok()?.1, 16).ok());
     let highest: Option<u64> = c.query_row("SELECT max(seq) FROM outbox", [], |row| row.get(0))?;
     Ok(kept.unwrap_or(1).max(highest.map_or(1, |h| h.saturating_add(1))))
+}
+
+/// Sequences of reports are never used twice. What was used is lost with the ledger, so they go on from the time in milliseconds: no node
+/// has ever sent that many reports.
+fn skip_sequences(t: &Transaction<'_>, now: Timestamp) -> rusqlite::Result<()> {
+    let next = u64::try_from(now.0).unwrap_or(0).max(next_sequence(t)?);
+    put_value(t, fact::NEXT_REPORT, &skerry_wire::cbor::encode(&next))
+}
+
+/// What is said in place of reports that were lost with the ledger.
+pub(super) const LOST_REPORTS: &str = "the node's ledger was damaged: reports that it had not delivered may be lost";
+
+/// Puts that into the outbox, under a number that was not used before, unless another ledger was lost within the same bound of time.
+fn tell_lost(t: &Transaction<'_>, now: Timestamp) -> rusqlite::Result<()> {
+    skip_sequences(t, now)?;
+    super::outbox::push(t, now, &[Event::Dropped { count: 0, reason: LOST_REPORTS.to_owned() }])
 }
 
 /// This sequence, and every one before it, is used and never used again.

@@ -247,6 +247,69 @@ async fn any_byte_of_the_ledgers_head_may_be_garbled() {
     }
 }
 
+/// The numbers of reports that say that others may be lost.
+fn given_up(reports: &[Report]) -> Vec<u64> {
+    let told = |report: &&Report| matches!(&report.event, Event::Dropped { count: 0, reason } if reason == super::store::LOST_REPORTS);
+    reports.iter().filter(told).map(|report| report.seq).collect()
+}
+
+/// P8: reports that are lost with the ledger are told as given up, under a number of their own.
+#[tokio::test]
+async fn reports_lost_with_the_ledger_are_told_as_given_up() {
+    // A memory has a copy of its own that tells of the loss; before the first one the mark does.
+    for with_memory in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = open(dir.path());
+        ledger.accept(accepted(4, &["till"])).await.unwrap();
+        if with_memory {
+            ledger.commit(b"memory".to_vec(), vec![Event::ManifestAccepted { mark: Mark::default() }]).await.unwrap();
+        }
+        let before = ledger.oldest_reports(100).await.unwrap();
+        close(ledger, dir.path()).await;
+        let path = dir.path().join("ledger.sqlite");
+        let whole = std::fs::read(&path).unwrap();
+
+        let again = open(dir.path());
+        assert_eq!(again.oldest_reports(100).await.unwrap(), before, "nothing was damaged");
+        close(again, dir.path()).await;
+
+        for damaged in [&whole[..0], &whole[..whole.len() / 2], &[7; 100]] {
+            let when = format!("{} bytes, with a memory: {with_memory}", damaged.len());
+            std::fs::write(&path, damaged).unwrap();
+            let again = open(dir.path());
+            let told = given_up(&again.oldest_reports(100).await.unwrap());
+            assert!(told.len() == 1 && told[0] > before.last().unwrap().seq, "{when}: {told:?}");
+            close(again, dir.path()).await;
+            let again = open(dir.path());
+            assert_eq!(given_up(&again.oldest_reports(100).await.unwrap()), told, "{when}: once");
+            close(again, dir.path()).await;
+        }
+    }
+}
+
+/// The same for a ledger that went back to before it accepted something: the mark beside it tells.
+#[tokio::test]
+async fn a_ledger_that_went_back_tells_that_reports_may_be_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.sqlite");
+    let ledger = open(dir.path());
+    ledger.accept(accepted(4, &["till"])).await.unwrap();
+    close(ledger, dir.path()).await;
+    let older = std::fs::read(&path).unwrap();
+    let ledger = open(dir.path());
+    ledger.accept(accepted(5, &["till"])).await.unwrap();
+    let last = ledger.oldest_reports(100).await.unwrap().last().map_or(0, |report| report.seq);
+    close(ledger, dir.path()).await;
+    std::fs::write(&path, older).unwrap();
+    for start in ["first", "second"] {
+        let ledger = open(dir.path());
+        let told = given_up(&ledger.oldest_reports(100).await.unwrap());
+        assert!(told.len() == 1 && told[0] > last, "{start} start: {told:?}");
+        assert_eq!(ledger.desired().mark.counter, 5);
+        close(ledger, dir.path()).await;
+    }
+}
+
 #[tokio::test]
 async fn marks_never_go_back() {
     let dir = tempfile::tempdir().unwrap();
@@ -338,6 +401,7 @@ async fn a_server_that_knows_more_reports_gets_new_numbers() {
 async fn a_full_outbox_counts_what_it_gives_up() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(dir.path());
+    ledger.push_events(vec![Event::Dropped { count: 0, reason: super::store::LOST_REPORTS.to_owned() }]).await.unwrap();
     ledger.push_events((0..200).map(|n| in_transit(n, 1)).collect()).await.unwrap();
     let many = 10_000u64;
     for _ in 0..many / 100 {
@@ -350,6 +414,8 @@ async fn a_full_outbox_counts_what_it_gives_up() {
     assert_eq!(dropped + u64::try_from(told).unwrap(), many + 200, "every report is told or counted");
     assert!(!reports.iter().any(|r| matches!(r.event, Event::ImageInTransit { .. })), "progress goes first");
     assert!(reports.windows(2).all(|w| w[0].seq < w[1].seq));
+    let why = |words: &str| reports.iter().any(|r| matches!(&r.event, Event::Dropped { reason, .. } if reason.contains(words)));
+    assert!(why("outbox was full") && why(super::store::LOST_REPORTS), "a reason is given up with what it is of");
 }
 
 #[tokio::test]

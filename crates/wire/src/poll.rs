@@ -292,7 +292,7 @@ pub enum Event {
     },
     /// Reports that were given up, counted here instead.
     Dropped {
-        /// How many.
+        /// How many; 0 when nobody can say.
         count: u64,
         /// Why.
         reason: String,
