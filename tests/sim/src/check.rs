@@ -50,6 +50,9 @@ impl Host {
         if buried && ordered {
             return Ok(true);
         }
+        // It was leaving for a newer version, an engine that refuses kept it, and the job was stopped before it could go: then nothing is wanted.
+        let leaves = memory.slots.get(slot).is_some_and(|m| m.leaving.values().any(|l| l.born == labels.alloc));
+        let stopped = leaves && ordered && manifest.iter().flat_map(|m| &m.tombstones).any(|stone| Slot::from(stone) == *slot);
         drop(pages);
         let place = memory.slots.get(slot);
         let current = place.and_then(|m| m.current.as_ref());
@@ -63,7 +66,8 @@ impl Host {
         let decided = place.and_then(|m| m.next.as_ref()).map(|n| n.version.specification);
         let verdict = self.may_replace(state, (own, wanted), now);
         // A newer manifest may come between the decision and the stop.
-        verdict.or_else(|why| self.may_replace(state, (own, decided), now).map_err(|_| why)).map(|()| false)
+        let verdict = verdict.or_else(|why| self.may_replace(state, (own, decided), now).map_err(|_| why));
+        verdict.map(|()| false).or_else(|why| if stopped && wanted.is_none() && current.is_none() { Ok(true) } else { Err(why) })
     }
 
     /// May the second specification take the place of the first? No job of the fleet has a policy that stops what runs for nothing.
