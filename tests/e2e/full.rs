@@ -23,13 +23,13 @@ const BEGUN: u64 = 3 << 20;
 /// Bytes of the payload of such a bundle.
 const BULK: u64 = 12 << 20;
 
-/// The agent's data and the engine's are each on a small disk. An engine whose layers cannot be read in place: base images are exported
-/// into the agent's folder.
-pub(crate) fn small() -> Result<Option<(Bed, SmallDisk, SmallDisk)>> {
+/// The agent's data and the engine's are each on a small disk. With the storage driver vfs layers cannot be read in place: base images are
+/// exported into the agent's folder.
+pub(crate) fn small(driver: &'static str) -> Result<Option<(Bed, SmallDisk, SmallDisk)>> {
     if !need::bed()? {
         return Ok(None);
     }
-    let mut bed = Bed::start_on("vfs")?;
+    let mut bed = Bed::start_on(driver)?;
     bed.start_server()?;
     let ours = SmallDisk::mount(&bed.agent_data(), 128)?;
     bed.engine.stop()?;
@@ -76,7 +76,7 @@ fn goes_on(bed: &Bed, old: &Container, disk: &SmallDisk, image: &Archive, versio
 #[test]
 #[ignore = "takes minutes: make faults"]
 fn a_full_disk_at_every_stage() -> Result<()> {
-    let Some((mut bed, ours, theirs)) = small()? else { return Ok(()) };
+    let Some((mut bed, ours, theirs)) = small("vfs")? else { return Ok(()) };
     let small = |version: &str| WebApp::small("web", version).write(bed.folder());
     let bulky = |version: &str| WebApp::bulky("web", version).write(bed.folder());
     let (one, two, three, four) = (small("1")?, bulky("2")?, bulky("3")?, bulky("4")?);

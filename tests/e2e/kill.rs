@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use skerry_testkit::app::{VERSION_PATH, WebApp};
-use skerry_testkit::command::until;
+use skerry_testkit::command::{run, until};
 use skerry_testkit::{Bed, Probe, memory, need};
 use skerry_tests::stage::{self, DEPLOY};
 
@@ -69,10 +69,45 @@ fn server_killed_in_the_middle_of_a_transfer() -> Result<()> {
 #[test]
 fn agent_killed_in_the_middle_of_a_transfer() -> Result<()> {
     survives(1, |bed| {
+        let before = spent(bed)?;
         wait_middle(bed)?;
         bed.agent()?.kill9()?;
+        // What came since the count was written down is 256 KiB, or a second's worth of a link of 2.5 MB/s; more on a busy machine.
+        let kept = spent(bed)?;
+        ensure!(kept >= before + MIDDLE / 5, "{before} bytes were spent before over {MIDDLE} more, {kept} are remembered");
         bed.start_agent()
     })
+}
+
+/// What the month took, as the agent says or the ledger of one that is not running.
+fn spent(bed: &Bed) -> Result<u64> {
+    bed.agent_status()?["spent"].as_u64().context("no count")
+}
+
+/// P1 while a bundle comes: what dies is started again, and the transfer goes on.
+#[test]
+fn a_task_that_dies_while_a_bundle_comes_is_started_again() -> Result<()> {
+    let Some(mut bed) = stage::enrolled()? else { return Ok(()) };
+    let (one, two) = (WebApp::bulky("web", "1").write(bed.folder())?, WebApp::bulky("web", "2").write(bed.folder())?);
+    let old = stage::deploy(&bed, "web", &one, "1")?;
+    bed.publish(&two.path, &two.reference)?;
+    bed.stop_agent()?;
+    bed.count_payload()?;
+    bed.server_link.limit(1_000)?;
+    bed.start_agent()?;
+    bed.run_job("web", &two.reference)?;
+    until("a part of the bundle", DEPLOY, || Ok((bed.relay()?.payload().down >= CHUNK).then_some(()))).with_context(|| bed.logs())?;
+    run(bed.engine.docker().args(["kill", &old.id]))?;
+    bed.wait_version("1", Duration::from_secs(60)).context("the task that died was not started again")?;
+    ensure!(bed.engine.containers()? != [old], "it did not die");
+    let down = bed.relay()?.payload().down;
+    ensure!(down < 10_000_000, "the bundle was here already: {down} bytes came");
+    bed.server_link.unlimit()?;
+    bed.wait_deployed("web", DEPLOY)?;
+    bed.wait_version("2", DEPLOY)?;
+    let down = bed.relay()?.payload().down;
+    ensure!((10_000_000..15_000_000).contains(&down), "{down} bytes came for one bundle\n{}", bed.logs());
+    Ok(())
 }
 
 #[test]

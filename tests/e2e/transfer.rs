@@ -8,8 +8,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use skerry_testkit::Bed;
-use skerry_testkit::app::WebApp;
+use skerry_testkit::app::{PORT, WebApp, jobspec};
 use skerry_testkit::command::{run, until};
+use skerry_tests::alone::submit;
 use skerry_tests::stage::{self, DEPLOY};
 
 /// A window of UTC that begins so many hours from now and is an hour long.
@@ -111,6 +112,55 @@ fn a_month_takes_no_more_than_its_budget() -> Result<()> {
     bed.stop_server()
 }
 
+/// What is ordered with a higher priority comes first, in the middle of a transfer too, and what came of the other is gone on with.
+#[test]
+fn a_job_of_higher_priority_overtakes_a_transfer() -> Result<()> {
+    const PART: u64 = 2_000_000;
+    let Some(mut bed) = stage::enrolled()? else { return Ok(()) };
+    let (one, two, alarm) = (WebApp::bulky("web", "1"), WebApp::bulky("web", "2"), WebApp::bulky("alarm", "3"));
+    let (one, two, alarm) = (one.write(bed.folder())?, two.write(bed.folder())?, alarm.write(bed.folder())?);
+    let old = stage::deploy(&bed, "web", &one, "1")?;
+    bed.publish(&two.path, &two.reference)?;
+    bed.publish(&alarm.path, &alarm.reference)?;
+    bed.stop_agent()?;
+    bed.count_payload()?;
+    bed.server_link.limit(2_000)?;
+    bed.start_agent()?;
+    bed.run_job("web", &two.reference)?;
+    until("a part of the first", DEPLOY, || Ok((bed.relay()?.payload().down >= PART).then_some(()))).with_context(|| bed.logs())?;
+    // A port of its own, chosen by the node: the other has the fixed one.
+    let spec = jobspec("alarm", &alarm.reference).replace(&format!("static = {PORT}"), "");
+    let spec = spec.replace("type        = \"service\"", "type        = \"service\"\n  priority    = 90");
+    ensure!(spec.contains("priority    = 90") && !spec.contains("static"), "{spec}");
+    submit(&bed, "alarm", &spec)?;
+    let alarm = bed.wait_deployed("alarm", DEPLOY)?;
+    ensure!(bed.newest_set("web")?["state"] != "succeeded", "the other was here first\n{}", bed.logs());
+    ensure!(bed.engine.containers()?.contains(&old), "what runs was touched");
+    bed.server_link.unlimit()?;
+    let web = bed.wait_deployed("web", DEPLOY)?;
+    bed.wait_version("2", DEPLOY)?;
+    let size = |set: &Value| set["rows"][0]["size"].as_u64().with_context(|| format!("no size in {set}"));
+    let (sizes, down) = (size(&web)? + size(&alarm)?, bed.relay()?.payload().down);
+    // A chunk may come again where the first was put off, and where it is gone on with; TLS, headers, polls.
+    let most = sizes + sizes / 64 + 3 * 64 * 1024;
+    ensure!(sizes > 5 * PART && down <= most, "{down} bytes came for bundles of {sizes}, at most {most} were allowed\n{}", bed.logs());
+    Ok(())
+}
+
+/// What the engine holds: images, folders of layers, and files of loads under way.
+fn held(bed: &Bed) -> Result<(Vec<String>, usize, Vec<String>)> {
+    let root = bed.engine.data_root();
+    let layers = fs::read_dir(root.join("overlay2"))?.count();
+    let mut files = Vec::new();
+    for folder in ["tmp", "image/overlay2/layerdb/tmp"] {
+        let Ok(entries) = fs::read_dir(root.join(folder)) else { continue };
+        for entry in entries {
+            files.push(format!("{folder}/{}", entry?.file_name().to_string_lossy()));
+        }
+    }
+    Ok((bed.engine.images()?, layers, files))
+}
+
 #[test]
 fn a_failed_patch_is_held_and_full_only_with_leave() -> Result<()> {
     let Some(mut bed) = stage::enrolled()? else { return Ok(()) };
@@ -122,6 +172,7 @@ fn a_failed_patch_is_held_and_full_only_with_leave() -> Result<()> {
         run(std::process::Command::new("find").arg(bed.engine.data_root().join("overlay2")).args(["-path", "*/diff/www/index.html"]))?;
     let page = find.lines().next().context("the page is not to be found in the engine's folder")?;
     fs::write(page, "<h1>xxx 0</h1>\n")?;
+    let before = held(&bed)?;
     bed.publish(&two.path, &two.reference)?;
     bed.run_job("web", &two.reference)?;
     let failed = || Ok((bed.newest_set("web")?["state"] == "failed").then_some(()));
@@ -130,6 +181,8 @@ fn a_failed_patch_is_held_and_full_only_with_leave() -> Result<()> {
     std::thread::sleep(Duration::from_secs(20));
     ensure!(bed.object_bytes_sent()? == sent, "something was fetched in spite of the hold");
     ensure!(bed.engine.containers()? == [old.clone()], "what runs was touched");
+    let after = held(&bed)?;
+    ensure!(after == before, "the failed patch left something in the engine: {before:?} became {after:?}");
     // With leave it is fetched as a whole, and that is said.
     configure(&mut bed, "on_delta_failure = \"full\"")?;
     until("the full bundle", DEPLOY, || Ok((bed.newest_set("web")?["state"] == "succeeded").then_some(()))).with_context(|| bed.logs())?;

@@ -197,7 +197,7 @@ impl Course {
     /// The condition lasts for `span` more; keeps what the node says of itself meanwhile.
     ///
     /// # Errors
-    /// When the agent has nothing to say, or the old container was touched.
+    /// When the agent has nothing to say.
     pub fn last(&mut self, span: Duration) -> Result<()> {
         let end = Instant::now() + span;
         loop {

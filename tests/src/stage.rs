@@ -73,7 +73,9 @@ pub fn deploy(bed: &Bed, job: &str, image: &Archive, version: &str) -> Result<Co
     bed.run_job(job, &image.reference)?;
     bed.wait_deployed(job, DEPLOY)?;
     bed.wait_version(version, DEPLOY)?;
-    let containers = bed.engine.containers()?;
+    // It may answer before the engine lists it.
+    let listed = || Ok(Some(bed.engine.containers()?).filter(|containers| !containers.is_empty()));
+    let containers = until("a container in the engine's list", Duration::from_secs(30), listed).with_context(|| bed.logs())?;
     ensure!(containers.len() == 1, "one container was to run: {containers:?}\n{}", bed.logs());
     ensure!(containers[0].image == image.image_id, "the node runs {}, published was {}", containers[0].image, image.image_id);
     Ok(containers[0].clone())
