@@ -108,7 +108,7 @@ fn row(pair: &Pair, tools: BTreeMap<Tool, Outcome>) -> Result<Row> {
     let there = |id| old.iter().flat_map(|image| &image.layers).any(|layer| layer.diff_id == id);
     let new = Image::open(&pair.new)?;
     let made = new.layers.iter().filter(|layer| !there(layer.diff_id)).map(|layer| layer.place.size).sum();
-    let day = jiff::Timestamp::now().strftime("%F").to_string();
+    let day = rows::today();
     Ok(Row { name: pair.name.clone(), what: pair.what.clone(), image: new.size(), made, day, tools })
 }
 

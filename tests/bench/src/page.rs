@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::measure::Cost;
-use crate::pairs::{APPLY, INDEXED, MAKE};
+use crate::pairs::{APPLY, Bar, INDEXED, MAKE};
 use crate::peers::Tool;
 use crate::results::Outcome;
 use crate::rows::Row;
@@ -83,31 +83,32 @@ fn mark(holds: bool) -> &'static str {
 
 fn bars(rows: &[Row]) -> String {
     let mut page = String::from(
-        "\n## Against the best peer\n\nRatio: bytes of the bundle to those of the best peer in the same row. Where a peer did not run, the best may be missing.\n
-| pair | best peer | its bytes | bundle | bar | ratio | bar | goal |\n|---|---|---:|---:|---:|---:|---:|---:|\n",
+        "\n## Against the peers\n\nRatio: bytes of the bundle to those of a peer in the same row. A bar names the best peer that had been measured for it, which some \
+         tools had not been; both ratios are here. Where a peer did not run, the best may be missing.\n
+| pair | bundle | bar in bytes | peer of the bar | its bytes | ratio | best peer | its bytes | ratio | bar of the ratio | goal |\n|---|---:|---:|---|---:|---:|---|---:|---:|---:|---:|\n",
     );
     for row in rows {
         let (Some(bytes), Some(bar)) = (row.bytes(Tool::Skerry), row.bar()) else { continue };
-        let missed = mark(bytes <= bar.bytes);
-        let _ = write!(page, "| {} |", row.name);
-        let peer = row.best_peer();
-        let incomplete = if row.complete() { "" } else { " (some not run)" };
-        match peer {
-            Some((tool, peer)) => drop(write!(page, " {}{incomplete} | {} |", tool.name(), grouped(peer))),
-            None => page.push_str(" none was run | |"),
-        }
-        let _ = write!(page, " {}{missed} | {} |", grouped(bytes), grouped(bar.bytes));
-        let ratio = peer.map(|(_, peer)| float(bytes) / float(peer));
-        match (ratio, bar.ratio, bar.goal) {
-            (Some(ratio), Some(most), Some(goal)) => {
-                let word = if ratio <= goal { ", goal met" } else { mark(ratio <= most) };
-                let _ = writeln!(page, " {ratio:.4}{word} | {most} | {goal} |");
-            }
-            (Some(ratio), ..) => drop(writeln!(page, " {ratio:.4} | | |")),
-            _ => page.push_str(" | | |\n"),
-        }
+        let _ = write!(page, "| {} | {}{} | {} |", row.name, grouped(bytes), mark(bytes <= bar.bytes), grouped(bar.bytes));
+        let named = bar.peer.and_then(|peer| Some((peer, row.bytes(peer)?)));
+        page.push_str(&beside(bytes, named, bar, ""));
+        page.push_str(&beside(bytes, row.best_peer(), bar, if row.complete() { "" } else { " (some not run)" }));
+        let [most, goal] = [bar.ratio, bar.goal].map(|number| number.map(|number| number.to_string()).unwrap_or_default());
+        let _ = writeln!(page, " {most} | {goal} |");
     }
     page
+}
+
+/// The cells of a peer: its name, its bytes, the ratio of the bundle to them.
+fn beside(bytes: u64, peer: Option<(Tool, u64)>, bar: &Bar, note: &str) -> String {
+    let Some((tool, theirs)) = peer else { return " - | | |".to_owned() };
+    let ratio = float(bytes) / float(theirs);
+    let word = match (bar.ratio, bar.goal) {
+        (_, Some(goal)) if ratio <= goal => ", goal met",
+        (Some(most), _) => mark(ratio <= most),
+        _ => "",
+    };
+    format!(" {}{note} | {} | {ratio:.4}{word} |", tool.name(), grouped(theirs))
 }
 
 /// Of a cost that was measured.
@@ -192,5 +193,15 @@ mod tests {
         for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(grouped(number), text);
         }
+    }
+
+    #[test]
+    fn a_bundle_is_held_against_the_peer_of_its_bar_and_the_best_one() {
+        let tools = [(Tool::Skerry, 540), (Tool::LayersGzip, 92_772), (Tool::Xdelta3, 6_375)];
+        let done = |(tool, bytes)| (tool, Outcome::Done { bytes, make: Cost::default(), apply: Cost::default() });
+        let row = Row { name: "S8".into(), what: String::new(), image: 1, made: 1, day: String::new(), tools: tools.map(done).into() };
+        let text = bars(&[row]);
+        assert!(text.contains("| S8 | 540 | 2,000 | layers, gzip -6 | 92,772 | 0.0058, goal met |"), "{text}");
+        assert!(text.contains("| xdelta3 -9 (some not run) | 6,375 | 0.0847 **missed** | 0.022 | 0.015 |"), "{text}");
     }
 }

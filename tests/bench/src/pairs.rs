@@ -5,13 +5,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::peers::Tool;
+
 /// The name of the pair that is a first image: the new image of S1 for a node with nothing.
 pub const FIRST: &str = "first";
 
 /// What is demanded of a pair.
 #[derive(Debug, Clone, Copy)]
 pub struct Bar {
-    /// Bytes of the bundle to the best peer's, at most.
+    /// The best peer of those that had been measured for the demand.
+    pub peer: Option<Tool>,
+    /// Bytes of the bundle to a peer's, at most.
     pub ratio: Option<f64>,
     /// The same, as it should become.
     pub goal: Option<f64>,
@@ -23,25 +27,25 @@ pub struct Bar {
 
 const KB: u64 = 1_000;
 
-const fn bar(ratio: f64, bytes: u64, goal: f64) -> Bar {
-    Bar { ratio: Some(ratio), goal: Some(goal), bytes, speed: 40e6 }
+const fn bar(peer: Tool, ratio: f64, bytes: u64, goal: f64) -> Bar {
+    Bar { peer: Some(peer), ratio: Some(ratio), goal: Some(goal), bytes, speed: 40e6 }
 }
 
 /// By pair, in the order of the tables.
 pub const BARS: [(&str, Bar); 13] = [
-    ("S1", bar(0.81, 9_600 * KB, 0.75)),
-    ("S2", bar(0.70, 2 * KB, 0.50)),
-    ("S3", bar(0.63, 580 * KB, 0.52)),
-    ("S4", bar(0.65, 1_320 * KB, 0.57)),
-    ("S5a", bar(0.69, 275 * KB, 0.60)),
-    ("S5b", bar(0.78, 790 * KB, 0.70)),
-    ("S6", Bar { speed: 5e6, ..bar(0.055, 850 * KB, 0.04) }),
-    ("S6b", bar(0.19, 3_600 * KB, 0.16)),
-    ("S7", bar(0.34, 285 * KB, 0.28)),
-    ("S8", bar(0.022, 2 * KB, 0.015)),
-    ("S8b", bar(0.07, 20 * KB, 0.03)),
-    ("S9", bar(0.66, 360 * KB, 0.55)),
-    (FIRST, Bar { ratio: None, goal: None, bytes: 62_000 * KB, speed: 40e6 }),
+    ("S1", bar(Tool::Xdelta3, 0.81, 9_600 * KB, 0.75)),
+    ("S2", bar(Tool::Xdelta3, 0.70, 2 * KB, 0.50)),
+    ("S3", bar(Tool::Bidiff, 0.63, 580 * KB, 0.52)),
+    ("S4", bar(Tool::Bidiff, 0.65, 1_320 * KB, 0.57)),
+    ("S5a", bar(Tool::Bidiff, 0.69, 275 * KB, 0.60)),
+    ("S5b", bar(Tool::Bidiff, 0.78, 790 * KB, 0.70)),
+    ("S6", Bar { speed: 5e6, ..bar(Tool::Xdelta3, 0.055, 850 * KB, 0.04) }),
+    ("S6b", bar(Tool::Zstd3, 0.19, 3_600 * KB, 0.16)),
+    ("S7", bar(Tool::Bidiff, 0.34, 285 * KB, 0.28)),
+    ("S8", bar(Tool::LayersGzip, 0.022, 2 * KB, 0.015)),
+    ("S8b", bar(Tool::Xdelta3, 0.07, 20 * KB, 0.03)),
+    ("S9", bar(Tool::Bidiff, 0.66, 360 * KB, 0.55)),
+    (FIRST, Bar { peer: None, ratio: None, goal: None, bytes: 62_000 * KB, speed: 40e6 }),
 ];
 
 /// Making takes at most so many seconds, and so many bytes of memory.

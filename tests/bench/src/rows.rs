@@ -1,5 +1,5 @@
-//! The rows of the benchmark of bundles, kept beside its page: all tools on one pair take up to an hour and all pairs longer than a machine
-//! may be had, and elsewhere the workload builder makes other bytes.
+//! The rows of a benchmark, kept beside its page, first those of bundles: all tools on one pair take up to an hour and all pairs longer than
+//! a machine may be had, and elsewhere the workload builder makes other bytes.
 //!
 //! What a row says is of the same archives on the same machine; rows may be of different days.
 
@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::pairs::{self, Bar};
@@ -67,8 +68,8 @@ impl Row {
     }
 }
 
-/// The rows in a file; none when there is no file.
-pub fn read(path: &Path) -> Result<Vec<Row>> {
+/// The rows in a file, of this or of another benchmark; none when there is no file.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     if !path.exists() {
         return Ok(Vec::new());
     }
@@ -79,9 +80,14 @@ pub fn read(path: &Path) -> Result<Vec<Row>> {
 }
 
 /// Writes them, a JSON line each.
-pub fn write(path: &Path, rows: &[Row]) -> Result<()> {
+pub fn write<T: Serialize>(path: &Path, rows: &[T]) -> Result<()> {
     let lines = rows.iter().map(|row| Ok(serde_json::to_string(row)? + "\n")).collect::<Result<String>>()?;
     fs::write(path, lines).with_context(|| path.display().to_string())
+}
+
+/// The day that it is now, as in [`Row::day`].
+pub fn today() -> String {
+    jiff::Timestamp::now().strftime("%F").to_string()
 }
 
 /// A row for each pair, in the order of the tables: the fresh one, unless the one that was kept has results of more tools.
@@ -133,13 +139,13 @@ mod tests {
     fn rows_are_read_as_they_were_written() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rows");
-        assert_eq!(read(&path).unwrap(), []);
+        assert_eq!(read::<Row>(&path).unwrap(), []);
         let mut rows = vec![row("S1", "2026-11-28", &[(Tool::Skerry, 1), (Tool::Zstd19, 2)]), row("S2", "2026-11-29", &[])];
         rows[0].tools.insert(Tool::Bsdiff, Outcome::TooBig(9));
         rows[1].tools.insert(Tool::Bidiff, Outcome::Late);
         write(&path, &rows).unwrap();
-        assert_eq!(read(&path).unwrap(), rows);
+        assert_eq!(read::<Row>(&path).unwrap(), rows);
         fs::write(&path, "{}").unwrap();
-        assert!(read(&path).unwrap_err().to_string().contains("line 1"));
+        assert!(read::<Row>(&path).unwrap_err().to_string().contains("line 1"));
     }
 }
