@@ -4,6 +4,9 @@
 //! `cargo test -p skerry-reconstruct --test vectors -- --ignored`
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "vector/several/make.rs"]
+mod several;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Cursor, Read as _};
@@ -44,20 +47,23 @@ fn source(tar: Vec<u8>) -> Box<dyn LayerSource> {
     Box::new(TarLayer::new(move || Ok(Cursor::new(tar.clone()))).unwrap())
 }
 
-/// A node with the old image, or with nothing.
+/// An image: its configuration and its layers.
+type Image = (Vec<u8>, Vec<Vec<u8>>);
+
+/// A node with these images.
 struct Node {
-    old: Option<(Vec<u8>, Vec<u8>)>,
+    images: Vec<Image>,
 }
 
 impl Sources for Node {
     fn config(&self, image: &ImageId) -> io::Result<Vec<u8>> {
-        let config = self.old.as_ref().map(|(config, _)| config.clone());
-        config.filter(|config| ImageId(sha256(config)) == *image).ok_or_else(|| io::ErrorKind::NotFound.into())
+        let mut configs = self.images.iter().map(|(config, _)| config);
+        configs.find(|config| ImageId(sha256(config)) == *image).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn layer(&self, diff_id: &DiffId) -> io::Result<Box<dyn LayerSource + '_>> {
-        let tar = self.old.as_ref().map(|(_, tar)| tar.clone());
-        tar.filter(|tar| DiffId(sha256(tar)) == *diff_id).map(source).ok_or_else(|| io::ErrorKind::NotFound.into())
+        let mut tars = self.images.iter().flat_map(|(_, tars)| tars);
+        tars.find(|tar| DiffId(sha256(tar)) == *diff_id).cloned().map(source).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn scratch(&self) -> Option<&dyn Scratch> {
@@ -77,6 +83,7 @@ impl Scratch for Memory {
 #[derive(Default)]
 struct Kept {
     config: Vec<u8>,
+    /// All new layers, one after the other.
     layer: Vec<u8>,
     ended: usize,
 }
@@ -102,20 +109,32 @@ impl ImageSink for Kept {
     }
 }
 
+/// The files of an image: its configuration and its layers.
+type Files = (&'static str, &'static [&'static str]);
+
+const OLD: &[Files] = &[("old.json", &["old.tar"])];
+
 #[test]
 fn the_vectors_make_the_image() {
-    for (folder, bundle, bases) in [("", "patch.skb", 1), ("", "full.skb", 0), ("archives/", "patch.skb", 1), ("ways/", "patch.skb", 1)] {
+    for (folder, bundle, bases, layers) in [
+        ("", "patch.skb", OLD, 1),
+        ("", "full.skb", &[], 1),
+        ("archives/", "patch.skb", OLD, 1),
+        ("ways/", "patch.skb", OLD, 1),
+        ("several/", "patch.skb", several::BASES, 2),
+    ] {
         let read = |name: &str| read(&format!("{folder}{name}"));
-        let node = Node { old: (bases > 0).then(|| (read("old.json"), read("old.tar"))) };
+        let image = |(config, tars): &Files| (read(config), tars.iter().map(|tar| read(tar)).collect());
+        let node = Node { images: bases.iter().map(image).collect() };
         let name = format!("{folder}{bundle}");
         let mut bytes = Cursor::new(read(bundle));
         let toc = VerifiedToc::read(&mut bytes, &KeyRing::from(KEY.public())).unwrap();
-        assert_eq!(toc.toc().bases.len(), bases, "{name}");
+        assert_eq!(toc.toc().bases.len(), bases.len(), "{name}");
         assert_eq!(toc.size(), bytes.get_ref().len() as u64, "{name}");
         let mut kept = Kept::default();
         let done = reconstruct(&mut bytes, &toc, &node, &mut kept, &Limits::default()).unwrap();
         assert_eq!(done.image_id, ImageId(sha256(&read("new.json"))), "{name}");
-        assert!(kept.config == read("new.json") && kept.layer == read("new.tar") && kept.ended == 1, "{name} makes another image");
+        assert!(kept.config == read("new.json") && kept.layer == read("new.tar") && kept.ended == layers, "{name} makes another image");
         for index in 0..toc.chunk_count() {
             let range = toc.chunk_range(index);
             let bytes = &bytes.get_ref()[usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()];
