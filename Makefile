@@ -8,7 +8,7 @@ WORKLOADS ?= $(CURDIR)/.work/workloads
 BENCH := $(or $(CARGO_TARGET_DIR),target)/release
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test faults demo workloads lint bench bench-delta bench-rank bench-pull check-aarch64 check-decoder test-slow conditions engine-upgrade footprint load sim sim-breaks mutants clean
+.PHONY: help setup build test faults demo workloads lint fuzz bench bench-delta bench-rank bench-pull check-aarch64 check-decoder test-slow conditions engine-upgrade footprint load sim sim-breaks mutants clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,7 @@ workloads: setup ## the real image pairs S2 and S3, into $WORKLOADS
 lint: ## format, clippy without a warning, licences and bans
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked --manifest-path fuzz/Cargo.toml -- -D warnings
 	@if command -v cargo-deny >/dev/null; then cargo deny check; else echo "cargo-deny is not installed: deny.toml was not checked"; fi
 
 bench: build workloads ## bytes over the wire for the workload pairs, with the peers' figures
@@ -64,6 +65,9 @@ check-aarch64: bench-workloads ## bundles applied by code for aarch64, under qem
 
 check-decoder: ## the fixed bundles, streams and index by a second decoder, which knows the format pages alone
 	@scripts/second-decoder
+
+fuzz: setup ## foreign bytes into everything that reads them, so many seconds each: FUZZ=patch FUZZ_S=60
+	scripts/fuzz $(or $(FUZZ),all) $(or $(FUZZ_S),60)
 
 test-slow: setup ## members over 2 GiB and layers over 4 GiB, some minutes
 	cargo test --locked --release -p skerry-delta --features slow --test large
