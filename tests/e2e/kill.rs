@@ -1,4 +1,4 @@
-//! Power cuts at the worst instants: in the middle of a transfer, in the middle of a reconstruct.
+//! What is killed or cut at the worst instants: in the middle of a transfer, in the middle of a reconstruct.
 //!
 //! Needs root, Docker and the built programs.
 
@@ -8,6 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use skerry_testkit::app::{VERSION_PATH, WebApp};
 use skerry_testkit::command::{run, until};
+use skerry_testkit::dockerd::Container;
+use skerry_testkit::image::Archive;
 use skerry_testkit::{Bed, Probe, memory, need};
 use skerry_tests::stage::{self, DEPLOY};
 
@@ -16,17 +18,23 @@ const CHUNK: u64 = 64 * 1024;
 /// In the middle of a bundle of over 12 MB.
 const MIDDLE: u64 = 5 << 20;
 
-/// Version 1 runs, version 2 is published and ordered, the relay counts; `cut` kills something in the middle and starts it again.
-pub(crate) fn survives(cuts: u64, cut: impl FnOnce(&mut Bed) -> Result<()>) -> Result<()> {
-    let Some(mut bed) = stage::enrolled()? else { return Ok(()) };
+/// Version 1 runs in the container that is given, version 2 is published, and the relay counts what comes over a link of so many kbit/s.
+fn staged(kbit: u32) -> Result<Option<(Bed, Container, Archive)>> {
+    let Some(mut bed) = stage::enrolled()? else { return Ok(None) };
     let (one, two) = (WebApp::bulky("web", "1").write(bed.folder())?, WebApp::bulky("web", "2").write(bed.folder())?);
     let old = stage::deploy(&bed, "web", &one, "1")?;
     bed.publish(&two.path, &two.reference)?;
     // Connections of before do not go through the relay: the agent makes new ones.
     bed.stop_agent()?;
     bed.count_payload()?;
-    bed.server_link.limit(20_000)?;
+    bed.server_link.limit(kbit)?;
     bed.start_agent()?;
+    Ok(Some((bed, old, two)))
+}
+
+/// Version 2 is ordered; `cut` kills something in the middle and starts it again.
+pub(crate) fn survives(cuts: u64, cut: impl FnOnce(&mut Bed) -> Result<()>) -> Result<()> {
+    let Some((mut bed, old, two)) = staged(20_000)? else { return Ok(()) };
     let probe = Probe::start(Some(&bed.node), bed.app_address()?, VERSION_PATH);
     let before = bed.relay()?.payload();
     bed.run_job("web", &two.reference)?;
@@ -87,14 +95,7 @@ fn spent(bed: &Bed) -> Result<u64> {
 /// P1 while a bundle comes: what dies is started again, and the transfer goes on.
 #[test]
 fn a_task_that_dies_while_a_bundle_comes_is_started_again() -> Result<()> {
-    let Some(mut bed) = stage::enrolled()? else { return Ok(()) };
-    let (one, two) = (WebApp::bulky("web", "1").write(bed.folder())?, WebApp::bulky("web", "2").write(bed.folder())?);
-    let old = stage::deploy(&bed, "web", &one, "1")?;
-    bed.publish(&two.path, &two.reference)?;
-    bed.stop_agent()?;
-    bed.count_payload()?;
-    bed.server_link.limit(1_000)?;
-    bed.start_agent()?;
+    let Some((bed, old, two)) = staged(1_000)? else { return Ok(()) };
     bed.run_job("web", &two.reference)?;
     until("a part of the bundle", DEPLOY, || Ok((bed.relay()?.payload().down >= CHUNK).then_some(()))).with_context(|| bed.logs())?;
     run(bed.engine.docker().args(["kill", &old.id]))?;
