@@ -48,6 +48,22 @@ async fn errors_of_the_disk_cost_nothing_that_was_kept() {
 }
 
 #[tokio::test]
+async fn a_ledger_that_somebody_holds_is_not_set_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(folder.path(), Timestamp(1000)).unwrap();
+    ledger.enrolled(NodeId::new([1; 16])).await.unwrap();
+    drop(ledger);
+    let somebody = rusqlite::Connection::open(folder.path().join("ledger.sqlite")).unwrap();
+    somebody.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let error = Ledger::open(folder.path(), Timestamp(1000)).unwrap_err().to_string();
+    assert!(error.contains("locked"), "{error}");
+    assert!(!folder.path().join("ledger.sqlite.garbled").exists(), "taken for garbled: {error}");
+    drop(somebody);
+    let ledger = Ledger::open(folder.path(), Timestamp(1000)).unwrap();
+    assert_eq!(ledger.node(), Some(NodeId::new([1; 16])));
+}
+
+#[tokio::test]
 async fn a_full_disk_leaves_the_ledger_its_own_room() {
     let folder = tempfile::tempdir().unwrap();
     let mut reserve = Reserve::new(folder.path());
