@@ -1,4 +1,5 @@
-//! A disk that gives errors, for a while: what was kept is there afterwards, what failed says so, and the ledger is not taken for garbled.
+//! A disk that gives errors, for a while: what was kept is there afterwards, what failed says so, and the ledger is not taken for garbled; nor is one
+//! that somebody else holds.
 
 use skerry_testkit::powercut::Watched;
 
