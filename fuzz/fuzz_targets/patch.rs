@@ -23,7 +23,7 @@ fuzz_target!(|data: &[u8]| {
     let old = olds().expect("memory");
     let scratch = Bounded::new(SCRATCH);
     let Ok(streams) = StreamsReader::open(&sections, |i| Ok(Box::new(Cursor::new(bytes[i])))) else { return };
-    let Ok(applier) = Applier::new(streams, &old, 1 << 20) else { return };
+    let Ok(applier) = Applier::new(streams, &old, 16 << 20) else { return };
     let mut applier = applier.with_scratch(&scratch);
     if applier.config(Some(CONFIGS[0]), &[[7; 32]]).is_err() {
         return;

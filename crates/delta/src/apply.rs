@@ -24,6 +24,9 @@ const STEP: usize = 64 * 1024;
 /// as a dictionary.
 pub const FIXED_MEMORY: u64 = 4 * STEP as u64 + if elf::MEMORY > dictionary::MEMORY { elf::MEMORY } else { dictionary::MEMORY };
 
+// As docs/formats/bundle.md has it: whoever applies counts what whoever made the patch counted.
+const _: () = assert!(FIXED_MEMORY == 4640 << 10, "another need of every patch is another version of the format");
+
 /// A part of a layer that was made, and what of the patch went into it.
 #[derive(Debug)]
 pub struct Item<'i> {
@@ -48,13 +51,15 @@ pub struct Applier<'a> {
     streams: StreamsReader<'a>,
     layers: &'a [Box<dyn LayerSource + 'a>],
     table: OldMembers,
-    /// Bytes of memory for the table.
+    /// Bytes of memory for the table, archives and what is kept.
     limit: u64,
     state: Predictor,
     buffers: Buffers,
     archives: archive::apply::State<'a>,
     /// Taken away while one more is written.
     kept: Option<Kept<'a>>,
+    /// Bytes of memory that what is kept needs.
+    keeping: u64,
     tally: Option<&'a Tally<'a>>,
     /// Bytes of each stream that were left at the last item; the codec and the bytes of the content of this one.
     left: Vec<u64>,
@@ -63,7 +68,8 @@ pub struct Applier<'a> {
 
 impl<'a> Applier<'a> {
     /// Opens a patch against these old layers, in the order of its table of contents. The members of the layers and the forms of new
-    /// ones may need `limit` bytes of memory.
+    /// ones, archives, and contents that are kept may need `limit` bytes of memory together. What is kept without scratch files comes
+    /// besides, at most as much again.
     pub fn new(streams: StreamsReader<'a>, layers: &'a [Box<dyn LayerSource + 'a>], limit: u64) -> io::Result<Self> {
         let mut table = OldMembers::default();
         for layer in layers {
@@ -79,6 +85,7 @@ impl<'a> Applier<'a> {
             buffers: Buffers::new(STEP),
             archives,
             kept: Some(Kept::new(None, limit)),
+            keeping: 0,
             tally: None,
             left: Vec::new(),
             made: (None, 0),
@@ -198,6 +205,12 @@ impl<'a> Applier<'a> {
         }
     }
 
+    /// Bytes of memory that are left for archives; an error when they, the table and what is kept need more than they may.
+    fn spare(&self) -> io::Result<u64> {
+        let spare = self.limit.checked_sub(self.table.bytes()).and_then(|left| left.checked_sub(self.keeping));
+        spare.filter(|spare| self.archives.memory() <= *spare).ok_or_else(|| too_much(self.limit))
+    }
+
     fn member(&mut self, flags: u8, number: Option<OldRef>, out: &mut Sink<'_>) -> io::Result<()> {
         let old = match number {
             None => None,
@@ -236,7 +249,7 @@ impl<'a> Applier<'a> {
             if number as usize == self.table.forms.len() {
                 let form = Form::read(streams.get(Stream::NewForm))?;
                 self.table.forms.add(form);
-                self.table.check(self.limit)?;
+                self.spare()?;
             }
             number
         };
@@ -275,6 +288,8 @@ impl<'a> Applier<'a> {
         }
         let mut kept = self.kept.take().ok_or_else(|| invalid("a content to keep within another"))?;
         kept.begin(size)?;
+        self.keeping = kept.memory();
+        self.spare()?;
         let done = self.coded(byte, base, size, &mut |bytes| {
             kept.write(bytes)?;
             out(bytes)
@@ -321,10 +336,11 @@ impl<'a> Applier<'a> {
             left = left.checked_sub(bytes.len() as u64).ok_or_else(|| invalid("an archive with more bytes than its member"))?;
             out(bytes)
         };
+        let spare = self.spare()?;
         let table = &self.table;
         let file = |number: OldRef| find(table, number).map(|(layer, file, _)| (layer, file));
         let (streams, buffers, state) = (&mut self.streams, &mut self.buffers, &mut self.archives);
-        archive::apply::Maker { streams, buffers, state, file: &file, limit: size }.member(source, &mut out)?;
+        archive::apply::Maker { streams, buffers, state, file: &file, limit: size, spare }.member(source, &mut out)?;
         if left > 0 { Err(invalid("an archive with fewer bytes than its member")) } else { Ok(()) }
     }
 
@@ -380,6 +396,11 @@ fn text(streams: &mut StreamsReader<'_>, stream: Stream) -> io::Result<Vec<u8>> 
 
 fn invalid(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the patch has {what}"))
+}
+
+/// Members, archives and what is kept need more memory than this. A patch says before what it needs.
+pub(crate) fn too_much(limit: u64) -> io::Error {
+    invalid(&format!("more old members, archives and contents to keep than the {limit} bytes of memory hold that are left of what it said"))
 }
 
 impl std::fmt::Debug for Applier<'_> {

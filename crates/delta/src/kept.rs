@@ -13,8 +13,12 @@ pub(crate) const MOST: usize = 1 << 16;
 
 /// Bytes of memory that keeping so many contents needs at most, when there is scratch.
 pub(crate) fn memory(count: usize) -> u64 {
-    if count == 0 { 0 } else { HELD as u64 + (count * size_of::<Place>()) as u64 }
+    if count == 0 { 0 } else { HELD as u64 + count as u64 * PLACE }
 }
+
+/// Bytes of memory that each counts.
+const PLACE: u64 = 16;
+const _: () = assert!(size_of::<Place>() as u64 <= PLACE, "a content that is kept needs more than it counts");
 
 #[derive(Debug, Clone, Copy)]
 struct Place {
@@ -43,6 +47,11 @@ impl<'a> Kept<'a> {
         let start = self.bytes.seek(SeekFrom::End(0))?;
         self.places.push(Place { start, size });
         Ok(())
+    }
+
+    /// Bytes of memory that those so far need, by the rule of [`memory`]; without scratch their bytes come besides.
+    pub(crate) fn memory(&self) -> u64 {
+        memory(self.places.len())
     }
 
     /// Its next bytes.

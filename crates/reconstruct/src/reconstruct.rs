@@ -157,8 +157,8 @@ pub fn reconstruct_told(
     }
     let shared = Shared::new(bundle);
     let streams = StreamsReader::open(&table.sections, |index| Ok(Box::new(shared.section(toc.section_range(index)))));
-    // Tables get what streams and buffers leave, whatever the bundle says that it needs.
-    let room = limits.memory.saturating_sub(StreamsReader::memory(&table.sections)).saturating_sub(FIXED_MEMORY);
+    // What the bundle says that it needs is the most that it gets: tables, archives and what is kept have what streams and buffers leave of it.
+    let room = table.memory.min(limits.memory).saturating_sub(StreamsReader::memory(&table.sections)).saturating_sub(FIXED_MEMORY);
     let mut applier = streams.and_then(|streams| Applier::new(streams, &layers, room)).map_err(ReconstructError::Patch)?;
 
     if let Some(scratch) = &scratch {

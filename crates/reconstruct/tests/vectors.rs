@@ -6,6 +6,7 @@
 
 #[path = "vector/several/make.rs"]
 mod several;
+mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -27,6 +28,7 @@ use skerry_delta::{Silent, TarLayer};
 use skerry_reconstruct::{ImageSink, LayerInfo, Limits, reconstruct};
 use skerry_trust::{KeyRing, SigningKey};
 use skerry_wire::{DiffId, Digest, ImageId};
+use support::telling_memory;
 
 fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vector").join(name)
@@ -140,6 +142,23 @@ fn the_vectors_make_the_image() {
             let bytes = &bytes.get_ref()[usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()];
             toc.verify_chunk(index, bytes).unwrap();
         }
+    }
+}
+
+/// Archives and contents that are kept count as tables do: a bundle that tells less than they need does not get it.
+#[test]
+fn what_needs_more_memory_than_was_told_is_refused() {
+    for (folder, bases, less) in [("archives/", OLD, 1 << 20), ("ways/", OLD, 1 << 20), ("several/", several::BASES, 100 << 10)] {
+        let read = |name: &str| read(&format!("{folder}{name}"));
+        let image = |(config, tars): &Files| (read(config), tars.iter().map(|tar| read(tar)).collect());
+        let node = Node { images: bases.iter().map(image).collect() };
+        let bundle = read("patch.skb");
+        let keys = KeyRing::from(KEY.public());
+        let told = VerifiedToc::read(&mut &bundle[..], &keys).unwrap().toc().memory;
+        let lying = telling_memory(&bundle, &KEY, told, told - less);
+        let toc = VerifiedToc::read(&mut &lying[..], &keys).unwrap();
+        let error = reconstruct(&mut Cursor::new(lying), &toc, &node, &mut Kept::default(), &Limits::default()).unwrap_err().to_string();
+        assert!(error.contains("archives and contents to keep than"), "{folder}: {error}");
     }
 }
 

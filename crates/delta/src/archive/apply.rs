@@ -7,7 +7,8 @@ use super::form::{Around, Form, Sum};
 use super::old::{ArchiveRef, Archives, MAX_PLAIN, Origin};
 use super::spill::{Room, Spill};
 use super::zip::{DEFLATED, Entry, Meta, STORED, Sums, end};
-use super::{Expect, MAX_DEPTH, NextSources, Way, flag};
+use super::{Expect, MAX_DEPTH, NextSources, Way, archives_memory, flag};
+use crate::apply::too_much;
 use crate::codec::bidiff::{Buffers, steps};
 use crate::codec::{Kind, bidiff, dictionary, elf};
 use crate::old::OldRef;
@@ -24,11 +25,19 @@ pub(crate) struct State<'a> {
     room: Room<'a>,
     sources: NextSources,
     last_source: ArchiveRef,
+    /// How deep archives were so far, and whether one of them was a zip.
+    depth: u8,
+    zips: bool,
 }
 
 impl<'a> State<'a> {
     pub(crate) fn new(layers: Vec<&'a dyn LayerSource>, room: Room<'a>) -> Self {
-        Self { archives: Archives::new(layers, room), room, sources: NextSources::default(), last_source: 0 }
+        Self { archives: Archives::new(layers, room), room, sources: NextSources::default(), last_source: 0, depth: 0, zips: false }
+    }
+
+    /// Bytes of memory that the archives so far need, by the rule by which whoever made the patch told them.
+    pub(crate) fn memory(&self) -> u64 {
+        archives_memory(self.archives.len(), self.depth, self.zips || self.archives.zips())
     }
 }
 
@@ -41,6 +50,8 @@ pub(crate) struct Maker<'m, 'a> {
     pub file: &'m dyn Fn(OldRef) -> io::Result<(usize, u32)>,
     /// Bytes that the archive has, and so any entry of it as it is coded.
     pub limit: u64,
+    /// Bytes of memory that all archives may need.
+    pub spare: u64,
 }
 
 impl<'a> Maker<'_, 'a> {
@@ -55,6 +66,9 @@ impl<'a> Maker<'_, 'a> {
 
     fn archive(&mut self, base: ArchiveRef, depth: u8, out: &mut Out<'_>) -> io::Result<()> {
         let form = Form::from_number(self.streams.number(Stream::EntryNumber)?).ok_or_else(|| invalid("an unknown kind of archive"))?;
+        self.state.depth = self.state.depth.max(depth);
+        self.state.zips |= form == Form::Zip;
+        self.check()?;
         let mut expect = Expect { level: 6, ..Expect::default() };
         if form != Form::Zip {
             return self.entry((form, base), depth, &mut expect, out).map(drop);
@@ -79,8 +93,15 @@ impl<'a> Maker<'_, 'a> {
         out(&end(count, size, start, &comment).ok_or_else(|| invalid("a comment that is too long"))?)
     }
 
+    /// Fails when archives need more memory than they may.
+    fn check(&self) -> io::Result<()> {
+        if self.state.memory() <= self.spare { Ok(()) } else { Err(too_much(self.spare)) }
+    }
+
     /// An entry of an archive of this form, whose base is this.
     fn entry(&mut self, (form, base): (Form, ArchiveRef), depth: u8, expect: &mut Expect, out: &mut Out<'_>) -> io::Result<Entry> {
+        // Old archives may have been opened or mentioned by the entry before.
+        self.check()?;
         let flags = self.streams.byte(Stream::Entries)?;
         let has = |bit: u8| flags & bit != 0;
         let number = if has(flag::NEXT) {

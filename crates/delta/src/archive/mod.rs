@@ -39,6 +39,11 @@ pub(crate) fn memory(depth: u8, zips: bool) -> u64 {
     old::OPEN as u64 * open + (u64::from(depth) + 1) * (zlib::MEMORY + 2 * HELD) + 2 * HELD
 }
 
+/// The same with the list of old archives, when so many are mentioned; nothing where there are none.
+fn archives_memory(mentioned: usize, depth: u8, zips: bool) -> u64 {
+    if mentioned == 0 { 0 } else { memory(depth, zips) + mentioned as u64 * old::LISTED }
+}
+
 const HELD: u64 = spill::HELD as u64;
 
 /// Bits of an entry's flags: what is as expected.

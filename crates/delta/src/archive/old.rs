@@ -20,7 +20,8 @@ pub(crate) const MAX_PLAIN: u64 = 1 << 30;
 /// Archives that one patch may mention: whoever applies holds the list.
 const MOST: usize = 1 << 16;
 /// Bytes of memory of each archive in the list, with where its next source is expected.
-pub(crate) const LISTED: u64 = (size_of::<(Origin, u8)>() + 4) as u64;
+pub(crate) const LISTED: u64 = 36;
+const _: () = assert!(size_of::<(Origin, u8)>() as u64 + 4 <= LISTED, "an archive needs more than it counts");
 
 /// The number of an archive.
 pub(crate) type ArchiveRef = u32;
@@ -40,6 +41,8 @@ pub(crate) struct Archives<'a> {
     room: Room<'a>,
     list: Vec<(Origin, u8)>,
     open: Vec<Open<'a>>,
+    /// Whether a zip was opened.
+    zips: bool,
 }
 
 struct Open<'a> {
@@ -60,12 +63,17 @@ enum Holds {
 
 impl<'a> Archives<'a> {
     pub(crate) fn new(layers: Vec<&'a dyn LayerSource>, room: Room<'a>) -> Self {
-        Self { layers, room, list: Vec::new(), open: Vec::new() }
+        Self { layers, room, list: Vec::new(), open: Vec::new(), zips: false }
     }
 
     /// How many archives were mentioned.
     pub(crate) fn len(&self) -> usize {
         self.list.len()
+    }
+
+    /// Was a zip among those that were opened?
+    pub(crate) fn zips(&self) -> bool {
+        self.zips
     }
 
     pub(crate) fn origin(&self, archive: ArchiveRef) -> Option<Origin> {
@@ -112,6 +120,7 @@ impl<'a> Archives<'a> {
                 Origin::Entry { archive, entry } => (Box::new(self.plain(archive, entry)?), None),
             };
             let holds = Holds::read(&mut *from)?;
+            self.zips |= matches!(holds, Holds::Zip(_));
             if self.open.len() >= OPEN {
                 self.open.remove(0);
             }

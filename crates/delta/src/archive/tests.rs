@@ -119,9 +119,9 @@ fn bounds() -> Bounds<'static> {
     Bounds { memory: 640 << 20, watch: Watch::default() }
 }
 
-/// The patch that makes these from the old ones, the n-th from the n-th, and bytes of scratch that it says it needs; `None` when one of
-/// them is not worth a plan.
-fn patch(old: &Files, new: &[Vec<u8>]) -> Option<(Written, u64)> {
+/// The patch that makes these from the old ones, the n-th from the n-th, and bytes of scratch and of memory that it says it needs; `None`
+/// when one of them is not worth a plan.
+fn patch(old: &Files, new: &[Vec<u8>]) -> Option<(Written, u64, u64)> {
     let member = |number: usize| Origin::Member { number: number as u32, layer: 0, file: number as u32 };
     let planner = Planner::new(Archives::new(vec![old], Room::Memory), (0..old.0.len()).map(member).collect(), bounds());
     let mut writer = ArchiveWriter::new(planner);
@@ -130,10 +130,18 @@ fn patch(old: &Files, new: &[Vec<u8>]) -> Option<(Written, u64)> {
         let ready = writer.plan(new, member(number), &mut 0).unwrap()?;
         writer.write(&mut streams, ready).unwrap();
     }
-    Some((streams.finish(4 << 20).unwrap(), writer.scratch()))
+    Some((streams.finish(4 << 20).unwrap(), writer.scratch(), writer.memory()))
 }
 
-fn apply_all(sections: &[Section], bytes: &[Vec<u8>], old: &Files, sizes: &[usize], room: Room<'_>) -> io::Result<Vec<Vec<u8>>> {
+/// Makes all archives out of sections and their bytes, within so many bytes of memory.
+fn apply_all(
+    sections: &[Section],
+    bytes: &[Vec<u8>],
+    old: &Files,
+    sizes: &[usize],
+    room: Room<'_>,
+    spare: u64,
+) -> io::Result<Vec<Vec<u8>>> {
     let mut streams = StreamsReader::open(sections, |i| Ok(Box::new(Cursor::new(bytes[i].clone()))))?;
     let mut state = apply::State::new(vec![old], room);
     let mut buffers = Buffers::new(1000);
@@ -148,7 +156,8 @@ fn apply_all(sections: &[Section], bytes: &[Vec<u8>], old: &Files, sizes: &[usiz
             Ok(())
         };
         let file = |number: u32| Ok((0, number));
-        let mut maker = apply::Maker { streams: &mut streams, buffers: &mut buffers, state: &mut state, file: &file, limit: *size as u64 };
+        let mut maker =
+            apply::Maker { streams: &mut streams, buffers: &mut buffers, state: &mut state, file: &file, limit: *size as u64, spare };
         maker.member(number as u32, &mut out)?;
         all.push(made);
     }
@@ -158,10 +167,10 @@ fn apply_all(sections: &[Section], bytes: &[Vec<u8>], old: &Files, sizes: &[usiz
 
 fn round_trip(old: Vec<Vec<u8>>, new: &[Vec<u8>]) -> Option<usize> {
     let old = Files(old);
-    let (written, scratch) = patch(&old, new)?;
+    let (written, scratch, memory) = patch(&old, new)?;
     let sizes: Vec<_> = new.iter().map(Vec::len).collect();
     for room in [Room::Memory, Room::Scratch(&BoundedScratch::new(&Memory, scratch))] {
-        let made = apply_all(&written.sections, &written.bytes, &old, &sizes, room).unwrap();
+        let made = apply_all(&written.sections, &written.bytes, &old, &sizes, room, memory).unwrap();
         assert!(made == new, "another archive came out");
     }
     Some(written.bytes.iter().map(Vec::len).sum())
@@ -242,8 +251,8 @@ fn an_old_archive_that_ends_within_an_entry_is_no_failure() {
     let tail = end(1, directory.len() as u32, local.len() as u32, b"").unwrap();
     let old = Files(vec![[local, directory, tail].concat()]);
     assert!(old.0[0].len() < 5000);
-    if let Some((written, _)) = patch(&old, std::slice::from_ref(&new)) {
-        let made = apply_all(&written.sections, &written.bytes, &old, &[new.len()], Room::Memory).unwrap();
+    if let Some((written, _, memory)) = patch(&old, std::slice::from_ref(&new)) {
+        let made = apply_all(&written.sections, &written.bytes, &old, &[new.len()], Room::Memory, memory).unwrap();
         assert!(made[0] == new);
     }
 }
@@ -282,12 +291,12 @@ proptest! {
         let outer = |time, changed| archive(&[Node::Archive { name: 1, nodes: classes(time, changed), level: 9, time }], b"");
         let old = Files(vec![outer(1, false)]);
         let new = outer(2, true);
-        let (mut written, _) = patch(&old, std::slice::from_ref(&new)).unwrap();
+        let (mut written, ..) = patch(&old, std::slice::from_ref(&new)).unwrap();
         let bytes = &mut written.bytes[section.index(written.sections.len())];
         let at = at.index(bytes.len());
         bytes[at] = value;
         // An error or other bytes, never a panic and never more than the size.
-        let _ = apply_all(&written.sections, &written.bytes, &old, &[new.len()], Room::Little);
+        let _ = apply_all(&written.sections, &written.bytes, &old, &[new.len()], Room::Little, u64::MAX);
     }
 }
 
@@ -322,7 +331,7 @@ fn a_source_is_in_an_archive_that_is_known() {
         streams.number(Stream::EntrySource, number).unwrap();
     }
     let written = streams.finish(4 << 20).unwrap();
-    let error = apply_all(&written.sections, &written.bytes, &old, &[1000], Room::Memory).unwrap_err().to_string();
+    let error = apply_all(&written.sections, &written.bytes, &old, &[1000], Room::Memory, u64::MAX).unwrap_err().to_string();
     assert!(error.contains("a source in an archive that was not mentioned"), "{error}");
 }
 
@@ -339,7 +348,7 @@ fn random_streams_end() {
             writer.put(stream, &bytes).unwrap();
         }
         let written = writer.finish(4 << 20).unwrap();
-        let _ = apply_all(&written.sections, &written.bytes, &old, &[100_000], Room::Little);
+        let _ = apply_all(&written.sections, &written.bytes, &old, &[100_000], Room::Little, u64::MAX);
     }
 }
 
@@ -455,7 +464,7 @@ fn a_vector_of_each_kind() {
             writer.put(*stream, bytes).unwrap();
         }
         let written = writer.finish(4 << 20).unwrap();
-        let made = apply_all(&written.sections, &written.bytes, &Files(vec![old]), &[new.len()], Room::Scratch(&Memory)).unwrap();
+        let made = apply_all(&written.sections, &written.bytes, &Files(vec![old]), &[new.len()], Room::Scratch(&Memory), u64::MAX).unwrap();
         assert!(made[0] == new);
     };
     // Another time; six bytes more, new ones, at level 6.

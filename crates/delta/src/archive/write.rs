@@ -239,8 +239,7 @@ impl<'a> ArchiveWriter<'a> {
 
     /// Bytes of memory that whoever applies needs at most for them.
     pub(crate) fn memory(&self) -> u64 {
-        let listed = self.numbers.len() as u64 * super::old::LISTED;
-        if self.numbers.is_empty() { 0 } else { super::memory(self.depth, self.zips) + listed }
+        super::archives_memory(self.numbers.len(), self.depth, self.zips)
     }
 }
 

@@ -90,6 +90,12 @@ pub struct ExtForm {
     pub data: ExtData,
 }
 
+/// Bytes of memory that a form and an extended header of it count beside their words and keys. On both sides the same, whatever machine
+/// they are.
+const FORM: u64 = 160;
+const EXT: u64 = 192;
+const _: () = assert!(size_of::<Form>() as u64 <= FORM && size_of::<ExtForm>() as u64 <= EXT, "a form needs more than it counts");
+
 /// The form of a member.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Form {
@@ -160,7 +166,7 @@ impl Form {
 
     /// Bytes of memory that it needs, about.
     pub(crate) fn memory(&self) -> u64 {
-        (size_of::<Self>() + self.exts.len() * size_of::<ExtForm>()) as u64 + self.text()
+        FORM + self.exts.len() as u64 * EXT + self.text()
     }
 }
 
