@@ -5,10 +5,12 @@ export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin:/sbin
 export SKERRY_BIN_DIR := $(CURDIR)/target/bin
 
 WORKLOADS ?= $(CURDIR)/.work/workloads
+# Programs of another version of Docker.
+OTHER_ENGINE := $(CURDIR)/.work/other-engine
 BENCH := $(or $(CARGO_TARGET_DIR),target)/release
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test faults demo workloads lint fuzz bench bench-delta bench-rank bench-pull check-aarch64 check-decoder test-slow conditions engine-upgrade footprint load sim sim-breaks mutants clean
+.PHONY: help setup build test faults demo workloads lint fuzz bench bench-delta bench-reconstruct bench-rank bench-pull check-aarch64 check-decoder test-slow conditions engine-upgrade footprint load sim sim-breaks mutants clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +23,8 @@ build: setup ## server, agent and CLI as they ship, into target/bin
 
 test: setup ## what must hold at every change; needs root, Docker and podman. Agent as it ships, server and CLI with the compiler's checks
 	@scripts/build-for-tests
-	SKERRY_BIN_DIR=$(CURDIR)/target/checked cargo test --locked --workspace --no-fail-fast
+	@test -x $(OTHER_ENGINE)/dockerd || scripts/other-engine $(OTHER_ENGINE) || echo "without another engine: its tests are skipped" >&2
+	SKERRY_BIN_DIR=$(CURDIR)/target/checked SKERRY_OTHER_ENGINE=$(OTHER_ENGINE) cargo test --locked --workspace --no-fail-fast
 
 faults: build ## faults that take minutes each: kills at every step, full disks, the network conditions
 	cargo test --locked -p skerry-tests --test e2e --no-fail-fast -- --ignored --test-threads 1 --nocapture
@@ -41,12 +44,15 @@ lint: ## format, clippy without a warning, licences and bans
 	@if command -v cargo-deny >/dev/null; then cargo deny check; else echo "cargo-deny is not installed: deny.toml was not checked"; fi
 
 bench: build workloads ## bytes over the wire for the workload pairs, with the peers' figures
-	SKERRY_WORKLOADS=$(WORKLOADS) cargo test --locked --release -p skerry-tests --test workloads -- --ignored --nocapture
+	SKERRY_WORKLOADS=$(WORKLOADS) cargo test --locked --release -p skerry-tests --test workloads -- --ignored --nocapture --skip every_pair
 
 bench-delta: bench-workloads ## bundles beside other tools on the real pairs: PAIRS="S2 S3", TOOLS="rdiff zstd"
 	@scripts/peers
 	@cargo build --locked --release -p skerry-bench
 	$(BENCH)/skerry-bench delta --workloads $(WORKLOADS) --work .work/bench --page docs/bench $(TOOLS:%=--tool %) $(PAIRS)
+
+bench-reconstruct: build bench-workloads ## memory of the agent's process that makes an image, for every pair: PAIRS="S2 S3"
+	SKERRY_WORKLOADS=$(WORKLOADS) SKERRY_PAIRS="$(PAIRS)" cargo test --locked --release -p skerry-tests --test workloads -- --ignored --nocapture every_pair_in_the_agent
 
 bench-rank: bench-workloads ## the base that is chosen beside the best one: TARGETS="appa_s2 appb_old"
 	@cargo build --locked --release -p skerry-bench
@@ -77,9 +83,9 @@ conditions: build ## network conditions of the field, with their table: SKERRY_C
 	SKERRY_TABLE=$(CURDIR)/.work/conditions.md cargo test --locked -p skerry-tests --test e2e network:: -- --include-ignored --test-threads 1 --nocapture
 	@cat .work/conditions.md
 
-engine-upgrade: build ## allocations under an engine that becomes another version of Docker, from another Debian release
-	@scripts/other-engine $(CURDIR)/.work/other-engine
-	SKERRY_OTHER_ENGINE=$(CURDIR)/.work/other-engine cargo test --locked -p skerry-tests --test e2e engine:: -- --nocapture
+engine-upgrade: build ## allocations under an engine that becomes another version of Docker, from another Debian release; one with containerd's store
+	@scripts/other-engine $(OTHER_ENGINE)
+	SKERRY_OTHER_ENGINE=$(OTHER_ENGINE) cargo test --locked -p skerry-tests --test e2e -- engine:: store:: --nocapture
 
 footprint: build ## memory, size and idle traffic of the agent against SPECIFICATION.md
 	cargo test --locked -p skerry-tests --test footprint -- --nocapture

@@ -81,7 +81,7 @@ pub(crate) async fn watch_engine(engine: impl Engine, folder: PathBuf, outlets: 
 }
 
 fn tell(outlets: &Outlets, found: EngineFacts) {
-    let about = format!("Docker {} with {}", found.info.version, found.info.storage_driver);
+    let about = about(&found.info);
     outlets.report.send_if_modified(|r| r.about.replace(about.clone()).as_ref() != Some(&about));
     let found = Arc::new(found);
     outlets.facts.set_engine(Arc::clone(&found));
@@ -91,6 +91,12 @@ fn tell(outlets: &Outlets, found: EngineFacts) {
         *old = found;
         changed
     });
+}
+
+/// The engine in a few words.
+fn about(info: &Info) -> String {
+    let store = if info.containerd_store { " of containerd" } else { "" };
+    format!("Docker {} with {}{store}", info.version, info.storage_driver)
 }
 
 /// Asks, and tries out what is not known yet of this engine.

@@ -7,6 +7,7 @@ use std::fs;
 use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
 use std::path::Path;
 
+use skerry_engine::go_architecture;
 use skerry_wire::node::{Engine, Fingerprint};
 
 use crate::config::Config;
@@ -32,8 +33,8 @@ pub(crate) fn collect(config: &Config, features: Vec<String>, cgroups: &Cgroups,
     set("kernel.name", text(uname.sysname()).to_lowercase());
     set("kernel.version", text(uname.release()));
     set("kernel.arch", machine.clone());
-    set("arch", architecture(&machine).to_owned());
-    set("cpu.arch", architecture(&machine).to_owned());
+    set("arch", go_architecture(&machine).to_owned());
+    set("cpu.arch", go_architecture(&machine).to_owned());
     set("cpu.numcores", std::thread::available_parallelism().map_or(String::new(), |n| n.to_string()));
     set("memory.totalbytes", memory.to_string());
     set("unique.hostname", host.clone());
@@ -90,17 +91,6 @@ pub(crate) fn disk_free(folder: &Path) -> u64 {
         return machine.disk_free();
     }
     rustix::fs::statvfs(folder).map_or(0, |s| s.f_bavail.saturating_mul(s.f_frsize))
-}
-
-/// Go's and Docker's name of an architecture.
-fn architecture(machine: &str) -> &str {
-    match machine {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "armv7l" | "armv6l" => "arm",
-        "i686" | "i586" | "i386" => "386",
-        other => other,
-    }
 }
 
 /// The node's own address on the way to the server. Nothing is sent.

@@ -3,7 +3,6 @@
 //! Needs root, Docker and the built programs. With `SKERRY_OTHER_ENGINE`, a folder with the programs of another version of Docker
 //! (`scripts/other-engine` makes one), the upgrade is one; else the engine comes back with another configuration.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -74,12 +73,12 @@ fn restarted_upgraded_and_lying() -> Result<()> {
 
     // Upgraded, and the agent deploys with what it finds.
     let before = bed.engine.version()?;
-    let other = std::env::var_os("SKERRY_OTHER_ENGINE");
+    let other = need::other_engine();
     away(&mut bed, &running, |bed| {
         bed.engine.stop()?;
         bed.engine.configure(LIVE_CHANGED)?;
         if let Some(programs) = &other {
-            bed.engine.use_programs(Path::new(programs));
+            bed.engine.use_programs(programs);
         }
         Ok(())
     })?;

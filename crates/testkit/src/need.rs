@@ -30,6 +30,13 @@ pub fn card_bed() -> Result<bool> {
     Ok(bed()? && all(&["mkfs.ext4", "e2fsck", "findmnt"])?)
 }
 
+/// The folder that `SKERRY_OTHER_ENGINE` names, with the programs of another version of Docker; none where it has not both.
+#[must_use]
+pub fn other_engine() -> Option<PathBuf> {
+    let folder = PathBuf::from(std::env::var_os("SKERRY_OTHER_ENGINE")?);
+    ["dockerd", "containerd"].iter().all(|program| folder.join(program).is_file()).then_some(folder)
+}
+
 fn all(tools: &[&str]) -> Result<bool> {
     let Some(missing) = missing(tools) else { return Ok(true) };
     let what = format!("{missing}; `make setup` as root installs what is needed");

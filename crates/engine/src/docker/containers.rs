@@ -11,6 +11,7 @@ use bollard::query_parameters::{
     CreateContainerOptions, KillContainerOptions, ListContainersOptions, LogsOptions, RemoveContainerOptions, StopContainerOptions,
 };
 use futures_util::StreamExt;
+use skerry_wire::ImageId;
 
 use super::{CALL, DockerEngine, words};
 use crate::EngineError;
@@ -132,7 +133,7 @@ fn difference(state: &ContainerState, spec: &ContainerSpec) -> Option<String> {
     })
 }
 
-fn state(found: ContainerInspectResponse) -> Option<ContainerState> {
+fn state(found: ContainerInspectResponse, image: Option<ImageId>) -> Option<ContainerState> {
     let state = found.state.unwrap_or_default();
     let status = match state.status {
         Some(ContainerStateStatusEnum::CREATED) => ContainerStatus::Created,
@@ -145,7 +146,7 @@ fn state(found: ContainerInspectResponse) -> Option<ContainerState> {
     Some(ContainerState {
         id: found.id?,
         name: found.name?.trim_start_matches('/').to_string(),
-        image: found.image?.parse().ok()?,
+        image: image?,
         labels: found.config.and_then(|c| c.labels).unwrap_or_default().into_iter().collect::<BTreeMap<_, _>>(),
         status,
         started_at: state.started_at.filter(|at| at != NEVER).unwrap_or_default(),
@@ -154,7 +155,9 @@ fn state(found: ContainerInspectResponse) -> Option<ContainerState> {
 
 impl DockerEngine {
     pub(super) async fn create_container(&self, spec: &ContainerSpec) -> Result<String, EngineError> {
-        let body = body(spec)?;
+        // What is wrong with it is told before the engine is asked for anything.
+        let mut body = body(spec)?;
+        body.image = Some(self.own_id(&spec.image).await?.to_string());
         let what = format!("create container `{}`", spec.name);
         let options = CreateContainerOptions { name: Some(spec.name.clone()), ..Default::default() };
         match self.call(&what, CALL, self.docker()?.create_container(Some(options), body)).await {
@@ -179,7 +182,8 @@ impl DockerEngine {
         match self.call(&what, CALL, async { words::known(docker.inspect_container(name, None).await) }).await {
             Ok(found) => {
                 let reason = "it has no id, name or image".into();
-                state(found).ok_or_else(|| EngineError::Broken { socket: self.socket(), what, reason })
+                let image = self.image_of(found.image.as_deref().unwrap_or_default()).await?;
+                state(found, image).ok_or_else(|| EngineError::Broken { socket: self.socket(), what, reason })
             }
             Err(EngineError::Refused { status: 404, .. }) => Err(EngineError::NoContainer { name: name.into() }),
             Err(error) => Err(error),
@@ -279,7 +283,7 @@ impl DockerEngine {
 
 #[cfg(test)]
 mod tests {
-    use skerry_wire::{Digest, ImageId};
+    use skerry_wire::Digest;
 
     use super::*;
     use crate::engine::{Device, Mount, PublishedPort};

@@ -18,6 +18,8 @@ impl DockerEngine {
         let filters: HashMap<String, Vec<String>> =
             filters.into_iter().map(|(key, values)| (key.to_owned(), values.into_iter().map(str::to_owned).collect())).collect();
         let engine = self.clone();
+        // It is listened to anew when the connection ended, and so when the engine was begun anew.
+        self.known.forget();
         let docker = match self.docker() {
             Ok(docker) => docker,
             Err(error) => return stream::iter([Err(error)]).left_stream(),

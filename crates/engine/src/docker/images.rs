@@ -1,23 +1,32 @@
 //! Images of a Docker engine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bollard::models::ImageSummary;
 use bollard::query_parameters::{ImportImageOptions, ListImagesOptions, RemoveImageOptions, TagImageOptions};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use skerry_wire::ImageId;
 
+use super::store::Store;
 use super::{CALL, DockerEngine};
 use crate::EngineError;
 use crate::engine::{ArchiveStream, Info, PinnedImage};
 
 /// Repository of the tags that pin images.
-const PIN: &str = "skerry-pin";
+pub(super) const PIN: &str = "skerry-pin";
+/// Times that a list of the images is asked for that one of them kept from coming, and the time between.
+const LISTINGS: u32 = 4;
+const BETWEEN_LISTINGS: Duration = Duration::from_millis(250);
 /// Removing an image deletes its files.
 const REMOVE: Duration = Duration::from_secs(10 * 60);
+
+/// The engine's answer with an archive.
+type Answer = Pin<Box<dyn Stream<Item = Result<Bytes, bollard::errors::Error>> + Send>>;
 
 /// The tag that pins under this name.
 pub(super) fn pin_reference(name: &str) -> String {
@@ -25,7 +34,7 @@ pub(super) fn pin_reference(name: &str) -> String {
 }
 
 /// The name in a tag that pins. Podman writes `localhost/` in front.
-fn pin_name(tag: &str) -> Option<&str> {
+pub(super) fn pin_name(tag: &str) -> Option<&str> {
     let tag = tag.rsplit('/').next().unwrap_or(tag);
     tag.strip_prefix(PIN)?.strip_prefix(':').filter(|name| check_pin(name).is_ok())
 }
@@ -51,54 +60,83 @@ fn check_reference(reference: &str) -> Result<(), EngineError> {
 }
 
 impl DockerEngine {
-    pub(super) async fn read_info(&self) -> Result<Info, EngineError> {
+    /// What the engine is, and how it calls its images.
+    pub(super) async fn ask_info(&self) -> Result<(Info, Store), EngineError> {
+        let question = self.known.question();
         let info = self.call("info", CALL, self.docker()?.info()).await?;
-        let data_root = PathBuf::from(info.docker_root_dir.unwrap_or_default());
-        let disk_free = rustix::fs::statvfs(&data_root).ok().map(|s| s.f_bavail.saturating_mul(s.f_frsize));
+        let mut data_root = PathBuf::from(info.docker_root_dir.unwrap_or_default());
+        let architecture = info.architecture.unwrap_or_default();
         let status = info.driver_status.unwrap_or_default();
         let containerd_store = status.iter().flatten().any(|value| value.contains("io.containerd.snapshotter"));
-        Ok(Info {
+        let mut store = Store::Own;
+        if containerd_store {
+            let address = info.containerd.and_then(|containerd| containerd.address);
+            store = Store::containerd(&data_root, address.as_deref(), &architecture);
+            data_root = store.folder().map(Path::to_path_buf).unwrap_or_default();
+        }
+        self.known.tell(question, store.clone());
+        let disk_free = rustix::fs::statvfs(&data_root).ok().map(|s| s.f_bavail.saturating_mul(s.f_frsize));
+        let info = Info {
             version: info.server_version.unwrap_or_default(),
             storage_driver: info.driver.unwrap_or_default(),
             containerd_store,
             data_root,
             disk_free,
-            architecture: info.architecture.unwrap_or_default(),
+            architecture,
             cpus: info.ncpu.and_then(|n| n.try_into().ok()).unwrap_or_default(),
             memory: info.mem_total.and_then(|n| n.try_into().ok()).unwrap_or_default(),
-        })
+        };
+        Ok((info, store))
+    }
+
+    /// What the engine says of its images; also of those without a name when `all`.
+    pub(super) async fn summaries(&self, all: bool) -> Result<Vec<ImageSummary>, EngineError> {
+        let mut tries = LISTINGS;
+        loop {
+            tries -= 1;
+            let options = ListImagesOptions { all, ..Default::default() };
+            match self.call("list the images", CALL, self.docker()?.list_images(Some(options))).await {
+                // In containerd's store an image that is being removed has the whole list fail.
+                Err(EngineError::Refused { status: 404, .. }) if tries > 0 => tokio::time::sleep(BETWEEN_LISTINGS).await,
+                done => return done,
+            }
+        }
     }
 
     pub(super) async fn list_images(&self) -> Result<Vec<ImageId>, EngineError> {
-        let options = ListImagesOptions { all: true, ..Default::default() };
-        let images = self.call("list the images", CALL, self.docker()?.list_images(Some(options))).await?;
-        let mut ids: Vec<ImageId> = images.iter().filter_map(|image| image.id.parse().ok()).collect();
+        let store = self.store().await?;
+        let images = self.summaries(true).await?;
+        let mut ids: Vec<ImageId> = images.iter().filter_map(|image| self.named(&store, &image.id, &image.repo_tags)).collect();
         ids.sort_unstable();
         ids.dedup();
         Ok(ids)
     }
 
     pub(super) async fn list_pinned(&self) -> Result<Vec<PinnedImage>, EngineError> {
-        let images = self.call("list the images", CALL, self.docker()?.list_images(None::<ListImagesOptions>)).await?;
+        let store = self.store().await?;
+        let images = self.summaries(false).await?;
         let pinned = images.into_iter().filter_map(|image| {
             let (names, others): (Vec<_>, Vec<_>) = image.repo_tags.iter().partition(|tag| pin_name(tag).is_some());
             let names: Vec<String> = names.into_iter().filter_map(|tag| pin_name(tag)).map(str::to_owned).collect();
             let others = others.iter().any(|tag| !tag.starts_with("<none>"));
             let bytes = u64::try_from(image.size).unwrap_or(0);
-            (!names.is_empty()).then_some(PinnedImage { id: image.id.parse().ok()?, names, others, bytes })
+            (!names.is_empty()).then_some(PinnedImage { id: self.named(&store, &image.id, &image.repo_tags)?, names, others, bytes })
         });
         Ok(pinned.collect())
     }
 
-    /// The id of an image.
+    /// The id of an image; the engine's own where nobody can tell what releases call it.
     pub(super) async fn inspect_image(&self, reference: &str) -> Result<ImageId, EngineError> {
         check_reference(reference)?;
         let what = format!("look at image `{reference}`");
-        match self.call(&what, CALL, self.docker()?.inspect_image(reference)).await {
+        let (store, own) = (self.store().await?, self.own_reference(reference).await?);
+        match self.call(&what, CALL, self.docker()?.inspect_image(&own)).await {
             Ok(image) => {
                 let id = image.id.unwrap_or_default();
                 let reason = format!("`{}` is not an image id", id.chars().take(100).collect::<String>());
-                id.parse().map_err(|_| EngineError::Broken { socket: self.socket(), what, reason })
+                let tags = image.repo_tags.unwrap_or_default();
+                let named = self.named(&store, &id, &tags).or_else(|| id.parse().ok());
+                named.ok_or_else(|| EngineError::Broken { socket: self.socket(), what, reason })
             }
             Err(EngineError::Refused { status: 404, .. }) => Err(EngineError::NoImage { reference: reference.into() }),
             Err(error) => Err(error),
@@ -106,8 +144,8 @@ impl DockerEngine {
     }
 
     pub(super) async fn size_of_image(&self, id: &ImageId) -> Result<u64, EngineError> {
-        let reference = id.to_string();
-        match self.call(&format!("look at image `{reference}`"), CALL, self.docker()?.inspect_image(&reference)).await {
+        let (reference, own) = (id.to_string(), self.own_id(id).await?.to_string());
+        match self.call(&format!("look at image `{reference}`"), CALL, self.docker()?.inspect_image(&own)).await {
             Ok(image) => Ok(image.size.and_then(|size| size.try_into().ok()).unwrap_or_default()),
             Err(EngineError::Refused { status: 404, .. }) => Err(EngineError::NoImage { reference }),
             Err(error) => Err(error),
@@ -160,13 +198,22 @@ impl DockerEngine {
 
     pub(super) fn save_archive(&self, reference: &str, stall: Duration) -> impl Stream<Item = Result<Bytes, EngineError>> + Send + use<> {
         let (engine, reference) = (self.clone(), reference.to_string());
-        let what = format!("save image `{reference}`");
-        let begun = check_reference(&reference).and_then(|()| Ok(Box::pin(self.docker()?.export_image(&reference))));
-        let (failed, answer) = match begun {
-            Ok(answer) => (None, Some(answer)),
-            Err(error) => (Some(error), None),
+        let begun = async move {
+            check_reference(&reference)?;
+            let own = engine.own_reference(&reference).await?;
+            let answer: Answer = Box::pin(engine.docker()?.export_image(&own));
+            Ok(engine.saved(answer, reference, stall))
         };
-        let body = stream::unfold(answer, move |answer| {
+        stream::once(begun).flat_map(|begun| match begun {
+            Ok(body) => body.left_stream(),
+            Err(error) => stream::iter([Err(error)]).right_stream(),
+        })
+    }
+
+    /// The pieces of an answer with an archive, up to the first error.
+    fn saved(&self, answer: Answer, reference: String, stall: Duration) -> impl Stream<Item = Result<Bytes, EngineError>> + Send + use<> {
+        let (engine, what) = (self.clone(), format!("save image `{reference}`"));
+        stream::unfold(Some(answer), move |answer| {
             let (engine, reference, what) = (engine.clone(), reference.clone(), what.clone());
             async move {
                 let mut answer = answer?;
@@ -180,16 +227,15 @@ impl DockerEngine {
                     Err(_) => Some((Err(EngineError::Timeout { socket: engine.socket(), what, after: stall }), None)),
                 }
             }
-        });
-        stream::iter(failed.map(Err)).chain(body)
+        })
     }
 
     pub(super) async fn tag_pin(&self, id: &ImageId, name: &str) -> Result<(), EngineError> {
         check_pin(name)?;
         let options = TagImageOptions { repo: Some(PIN.into()), tag: Some(name.into()) };
-        let reference = id.to_string();
-        match self.call(&format!("pin image {id} as `{name}`"), CALL, self.docker()?.tag_image(&reference, Some(options))).await {
-            Err(EngineError::Refused { status: 404, .. }) => Err(EngineError::NoImage { reference }),
+        let own = self.own_id(id).await?.to_string();
+        match self.call(&format!("pin image {id} as `{name}`"), CALL, self.docker()?.tag_image(&own, Some(options))).await {
+            Err(EngineError::Refused { status: 404, .. }) => Err(EngineError::NoImage { reference: id.to_string() }),
             other => other,
         }
     }

@@ -7,6 +7,7 @@ mod containers;
 mod events;
 mod exec;
 mod images;
+mod store;
 mod whole;
 mod words;
 
@@ -38,6 +39,8 @@ pub struct DockerEngine {
     /// Made when the socket is there for the first time: the client refuses one that is not.
     docker: Arc<OnceLock<Docker>>,
     socket: PathBuf,
+    /// How it calls its images.
+    known: Arc<store::Known>,
 }
 
 impl DockerEngine {
@@ -48,7 +51,7 @@ impl DockerEngine {
             let reason = "its path is not UTF-8".into();
             return Err(EngineError::Unreachable { socket: socket.display().to_string(), reason });
         }
-        Ok(Self { docker: Arc::default(), socket: socket.into() })
+        Ok(Self { docker: Arc::default(), socket: socket.into(), known: Arc::default() })
     }
 
     fn docker(&self) -> Result<&Docker, EngineError> {
@@ -80,11 +83,17 @@ impl DockerEngine {
                 EngineError::Refused { what, status, message: message.trim().chars().take(2000).collect() }
             }
             // The client says only "client error (Connect)": ask the socket itself.
-            Error::HyperLegacyError { .. } | Error::SocketNotFoundError(_) => match std::os::unix::net::UnixStream::connect(&self.socket) {
-                Err(reason) => EngineError::Unreachable { socket, reason: reason.to_string() },
-                Ok(_) => EngineError::Broken { socket, what, reason: causes(&error) },
-            },
-            other => EngineError::Broken { socket, what, reason: causes(&other) },
+            Error::HyperLegacyError { .. } | Error::SocketNotFoundError(_) => {
+                self.known.forget();
+                match std::os::unix::net::UnixStream::connect(&self.socket) {
+                    Err(reason) => EngineError::Unreachable { socket, reason: reason.to_string() },
+                    Ok(_) => EngineError::Broken { socket, what, reason: causes(&error) },
+                }
+            }
+            other => {
+                self.known.forget();
+                EngineError::Broken { socket, what, reason: causes(&other) }
+            }
         }
     }
 }
@@ -105,7 +114,7 @@ fn causes(error: &dyn std::error::Error) -> String {
 
 impl Engine for DockerEngine {
     async fn info(&self) -> Result<Info, EngineError> {
-        self.read_info().await
+        self.ask_info().await.map(|(info, _)| info)
     }
 
     async fn images(&self) -> Result<Vec<ImageId>, EngineError> {
@@ -154,7 +163,14 @@ impl Engine for DockerEngine {
     }
 
     async fn remove_image(&self, id: &ImageId) -> Result<(), EngineError> {
-        self.delete_image(&id.to_string()).await
+        let ids = match self.own_ids(id).await {
+            Err(error) if error.is_not_found() => return Ok(()),
+            ids => ids?,
+        };
+        for id in ids {
+            self.delete_image(&id.to_string()).await?;
+        }
+        Ok(())
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<String, EngineError> {

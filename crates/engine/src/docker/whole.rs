@@ -17,16 +17,23 @@ const BLOCK: usize = 512;
 
 impl DockerEngine {
     pub(super) async fn read_back(&self, id: &ImageId, stall: Duration) -> Result<bool, EngineError> {
-        let reference = id.to_string();
+        let (store, own) = (self.store().await?, self.own_id(id).await?);
+        let reference = own.to_string();
         let image = match self.call(&format!("look at image `{reference}`"), CALL, self.docker()?.inspect_image(&reference)).await {
             Ok(image) => image,
-            Err(EngineError::Refused { status: 404, .. }) => return Err(EngineError::NoImage { reference }),
+            // It is in the list, by another name than it was asked for: what it was made of is gone.
+            Err(EngineError::Refused { status: 404, .. }) if own != *id => return Ok(false),
+            Err(EngineError::Refused { status: 404, .. }) => return Err(EngineError::NoImage { reference: id.to_string() }),
             // The engine lists it and cannot read what it wrote about it.
             Err(EngineError::Refused { .. }) => return Ok(false),
             Err(error) => return Err(error),
         };
         let layers = image.root_fs.and_then(|r| r.layers).unwrap_or_default();
-        let wanted: Option<BTreeSet<Digest>> = layers.iter().map(|l| l.parse().ok()).collect();
+        // Containerd's store has layers as they came, and exports them so.
+        let wanted: Option<BTreeSet<Digest>> = match self.manifest(&store, &own) {
+            Some(manifest) => Some(manifest.layers.into_iter().collect()),
+            None => layers.iter().map(|l| l.parse().ok()).collect(),
+        };
         let Some(wanted) = wanted else { return Ok(false) };
         let mut members = Members::default();
         let mut archive = pin!(self.save_archive(&reference, stall));

@@ -1,0 +1,80 @@
+//! The whole way on an engine that keeps its images in containerd's store, as Docker does by itself from version 29 on.
+//!
+//! Needs root, Docker, the built programs, and in `SKERRY_OTHER_ENGINE` a folder with the programs of Docker 24 or newer
+//! (`scripts/other-engine` makes one, `make test` has it make one); without it nothing is tried.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use skerry_testkit::app::{VERSION_PATH, WebApp};
+use skerry_testkit::command::{run, until};
+use skerry_testkit::{Probe, need};
+use skerry_tests::stage::{self, DEPLOY};
+
+#[test]
+fn the_whole_way_with_containerds_store() -> Result<()> {
+    let Some(programs) = need::other_engine() else {
+        eprintln!("skipped: SKERRY_OTHER_ENGINE names no folder with another engine; `scripts/other-engine FOLDER` makes one");
+        return Ok(());
+    };
+    let Some(mut bed) = stage::enrolled_on_containerd_store(&programs)? else { return Ok(()) };
+    let [one, two, three] = ["1", "2", "3"].map(|v| WebApp::small("web", v).write(bed.folder()));
+    let (one, two, three) = (one?, two?, three?);
+    let about = until("the agent's word of its engine", DEPLOY, || Ok(bed.agent_status()?["engine"]["about"].as_str().map(str::to_owned)))?;
+    ensure!(about.ends_with("with overlayfs of containerd"), "the engine has another store: {about}");
+    let tried: Value = serde_json::from_slice(&fs::read(bed.agent_data().join("engine.json"))?)?;
+    ensure!(tried["layers_in_place"] == false && tried["accepts_partial_load"] == false, "the engine can do other things: {tried}");
+
+    // An image that somebody else loaded, without any name of ours, is found by its manifest: nothing of it is sent.
+    bed.engine.load(&one.path)?;
+    bed.publish(&one.path, &one.reference)?;
+    let old = stage::deploy(&bed, "web", &one, "1")?;
+    ensure!(bed.object_bytes_sent()? == 0, "{} bytes were sent of an image that is there", bed.object_bytes_sent()?);
+
+    let probe = Probe::start(Some(&bed.node), bed.app_address()?, VERSION_PATH);
+    until("ten answers", DEPLOY, || Ok((probe.samples().len() >= 10).then_some(())))?;
+    bed.publish(&two.path, &two.reference)?;
+    bed.run_job("web", &two.reference)?;
+    let new = stage::wait_switch(&bed, &old, &two.image_id, DEPLOY)?;
+    bed.wait_deployed("web", DEPLOY)?;
+    until("an answer of the new version", DEPLOY, || Ok(probe.last_answer().is_some_and(|a| a.trim() == "2").then_some(())))?;
+    stage::answered_all_the_time(&probe.stop(), "1", "2", Duration::from_secs(15))?;
+    let patch = bed.object_bytes_sent()?;
+    ensure!(patch > 0 && patch < 16 * 1024, "the patch of one small file took {patch} bytes");
+    ensure!(bed.engine.containers()? == [new.clone()], "the old container is still there\n{}", bed.logs());
+
+    // The agent finds its container again, and the container's image.
+    bed.agent()?.kill9()?;
+    bed.start_agent()?;
+    let mut status = Value::Null;
+    let taken_over = until("the agent to take the container over", DEPLOY, || {
+        status = bed.agent_status()?;
+        let seen = status["running"] == true && status["engine"]["about"].is_string();
+        Ok((seen && status["allocs"][0]["status"] == "running").then_some(()))
+    });
+    taken_over.with_context(|| format!("last seen: {status}\n{}", bed.logs()))?;
+    ensure!(bed.engine.containers()? == [new.clone()], "the container was touched\n{}", bed.logs());
+
+    // A container that ends is made again of the same image.
+    run(bed.engine.docker().args(["kill", &new.id]))?;
+    let restarted = || Ok(bed.engine.containers()?.into_iter().find(|container| *container != new));
+    let again = until("the restart", DEPLOY, restarted).with_context(|| bed.logs())?;
+    ensure!(again.image == new.image, "another image runs: {again:?}\n{}", bed.logs());
+    bed.wait_version("2", DEPLOY)?;
+
+    // A patch upon what a patch made.
+    bed.publish(&three.path, &three.reference)?;
+    bed.run_job("web", &three.reference)?;
+    stage::wait_switch(&bed, &again, &three.image_id, DEPLOY)?;
+    bed.wait_version("3", DEPLOY)?;
+    ensure!(bed.object_bytes_sent()? - patch < 16 * 1024, "the second patch took {} bytes", bed.object_bytes_sent()? - patch);
+
+    bed.wait_deployed("web", DEPLOY)?;
+    bed.operate(&["job", "stop", "web"])?;
+    let all = || Ok(run(bed.engine.docker().args(["ps", "--all", "--quiet"]))?.trim().is_empty().then_some(()));
+    until("the end of the allocation", DEPLOY, all).with_context(|| bed.logs())?;
+    bed.stop_agent()?;
+    bed.stop_server()
+}
