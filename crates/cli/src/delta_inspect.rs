@@ -2,15 +2,18 @@
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::json;
 use skerry_bundle::{TargetLayer, VerifiedToc};
 use skerry_delta::stream::{Stream, StreamsReader};
+use skerry_engine::{DockerEngine, Engine};
+use skerry_wire::ImageId;
 
 use crate::delta::interruptible;
 use crate::delta_args::InspectArgs;
-use crate::delta_image::find;
+use crate::delta_image::{Found, find};
 use crate::delta_shares::{self, Shares};
 use crate::output;
 
@@ -33,8 +36,16 @@ pub(crate) async fn run(args: InspectArgs, json: bool) -> Result<()> {
     let mut bundle = BufReader::new(File::open(&args.bundle).with_context(named)?);
     let toc = VerifiedToc::read(&mut bundle, &keys).with_context(named)?;
     let parts = parts(&mut bundle, &toc).with_context(named)?;
-    let shares = if args.bases.is_empty() && !toc.toc().bases.is_empty() { None } else { Some(shares(&args, &toc, &parts).await?) };
     let table = toc.toc();
+    let mut bases = Vec::new();
+    for base in &args.bases {
+        bases.push(find(base, &args.engine.docker).await?);
+    }
+    if bases.is_empty() {
+        bases = in_engine(&table.bases, &args.engine.docker).await?;
+    }
+    let lacking = args.bases.is_empty() && bases.len() < table.bases.len();
+    let shares = if lacking { None } else { Some(shares(&args, &toc, &parts, bases).await?) };
     let layers = table.layers.iter().map(|layer| match layer {
         TargetLayer::Known(place) => (format!("layer {} of base {}", place.layer + 1, place.base + 1), None),
         TargetLayer::New { diff_id, size } => (diff_id.to_string(), Some(*size)),
@@ -70,23 +81,38 @@ pub(crate) async fn run(args: InspectArgs, json: bool) -> Result<()> {
     text.push('\n');
     match shares {
         Some(shares) => text.push_str(&shares.text(args.members, toc.toc().payload_len())),
-        None => text.push_str("With --base BASE for each base, layers, codecs and members are shown as well.\n"),
+        None => text.push_str(
+            "Layers, codecs and members are shown as well where the bases are: the local engine has not all of them; name each with --base BASE.\n",
+        ),
     }
     output::print(&text)
 }
 
+/// The bases out of the local engine, when it has them all. One that does not answer has none.
+async fn in_engine(bases: &[ImageId], socket: &str) -> Result<Vec<Found>> {
+    let Some(engine) = socket.strip_prefix("unix://").and_then(|path| DockerEngine::connect(Path::new(path)).ok()) else {
+        return Ok(Vec::new());
+    };
+    for base in bases {
+        if !engine.image_present(base).await.unwrap_or(false) {
+            return Ok(Vec::new());
+        }
+    }
+    let mut found = Vec::new();
+    for base in bases {
+        found.push(find(&format!("docker:{base}"), socket).await?);
+    }
+    Ok(found)
+}
+
 /// Applies the bundle to see what each member takes.
-async fn shares(args: &InspectArgs, toc: &VerifiedToc, parts: &[Part]) -> Result<Shares> {
+async fn shares(args: &InspectArgs, toc: &VerifiedToc, parts: &[Part], bases: Vec<Found>) -> Result<Shares> {
     let mut costs = vec![(0, 0); Stream::ALL.len()];
     for part in parts {
         if let Some(stream) = part.stream {
             let (raw, coded) = &mut costs[stream as usize];
             (*raw, *coded) = (*raw + part.raw, *coded + part.coded);
         }
-    }
-    let mut bases = Vec::new();
-    for base in &args.bases {
-        bases.push(find(base, &args.engine.docker).await?);
     }
     let (path, toc) = (args.bundle.clone(), toc.clone());
     interruptible(move |cancel| {
