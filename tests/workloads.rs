@@ -31,6 +31,53 @@ fn requirements_bumped() -> Result<()> {
     pair("S3", "bundle-s3")
 }
 
+/// What the agent's own process takes to make each new image, whose old one the engine has already.
+#[test]
+#[ignore = "builds images of up to 1.4 GB; `make bench-reconstruct` runs it"]
+fn every_pair_in_the_agent() -> Result<()> {
+    let wanted = std::env::var("SKERRY_PAIRS").unwrap_or_default();
+    let wanted: Vec<_> = wanted.split_whitespace().collect();
+    let mut rows = String::new();
+    let mut most = 0;
+    let built = scenarios()?;
+    let unknown: Vec<_> = wanted.iter().filter(|name| !built.iter().any(|scenario| scenario == *name)).collect();
+    ensure!(unknown.is_empty(), "these pairs are not built: {unknown:?}");
+    for scenario in built.iter().filter(|scenario| wanted.is_empty() || wanted.contains(&scenario.as_str())) {
+        let (old, new) = archives(scenario)?;
+        let Some(mut bed) = stage::enrolled()? else { return Ok(()) };
+        bed.engine.load(&old)?;
+        bed.publish(&old, "workload:old")?;
+        bed.publish(&new, "workload:new")?;
+        let new_id = Image::open(&bed, &new)?.id;
+        let peak = ChildrenPeak::watch(bed.agent()?.pid());
+        bed.run_job("workload", "workload:new")?;
+        bed.wait_deployed("workload", LONG)?;
+        until("the image in the engine", LONG, || Ok(bed.engine.images()?.contains(&new_id).then_some(()))).with_context(|| bed.logs())?;
+        let (sent, peak) = (bed.object_bytes_sent()?, peak.kib() * 1024);
+        ensure!(peak > 0, "no reconstruct process was seen");
+        most = most.max(peak);
+        let row = format!("| {scenario} | {sent} | {}.{} MB |\n", peak / 1_000_000, peak / 100_000 % 10);
+        println!("{row}");
+        rows.push_str(&row);
+    }
+    ensure!(most > 0, "no pair is built");
+    if wanted.is_empty() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/bench/reconstruct.md");
+        fs::write(&page, format!("{EVERY}{rows}")).with_context(|| format!("cannot write {}", page.display()))?;
+    }
+    hold("reconstruct-peak", most)
+}
+
+/// The head of the page of all pairs.
+const EVERY: &str = "# The reconstruct process on every pair
+
+Made by `make bench-reconstruct`, through server and agent, with the engine of the tests: the engine has the old image, the job asks for the new one. *Sent* is what the
+node fetched: the bundle. *Memory* is the highest Pss of the agent's process that made the new image, looked at every 5 ms; 24 MB are promised (`reconstruct-peak`).
+
+| pair | sent, bytes | memory |
+|---|---:|---:|
+";
+
 fn pair(scenario: &str, promise: &str) -> Result<()> {
     let (old, new) = archives(scenario)?;
     let Some(mut bed) = stage::enrolled()? else { return Ok(()) };
@@ -88,12 +135,23 @@ fn send(bed: &Bed, archive: &Path, tag: &str) -> Result<()> {
         .with_context(|| bed.logs())
 }
 
-fn archives(scenario: &str) -> Result<(PathBuf, PathBuf)> {
+/// The list of the workload builder, and the folder that it is in.
+fn list() -> Result<(PathBuf, String)> {
     let folder = std::env::var_os("SKERRY_WORKLOADS").map(PathBuf::from).context("SKERRY_WORKLOADS is not set; run `make bench`")?;
     let path = folder.join("pairs.tsv");
     let table = fs::read_to_string(&path).with_context(|| format!("cannot read {}; run `make workloads`", path.display()))?;
-    let row =
-        table.lines().find(|l| l.split('\t').next() == Some(scenario)).with_context(|| format!("no {scenario} in {}", path.display()))?;
+    Ok((folder, table))
+}
+
+/// The pairs that were built.
+fn scenarios() -> Result<Vec<String>> {
+    Ok(list()?.1.lines().filter_map(|line| line.split('\t').next()).map(str::to_owned).collect())
+}
+
+fn archives(scenario: &str) -> Result<(PathBuf, PathBuf)> {
+    let (folder, table) = list()?;
+    let row = table.lines().find(|l| l.split('\t').next() == Some(scenario));
+    let row = row.with_context(|| format!("no {scenario} in {}", folder.join("pairs.tsv").display()))?;
     let mut cells = row.split('\t').skip(1).map(|name| folder.join(name));
     Ok((cells.next().context("no old archive")?, cells.next().context("no new archive")?))
 }

@@ -17,6 +17,9 @@ use crate::{page, plot, rows};
 /// Time that making and decoding may take, each.
 pub const LIMIT: Duration = Duration::from_secs(15 * 60);
 
+/// The rows beside the page.
+const ROWS: &str = "delta.jsonl";
+
 /// What to do.
 #[derive(Debug, clap::Args)]
 pub struct DeltaArgs {
@@ -42,7 +45,7 @@ pub fn run(args: &DeltaArgs) -> Result<()> {
     if let Some(word) = args.tool.iter().find(|word| !known(word)) {
         bail!("no tool has `{word}` in its name; there are: {}", Tool::ALL.map(Tool::name).join("; "));
     }
-    fs::create_dir_all(&args.work)?;
+    rows::apart(&args.work, &args.page)?;
     let mut results = Results::<Outcome>::open(&args.work.join("delta.jsonl"))?;
     let mut digests = Digests::open(&args.work.join("digests.json"));
     let all = pairs::read(&args.workloads)?;
@@ -76,6 +79,11 @@ pub fn run(args: &DeltaArgs) -> Result<()> {
     }
     println!("{}", write(&all, &results, &mut digests, &args.page)?);
     ensure!(failed.is_empty(), "these failed: {}", failed.join(", "));
+    let rows = rows::read::<Row>(&args.page.join(ROWS))?;
+    let wanted = |row: &&Row| wanted.iter().any(|pair| pair.name == row.name);
+    let missed = rows.iter().filter(wanted).flat_map(|row| page::missed(row).into_iter().map(|what| format!("{}: {what}", row.name)));
+    let missed: Vec<_> = missed.collect();
+    ensure!(missed.is_empty(), "these bars are missed: {}", missed.join(", "));
     Ok(())
 }
 
@@ -94,7 +102,7 @@ fn write(pairs: &[Pair], results: &Results<Outcome>, digests: &mut Digests, fold
         }
     }
     fs::create_dir_all(folder)?;
-    let kept = folder.join("delta.jsonl");
+    let kept = folder.join(ROWS);
     let rows = rows::merge(rows::read(&kept)?, fresh);
     rows::write(&kept, &rows)?;
     let text = page::text(&rows);

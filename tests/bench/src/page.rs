@@ -81,6 +81,27 @@ fn mark(holds: bool) -> &'static str {
     if holds { "" } else { " **missed**" }
 }
 
+/// The bars that a pair misses: of bytes against the peer that its bar names, of making and of applying.
+pub fn missed(row: &Row) -> Vec<&'static str> {
+    let (Some(ours), Some(bar)) = (row.tools.get(&Tool::Skerry), row.bar()) else { return Vec::new() };
+    let &Outcome::Done { bytes, make, apply } = ours else { return vec!["an end in time and memory"] };
+    let ratio = bar.peer.and_then(|peer| Some(float(bytes) / float(row.bytes(peer)?)));
+    let indexed = done(row, Tool::Indexed).map(|(make, _)| make.seconds);
+    let long = match ratio.zip(bar.ratio) {
+        Some((ratio, most)) => ratio > most,
+        None => bytes > bar.bytes,
+    };
+    let all = [
+        (long, "bytes"),
+        (make.seconds >= MAKE.0, "time of making"),
+        (make.rss * 1024 >= MAKE.1, "memory of making"),
+        (indexed.is_some_and(|seconds| seconds >= INDEXED), "time with the index"),
+        (row.made >= ENOUGH && float(row.made) / apply.seconds < bar.speed, "speed of applying"),
+        (apply.pss * 1024 >= APPLY, "memory of applying"),
+    ];
+    all.into_iter().filter_map(|(missed, what)| missed.then_some(what)).collect()
+}
+
 fn bars(rows: &[Row]) -> String {
     let mut page = String::from(
         "\n## Against the peers\n\nRatio: bytes of the bundle to those of a peer in the same row. A bar names the best peer that had been measured for it, which some \
@@ -89,8 +110,10 @@ fn bars(rows: &[Row]) -> String {
     );
     for row in rows {
         let (Some(bytes), Some(bar)) = (row.bytes(Tool::Skerry), row.bar()) else { continue };
-        let _ = write!(page, "| {} | {}{} | {} |", row.name, grouped(bytes), mark(bytes <= bar.bytes), grouped(bar.bytes));
         let named = bar.peer.and_then(|peer| Some((peer, row.bytes(peer)?)));
+        // Images are built anew, so the ratio counts where there is one.
+        let _ =
+            write!(page, "| {} | {}{} | {} |", row.name, grouped(bytes), mark(named.is_some() || bytes <= bar.bytes), grouped(bar.bytes));
         page.push_str(&beside(bytes, named, bar, ""));
         page.push_str(&beside(bytes, row.best_peer(), bar, if row.complete() { "" } else { " (some not run)" }));
         let [most, goal] = [bar.ratio, bar.goal].map(|number| number.map(|number| number.to_string()).unwrap_or_default());
@@ -193,6 +216,24 @@ mod tests {
         for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(grouped(number), text);
         }
+    }
+
+    #[test]
+    fn bars_are_missed_one_by_one() {
+        let cost = |seconds, kib| Cost { seconds, rss: kib, pss: kib };
+        let row = |bytes, make, apply| {
+            let peer = Outcome::Done { bytes: 1_000_000, make: cost(1.0, 1), apply: cost(1.0, 1) };
+            let tools = [(Tool::Skerry, Outcome::Done { bytes, make, apply }), (Tool::Bidiff, peer)].into();
+            Row { name: "S3".into(), what: String::new(), image: 1, made: 100_000_000, day: String::new(), tools }
+        };
+        assert_eq!(missed(&row(629_000, cost(119.0, 900_000), cost(2.4, 23_000))), [""; 0]);
+        assert_eq!(missed(&row(631_000, cost(120.0, 900_000), cost(2.4, 24_000))), ["bytes", "time of making", "memory of applying"]);
+        assert_eq!(missed(&row(1, cost(1.0, 1_000_000), cost(2.6, 1))), ["memory of making", "speed of applying"]);
+        let mut late = row(1, cost(1.0, 1), cost(1.0, 1));
+        late.tools.insert(Tool::Skerry, Outcome::Late);
+        assert_eq!(missed(&late).len(), 1);
+        late.tools.remove(&Tool::Skerry);
+        assert_eq!(missed(&late), [""; 0], "it was not asked for");
     }
 
     #[test]

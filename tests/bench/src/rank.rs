@@ -93,7 +93,7 @@ impl Row {
 
 /// Makes the bundles that are missing, ranks, and writes the page.
 pub fn run(args: &RankArgs) -> Result<()> {
-    fs::create_dir_all(&args.work)?;
+    rows::apart(&args.work, &args.page)?;
     let program = std::env::current_exe()?.with_file_name("skerry_pair");
     let mut digests = Digests::open(&args.work.join("digests.json"));
     let mut results = Results::<u64>::open(&args.work.join("rank.jsonl"))?;

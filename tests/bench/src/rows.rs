@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +85,15 @@ pub fn write<T: Serialize>(path: &Path, rows: &[T]) -> Result<()> {
     fs::write(path, lines).with_context(|| path.display().to_string())
 }
 
+/// Makes the folders of results and of pages; an error when they are one: files of the same name are in both.
+pub fn apart(work: &Path, page: &Path) -> Result<()> {
+    for folder in [work, page] {
+        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    }
+    ensure!(work.canonicalize()? != page.canonicalize()?, "{}: results and pages need a folder each", page.display());
+    Ok(())
+}
+
 /// The day that it is now, as in [`Row::day`].
 pub fn today() -> String {
     jiff::Timestamp::now().strftime("%F").to_string()
@@ -133,6 +142,14 @@ mod tests {
         ];
         let names: Vec<_> = merge(kept, fresh).into_iter().map(|row| format!("{} {}", row.name, row.day)).collect();
         assert_eq!(names, ["S2 new", "S3 old", "S4 new", "S9 old", "first old"]);
+    }
+
+    #[test]
+    fn results_and_pages_are_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let (work, page) = (folder.path().join("work"), folder.path().join("page"));
+        apart(&work, &page).unwrap();
+        assert!(apart(&work, &folder.path().join("page/../work")).unwrap_err().to_string().contains("a folder each"));
     }
 
     #[test]
