@@ -28,9 +28,8 @@ const STARTED: &str = "containerd/daemon";
 const CONTENT: &str = "io.containerd.content.v1.content/blobs/sha256";
 /// The socket of one that is a service.
 const SOCKETS: [&str; 2] = ["/run/containerd/containerd.sock", "/var/run/containerd/containerd.sock"];
-/// The longest manifest or index that is read, and the most manifests in an index.
+/// The longest manifest or index that is read.
 const MANIFEST: u64 = 1 << 20;
-const LISTED: usize = 16;
 /// Images whose manifests are remembered.
 const REMEMBERED: usize = 256;
 
@@ -241,8 +240,8 @@ fn manifest(content: &Path, id: &Digest, architecture: &str) -> Option<Manifest>
     }
     let fits = |platform: &Platform| platform.os == "linux" && platform.architecture == architecture;
     // Which of several the engine would take is its own affair: such an index tells nothing. One without a platform may fit.
-    let mut fitting = document.manifests.iter().take(LISTED).filter(|manifest| manifest.platform.as_ref().is_none_or(fits));
-    let (Some(only), None, true) = (fitting.next(), fitting.next(), document.manifests.len() <= LISTED) else { return None };
+    let mut fitting = document.manifests.iter().filter(|manifest| manifest.platform.as_ref().is_none_or(fits));
+    let (Some(only), None) = (fitting.next(), fitting.next()) else { return None };
     plain(self::document(content, &only.digest.parse().ok()?)?)
 }
 
@@ -293,13 +292,12 @@ mod tests {
         let some = put(content, &index(&all));
         let none = put(content, &index(&[entry(&absent, "linux", "arm64")]));
         let two = put(content, &index(&[entry(&ours, "linux", "arm64"), entry(&theirs, "linux", "arm64")]));
-        let many = put(content, &index(&vec![entry(&ours, "linux", "arm64"); LISTED + 1]));
         let config = |id: &Digest| manifest(content, id, "arm64").map(|found| found.config);
         assert_eq!(manifest(content, &ours, "arm64").unwrap().layers, [Digest::new([9; 32])]);
         assert_eq!(config(&ours), Some(ImageId(Digest::new([1; 32]))));
         assert_eq!(config(&theirs), Some(ImageId(Digest::new([2; 32]))), "the image's own manifest is for whatever it is for");
         assert_eq!(config(&some), Some(ImageId(Digest::new([1; 32]))));
-        assert_eq!([&none, &absent, &two, &many].map(config), [None; 4]);
+        assert_eq!([&none, &absent, &two].map(config), [None; 3]);
         // A file that is not what its name says tells nothing, nor does one that is no manifest.
         std::fs::write(content.join(absent.hex()), image_manifest(3)).unwrap();
         assert_eq!((config(&absent), config(&put(content, "[]"))), (None, None));
