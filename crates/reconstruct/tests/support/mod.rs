@@ -5,7 +5,7 @@ use skerry_bundle::{PURPOSE, head};
 use skerry_trust::{KeyRing, SigningKey, envelope};
 
 /// The bundle with a table of contents that tells another need of memory, signed again. Both in bytes; the table must not be compressed.
-pub fn telling_memory(bundle: &[u8], key: &SigningKey, told: u64, instead: u64) -> Vec<u8> {
+pub(crate) fn telling_memory(bundle: &[u8], key: &SigningKey, told: u64, instead: u64) -> Vec<u8> {
     let range = head::toc_range(bundle).unwrap();
     let (start, end) = (usize::try_from(range.start).unwrap(), usize::try_from(range.end).unwrap());
     let mut payload = envelope::verify(&bundle[start..end], PURPOSE, &KeyRing::from(key.public()), 1 << 20).unwrap().payload;
