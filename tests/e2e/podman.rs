@@ -3,12 +3,11 @@
 //! Needs root, podman, Docker's command and the built programs.
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use skerry_testkit::Probe;
-use skerry_testkit::app::{VERSION_PATH, WebApp};
+use skerry_testkit::app::WebApp;
 use skerry_testkit::command::{run, until};
 use skerry_tests::stage::{self, DEPLOY};
 
@@ -32,28 +31,12 @@ fn the_whole_way_on_podman() -> Result<()> {
     away(&mut bed, &old, |bed| bed.engine.stop())?;
     away(&mut bed, &old, |bed| bed.engine.kill9())?;
 
-    let probe = Probe::start(Some(&bed.node), bed.app_address()?, VERSION_PATH);
-    until("ten answers", DEPLOY, || Ok((probe.samples().len() >= 10).then_some(())))?;
-    bed.publish(&two.path, &two.reference)?;
-    bed.run_job("web", &two.reference)?;
-    let new = stage::wait_switch(&bed, &old, &two.image_id, DEPLOY)?;
-    bed.wait_deployed("web", DEPLOY)?;
-    until("an answer of the new version", DEPLOY, || Ok(probe.last_answer().is_some_and(|a| a.trim() == "2").then_some(())))?;
-    stage::answered_all_the_time(&probe.stop(), "1", "2", Duration::from_secs(15))?;
+    let new = stage::update_while_asked(&bed, "web", &old, &two, ["1", "2"])?;
     let patch = bed.object_bytes_sent()? - full;
     ensure!(patch > 0 && patch < 16 * 1024, "the patch of one small file took {patch} bytes");
     ensure!(bed.engine.containers()? == [new.clone()], "the old container is still there\n{}", bed.logs());
 
-    bed.agent()?.kill9()?;
-    bed.start_agent()?;
-    let mut status = Value::Null;
-    let taken_over = until("the agent to take the container over", DEPLOY, || {
-        status = bed.agent_status()?;
-        let seen = status["running"] == true && status["engine"]["about"].is_string();
-        Ok((seen && status["allocs"][0]["status"] == "running").then_some(()))
-    });
-    taken_over.with_context(|| format!("last seen: {status}\n{}", bed.logs()))?;
-    ensure!(bed.engine.containers()? == [new.clone()], "the container was touched\n{}", bed.logs());
+    stage::kill_the_agent(&mut bed, &new)?;
 
     // By its restart policy: 15 s after podman told of the end.
     let ended = Instant::now();

@@ -4,13 +4,12 @@
 //! (`scripts/other-engine` makes one, `make test` has it make one); without it nothing is tried.
 
 use std::fs;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use skerry_testkit::app::{VERSION_PATH, WebApp};
+use skerry_testkit::app::WebApp;
 use skerry_testkit::command::{run, until};
-use skerry_testkit::{Probe, need};
+use skerry_testkit::need;
 use skerry_tests::stage::{self, DEPLOY};
 
 #[test]
@@ -33,29 +32,13 @@ fn the_whole_way_with_containerds_store() -> Result<()> {
     let old = stage::deploy(&bed, "web", &one, "1")?;
     ensure!(bed.object_bytes_sent()? == 0, "{} bytes were sent of an image that is there", bed.object_bytes_sent()?);
 
-    let probe = Probe::start(Some(&bed.node), bed.app_address()?, VERSION_PATH);
-    until("ten answers", DEPLOY, || Ok((probe.samples().len() >= 10).then_some(())))?;
-    bed.publish(&two.path, &two.reference)?;
-    bed.run_job("web", &two.reference)?;
-    let new = stage::wait_switch(&bed, &old, &two.image_id, DEPLOY)?;
-    bed.wait_deployed("web", DEPLOY)?;
-    until("an answer of the new version", DEPLOY, || Ok(probe.last_answer().is_some_and(|a| a.trim() == "2").then_some(())))?;
-    stage::answered_all_the_time(&probe.stop(), "1", "2", Duration::from_secs(15))?;
+    let new = stage::update_while_asked(&bed, "web", &old, &two, ["1", "2"])?;
     let patch = bed.object_bytes_sent()?;
     ensure!(patch > 0 && patch < 16 * 1024, "the patch of one small file took {patch} bytes");
     ensure!(bed.engine.containers()? == [new.clone()], "the old container is still there\n{}", bed.logs());
 
     // The agent finds its container again, and the container's image.
-    bed.agent()?.kill9()?;
-    bed.start_agent()?;
-    let mut status = Value::Null;
-    let taken_over = until("the agent to take the container over", DEPLOY, || {
-        status = bed.agent_status()?;
-        let seen = status["running"] == true && status["engine"]["about"].is_string();
-        Ok((seen && status["allocs"][0]["status"] == "running").then_some(()))
-    });
-    taken_over.with_context(|| format!("last seen: {status}\n{}", bed.logs()))?;
-    ensure!(bed.engine.containers()? == [new.clone()], "the container was touched\n{}", bed.logs());
+    stage::kill_the_agent(&mut bed, &new)?;
 
     // A container that ends is made again of the same image.
     run(bed.engine.docker().args(["kill", &new.id]))?;

@@ -4,11 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use skerry_testkit::app::VERSION_PATH;
 use skerry_testkit::command::until;
 use skerry_testkit::dockerd::Container;
 use skerry_testkit::image::Archive;
 use skerry_testkit::probe::{self, Sample};
-use skerry_testkit::{Bed, need};
+use skerry_testkit::{Bed, Probe, need};
 
 /// A deployment of a small image is done within this time, on a busy machine.
 pub const DEPLOY: Duration = Duration::from_secs(180);
@@ -112,6 +114,42 @@ pub fn wait_switch(bed: &Bed, old: &Container, image: &str, limit: Duration) -> 
     });
     let new = found.with_context(|| bed.logs())?;
     new.with_context(|| format!("the old container was {old:?}, then {lost:?} ran\n{}", bed.logs()))
+}
+
+/// Publishes an image and runs it in the place of `old`, which answers while it is asked; gives the new container. `versions` are the old
+/// one's answer and the new one's.
+///
+/// # Errors
+/// When one of these fails, or an answer is missing but in the switch, or that takes longer than 15 s.
+pub fn update_while_asked(bed: &Bed, job: &str, old: &Container, image: &Archive, versions: [&str; 2]) -> Result<Container> {
+    let probe = Probe::start(Some(&bed.node), bed.app_address()?, VERSION_PATH);
+    until("ten answers", DEPLOY, || Ok((probe.samples().len() >= 10).then_some(())))?;
+    bed.publish(&image.path, &image.reference)?;
+    bed.run_job(job, &image.reference)?;
+    let new = wait_switch(bed, old, &image.image_id, DEPLOY)?;
+    bed.wait_deployed(job, DEPLOY)?;
+    let [before, after] = versions;
+    until("an answer of the new version", DEPLOY, || Ok(probe.last_answer().is_some_and(|a| a.trim() == after).then_some(())))?;
+    answered_all_the_time(&probe.stop(), before, after, Duration::from_secs(15))?;
+    Ok(new)
+}
+
+/// Kills the agent and starts it again: it takes over what runs, the one container of one allocation.
+///
+/// # Errors
+/// When it does not, or touches the container.
+pub fn kill_the_agent(bed: &mut Bed, running: &Container) -> Result<()> {
+    bed.agent()?.kill9()?;
+    bed.start_agent()?;
+    let mut status = Value::Null;
+    let taken_over = until("the agent to take the container over", DEPLOY, || {
+        status = bed.agent_status()?;
+        let seen = status["running"] == true && status["engine"]["about"].is_string();
+        Ok((seen && status["allocs"][0]["status"] == "running").then_some(()))
+    });
+    taken_over.with_context(|| format!("last seen: {status}\n{}", bed.logs()))?;
+    ensure!(bed.engine.containers()? == [running.clone()], "the container was touched\n{}", bed.logs());
+    Ok(())
 }
 
 /// The old version answered every question until the switch, and the new one every question after it.
