@@ -400,7 +400,9 @@ fn invalid(what: &str) -> io::Error {
 
 /// Members, archives and what is kept need more memory than this. A patch says before what it needs.
 pub(crate) fn too_much(limit: u64) -> io::Error {
-    invalid(&format!("more old members, archives and contents to keep than the {limit} bytes of memory hold that are left of what it said"))
+    invalid(&format!(
+        "more old members, archives and contents to keep than go into the {limit} bytes that its table of contents leaves for them"
+    ))
 }
 
 impl std::fmt::Debug for Applier<'_> {

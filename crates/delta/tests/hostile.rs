@@ -120,7 +120,7 @@ fn forms_need_no_more_memory_than_the_table_may() {
         streams
     };
     apply(forms(5, 1, 60_000), 1 << 20).unwrap();
-    refused(forms(40, 1, 60_000), 1 << 30, "than the 1048576 bytes of memory hold");
+    refused(forms(40, 1, 60_000), 1 << 30, "than go into the 1048576 bytes");
     refused(forms(1, 16, 60_000), 1 << 30, "impossible length");
 }
 

@@ -157,8 +157,11 @@ pub fn reconstruct_told(
     }
     let shared = Shared::new(bundle);
     let streams = StreamsReader::open(&table.sections, |index| Ok(Box::new(shared.section(toc.section_range(index)))));
-    // What the bundle says that it needs is the most that it gets: tables, archives and what is kept have what streams and buffers leave of it.
-    let room = table.memory.min(limits.memory).saturating_sub(StreamsReader::memory(&table.sections)).saturating_sub(FIXED_MEMORY);
+    // Tables, archives and what is kept get what the bundle says beyond its streams, and what the node has beyond streams and buffers. What
+    // buffers need is not taken off the former: whoever made the bundle may have counted less for them.
+    let streams_need = StreamsReader::memory(&table.sections);
+    let [told, given] = [table.memory, limits.memory.saturating_sub(FIXED_MEMORY)].map(|memory| memory.saturating_sub(streams_need));
+    let room = told.min(given);
     let mut applier = streams.and_then(|streams| Applier::new(streams, &layers, room)).map_err(ReconstructError::Patch)?;
 
     if let Some(scratch) = &scratch {

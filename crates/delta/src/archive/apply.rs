@@ -94,7 +94,10 @@ impl<'a> Maker<'_, 'a> {
     }
 
     /// Fails when archives need more memory than they may.
-    fn check(&self) -> io::Result<()> {
+    fn check(&mut self) -> io::Result<()> {
+        let state = &mut self.state;
+        // Opening one reads its directory at once.
+        state.archives.may_open_zips = archives_memory(state.archives.len(), state.depth, true) <= self.spare;
         if self.state.memory() <= self.spare { Ok(()) } else { Err(too_much(self.spare)) }
     }
 

@@ -32,7 +32,7 @@ pub use zlib::inflate_error;
 pub(crate) const MAX_DEPTH: u8 = 3;
 
 /// Bytes of memory that applying needs at most for archives down to this depth, `zips` when there is a zip among them or the old ones:
-/// what is open of the old ones; at each depth a deflating stream, its output and a directory; an old content; the values of entries.
+/// what is open of the old ones; at each depth a deflating stream, its output and a directory; two old contents.
 pub(crate) fn memory(depth: u8, zips: bool) -> u64 {
     // A zip's directory has 8 bytes per entry, and the zip may be an entry; other archives have three texts.
     let open = if zips { HELD + (600 << 10) } else { 200 << 10 };

@@ -43,6 +43,8 @@ pub(crate) struct Archives<'a> {
     open: Vec<Open<'a>>,
     /// Whether a zip was opened.
     zips: bool,
+    /// May one be? Whoever applies has not always the memory.
+    pub(crate) may_open_zips: bool,
 }
 
 struct Open<'a> {
@@ -63,7 +65,7 @@ enum Holds {
 
 impl<'a> Archives<'a> {
     pub(crate) fn new(layers: Vec<&'a dyn LayerSource>, room: Room<'a>) -> Self {
-        Self { layers, room, list: Vec::new(), open: Vec::new(), zips: false }
+        Self { layers, room, list: Vec::new(), open: Vec::new(), zips: false, may_open_zips: true }
     }
 
     /// How many archives were mentioned.
@@ -119,7 +121,7 @@ impl<'a> Archives<'a> {
                 }
                 Origin::Entry { archive, entry } => (Box::new(self.plain(archive, entry)?), None),
             };
-            let holds = Holds::read(&mut *from)?;
+            let holds = Holds::read(&mut *from, self.may_open_zips)?;
             self.zips |= matches!(holds, Holds::Zip(_));
             if self.open.len() >= OPEN {
                 self.open.remove(0);
@@ -187,7 +189,7 @@ impl<'a> Archives<'a> {
 }
 
 impl Holds {
-    fn read(from: &mut dyn ReadSeek) -> io::Result<Self> {
+    fn read(from: &mut dyn ReadSeek, zips: bool) -> io::Result<Self> {
         let mut start = Vec::new();
         from.seek(SeekFrom::Start(0))?;
         (&mut *from).take(png::MAGIC.len() as u64).read_to_end(&mut start)?;
@@ -201,6 +203,7 @@ impl Holds {
                 Self::Png(entry, chunks)
             }
             // A zip may begin with anything.
+            _ if !zips => return Err(bad("a zip for which memory was not asked")),
             _ => Self::Zip(Directory::read(from)?),
         })
     }
