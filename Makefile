@@ -85,7 +85,7 @@ conditions: build ## network conditions of the field, with their table: SKERRY_C
 
 engine-upgrade: build ## allocations under an engine that becomes another version of Docker, from another Debian release; one with containerd's store
 	@scripts/other-engine $(OTHER_ENGINE)
-	SKERRY_OTHER_ENGINE=$(OTHER_ENGINE) cargo test --locked -p skerry-tests --test e2e -- engine:: store:: --nocapture
+	SKERRY_UPGRADE=1 SKERRY_OTHER_ENGINE=$(OTHER_ENGINE) cargo test --locked -p skerry-tests --test e2e -- engine:: store:: --nocapture
 
 footprint: build ## memory, size and idle traffic of the agent against SPECIFICATION.md
 	cargo test --locked -p skerry-tests --test footprint -- --nocapture

@@ -171,7 +171,7 @@ impl Stage {
 pub(super) async fn work<E: Engine>(images: &Images<E>, row: &BundleRow, stage: &Stage) -> Result<(), WorkError> {
     let image = row.image;
     let facts = images.engine_facts.borrow().clone().ok_or(WorkError::NoEngine)?;
-    if facts.info.containerd_store && images.engine.images().await?.contains(&image) {
+    if facts.info.containerd_store {
         // Containerd exports an image from what came, not from the files that it unpacked: those may never have reached the disk.
         drop_name(images, &image).await?;
     }
@@ -190,6 +190,10 @@ pub(super) async fn work<E: Engine>(images: &Images<E>, row: &BundleRow, stage: 
         show(&images.progress, image, Some("is being reconstructed and loaded into the engine".to_owned()));
         tracing::info!("image {}: the bundle of {} bytes is here; reconstructing", image.digest().short(), row.size);
         make(images, row, &facts, bundle, &table).await?;
+    }
+    if facts.info.containerd_store {
+        // Somebody else's name kept it: it has its own again.
+        images.engine.pin(&image, &image.digest().hex()).await?;
     }
     finish(images, row, &facts).await
 }

@@ -30,7 +30,8 @@ pub trait Engine: Send + Sync {
     /// The id of an image by `name:tag`, `name` (tag `latest`) or id; the engine's own id of it where nobody can tell another.
     fn resolve(&self, reference: &str) -> impl Future<Output = Result<ImageId, EngineError>> + Send;
 
-    /// Bytes of the files of an image, as the engine counts them; its archive is a little longer.
+    /// Bytes of the files of an image, as the engine counts them; its archive is a little longer. Where the archive has them compressed,
+    /// of both together.
     fn image_size(&self, id: &ImageId) -> impl Future<Output = Result<u64, EngineError>> + Send;
 
     /// Loads an archive as `docker load` does. On an error nothing of it stays, but in containerd's store, which may go on listing an image

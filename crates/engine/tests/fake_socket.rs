@@ -124,6 +124,9 @@ async fn images_of_containerds_store_have_other_names_there() {
             list(),
             answer("200 OK", "[]"),
             list(),
+            list(),
+            seen(&manifest, &pin),
+            list(),
         ],
         Some(answer("200 OK", info)),
     );
@@ -135,12 +138,36 @@ async fn images_of_containerds_store_have_other_names_there() {
     assert_eq!(engine.containers("alloc").await.unwrap()[0].image, ours);
     engine.remove_image(&ours).await.unwrap();
     engine.remove_image(&ImageId(Digest::new([9; 32]))).await.unwrap();
+    // As much came as was unpacked: an export is no longer.
+    assert_eq!(engine.image_size(&ours).await.unwrap(), 7);
     let requests = fake.requests.lock().unwrap().clone();
     assert!(requests[2].contains(&format!("/images/{manifest}/json")), "{requests:?}");
-    assert!(requests[10].starts_with(&format!("DELETE /images/{manifest}")) && requests.len() == 12, "{requests:?}");
+    assert!(requests[10].starts_with(&format!("DELETE /images/{manifest}")) && requests.len() == 15, "{requests:?}");
 }
 
-/// One question after the engine was away, and none else.
+/// The list fails while an image is being removed.
+#[tokio::test]
+async fn a_list_that_one_image_keeps_from_coming_is_asked_for_again() {
+    let gone = || answer("404 Not Found", r#"{"message":"failed to calculate size of image: content digest: not found"}"#);
+    let fake = Fake::new(vec![gone(), answer("200 OK", "[]"), gone(), gone(), gone(), gone()]);
+    let engine = fake.engine();
+    assert_eq!(engine.images().await.unwrap(), []);
+    assert!(matches!(engine.images().await, Err(EngineError::Refused { status: 404, .. })));
+}
+
+/// Whoever listens anew asks anew: the engine may have been begun with another store.
+#[tokio::test]
+async fn listening_again_has_the_engine_asked_again() {
+    let list = || answer("200 OK", "[]");
+    let fake = Fake::all(vec![answer("200 OK", "{}"), list(), answer("200 OK", ""), answer("200 OK", "{}"), list()], None);
+    let engine = fake.engine();
+    engine.images().await.unwrap();
+    assert!(engine.changes("alloc").collect::<Vec<_>>().await.is_empty());
+    engine.images().await.unwrap();
+    assert!(fake.requests.lock().unwrap()[3].starts_with("GET /info"));
+}
+
+/// One question after a conversation broke off, and none else.
 #[tokio::test]
 async fn the_engine_is_asked_once_how_it_calls_its_images() {
     let info = answer("200 OK", r#"{"Driver":"overlay2"}"#);

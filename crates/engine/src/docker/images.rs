@@ -19,7 +19,7 @@ use crate::engine::{ArchiveStream, Info, PinnedImage};
 
 /// Repository of the tags that pin images.
 pub(super) const PIN: &str = "skerry-pin";
-/// Times that a list of the images is asked for that one of them kept from coming, and the time between.
+/// How often the list of the images is asked for when one that is being removed makes it fail, and the pause between.
 const LISTINGS: u32 = 4;
 const BETWEEN_LISTINGS: Duration = Duration::from_millis(250);
 /// Removing an image deletes its files.
@@ -146,10 +146,22 @@ impl DockerEngine {
     pub(super) async fn size_of_image(&self, id: &ImageId) -> Result<u64, EngineError> {
         let (reference, own) = (id.to_string(), self.own_id(id).await?.to_string());
         match self.call(&format!("look at image `{reference}`"), CALL, self.docker()?.inspect_image(&own)).await {
-            Ok(image) => Ok(image.size.and_then(|size| size.try_into().ok()).unwrap_or_default()),
+            Ok(image) => {
+                let size: u64 = image.size.and_then(|size| size.try_into().ok()).unwrap_or_default();
+                if own == reference { Ok(size) } else { self.size_in_store(&own, size).await }
+            }
             Err(EngineError::Refused { status: 404, .. }) => Err(EngineError::NoImage { reference }),
             Err(error) => Err(error),
         }
+    }
+
+    /// Containerd's store tells of one image the bytes of its layers as they came, and in the list those and the unpacked ones. What was
+    /// pulled came compressed: an export of it and its layers beside that take both.
+    async fn size_in_store(&self, own: &str, came: u64) -> Result<u64, EngineError> {
+        let listed = self.summaries(true).await?;
+        let both = listed.iter().find(|summary| summary.id == own).and_then(|summary| summary.size.try_into().ok()).unwrap_or(0);
+        let unpacked = u64::saturating_sub(both, came);
+        Ok(if unpacked > came.saturating_add(came / 4) { both } else { came })
     }
 
     pub(super) async fn load_archive(&self, archive: ArchiveStream, stall: Duration) -> Result<(), EngineError> {

@@ -2,8 +2,8 @@
 //!
 //! There the engine's own id of an image is the digest of its manifest, or of an index of manifests. Releases, and with them everything in
 //! Skerry, call an image by the digest of its configuration, which the manifest names. It is read in containerd's content store, a folder
-//! of files named by their digests, and counts only when its bytes have that digest. Only where containerd's folder is not to be seen from
-//! here the tag `skerry-pin:<digest of the configuration>` tells, which every image has that Skerry loaded; others are then not known.
+//! of files named by their digests, and counts only when its bytes have that digest. Only where no folder that is to be seen from here has
+//! such a file the tag `skerry-pin:<digest of the configuration>` tells, which every image has that Skerry loaded; others are then not known.
 //!
 //! An engine without containerd's store calls images as releases do.
 
@@ -40,7 +40,7 @@ pub(super) enum Store {
     Own,
     /// By the digest of the manifest.
     Containerd {
-        /// Folders of containerd that are here: its own if it is one, both where nobody can tell which of two is.
+        /// Folders of containerd that are here: the one in use, or both candidates when the engine does not say which.
         folders: Vec<PathBuf>,
         /// Architecture of the machine, in Go's words.
         architecture: String,
@@ -169,10 +169,13 @@ impl DockerEngine {
     pub(super) fn named(&self, store: &Store, id: &str, tags: &[String]) -> Option<ImageId> {
         let id: ImageId = id.parse().ok()?;
         let Store::Containerd { folders, .. } = store else { return Some(id) };
-        if folders.is_empty() {
-            return tags.iter().find_map(|tag| tag.strip_prefix(images::PIN)?.strip_prefix(':')?.parse().ok());
+        if let Some(manifest) = self.manifest(store, &id) {
+            return Some(manifest.config);
         }
-        self.manifest(store, &id).map(|manifest| manifest.config)
+        // What is there and not understood may be anything, whatever its tags say.
+        let there = folders.iter().any(|folder| folder.join(CONTENT).join(id.digest().hex()).exists());
+        let pinned = || tags.iter().find_map(|tag| tag.strip_prefix(images::PIN)?.strip_prefix(':')?.parse().ok());
+        if there { None } else { pinned() }
     }
 
     /// The manifest of an image by the engine's id of it; none where it is not to be seen from here.
@@ -304,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn manifests_tell_where_the_folder_is_to_be_seen_and_pins_elsewhere() {
+    fn manifests_name_images_where_they_are_to_be_seen_and_pins_elsewhere() {
         let dir = tempfile::tempdir().unwrap();
         let content = dir.path().join(CONTENT);
         std::fs::create_dir_all(&content).unwrap();
@@ -316,9 +319,11 @@ mod tests {
         let store = |folders| Store::Containerd { folders, architecture: "amd64".into() };
         let (seen, unseen) = (store(vec![dir.path().to_owned()]), store(vec![]));
         let named = |store: &Store, id: &str, tags: &[String]| engine.named(store, id, tags).map(|id| id.digest().as_bytes()[0]);
-        assert_eq!((named(&seen, &known, &tags), named(&seen, &unknown, &tags)), (Some(1), None));
+        assert_eq!((named(&seen, &known, &tags), named(&seen, &unknown, &tags)), (Some(1), Some(6)));
+        let strange = put(&content, "[]").to_string();
+        assert_eq!(named(&seen, &strange, &tags), None, "it is there, and no manifest");
         // A registry's name in front is somebody else's tag.
-        assert_eq!((named(&unseen, &known, &tags), named(&unseen, &known, &tags[..2])), (Some(6), None));
+        assert_eq!((named(&unseen, &unknown, &tags), named(&unseen, &unknown, &tags[..2])), (Some(6), None));
         assert_eq!(named(&Store::Own, &unknown, &tags), Some(5));
     }
 
