@@ -85,7 +85,7 @@ pub(crate) struct InspectArgs {
     /// The bundle
     pub(crate) bundle: PathBuf,
     /// Base image of the bundle, to see layers, codecs and members too; may be repeated. The bundle is applied for that, and nothing
-    /// is written. Without it the local engine is asked for the bases
+    /// is kept: exports of an engine go to TMPDIR for the while. Without it the local engine is asked for the bases
     #[arg(long = "base", value_name = "IMAGE")]
     pub(crate) bases: Vec<String>,
     /// Members to show, those that cost most; JSON has all

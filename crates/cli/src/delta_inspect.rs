@@ -42,10 +42,16 @@ pub(crate) async fn run(args: InspectArgs, json: bool) -> Result<()> {
         bases.push(find(base, &args.engine.docker).await?);
     }
     if bases.is_empty() {
-        bases = in_engine(&table.bases, &args.engine.docker).await?;
+        bases = in_engine(&table.bases, &args.engine.docker).await.or_else(without)?;
     }
     let lacking = args.bases.is_empty() && bases.len() < table.bases.len();
-    let shares = if lacking { None } else { Some(shares(&args, &toc, &parts, bases).await?) };
+    let shares = match lacking {
+        true => None,
+        false => match shares(&args, &toc, &parts, bases).await {
+            Err(error) if args.bases.is_empty() && !table.bases.is_empty() => without(error)?,
+            shares => Some(shares?),
+        },
+    };
     let layers = table.layers.iter().map(|layer| match layer {
         TargetLayer::Known(place) => (format!("layer {} of base {}", place.layer + 1, place.base + 1), None),
         TargetLayer::New { diff_id, size } => (diff_id.to_string(), Some(*size)),
@@ -86,6 +92,15 @@ pub(crate) async fn run(args: InspectArgs, json: bool) -> Result<()> {
         ),
     }
     output::print(&text)
+}
+
+/// What stands in the bundle itself is shown all the same when bases that nobody named cannot be read; not when it was told to stop.
+fn without<T: Default>(error: anyhow::Error) -> Result<T> {
+    if error.root_cause().to_string() == "interrupted" {
+        return Err(error);
+    }
+    eprintln!("The bases in the local engine cannot be read: {error:#}");
+    Ok(T::default())
 }
 
 /// The bases out of the local engine, when it has them all. One that does not answer has none.
