@@ -1,4 +1,4 @@
-//! The whole way on an engine that keeps its images in containerd's store, as Docker does by itself from version 29 on.
+//! The whole way on an engine that keeps its images in containerd's store, as a new installation of Docker does from version 29 on.
 //!
 //! Needs root, Docker, the built programs, and in `SKERRY_OTHER_ENGINE` a folder with the programs of Docker 24 or newer
 //! (`scripts/other-engine` makes one, `make test` has it make one); without it nothing is tried.

@@ -1,4 +1,4 @@
-//! Layers out of exported images: for engines whose layers cannot be read in place (vfs, podman, a remote engine).
+//! Layers out of exported images: for engines whose layers cannot be read in place (vfs, containerd's store, podman, a remote engine).
 //!
 //! [`spool`] has the engine export an image into a file, as `docker save` does. The file has its name only when it is whole, on the disk
 //! and found to hold the image: what a cut leaves has another name and is written anew. [`SpooledImages`] reads such files.
