@@ -119,6 +119,9 @@ impl Work<'_> {
             return if there.is_some() { Ok(()) } else { Err(Down::new(gone)) };
         };
         let Some(wanted) = group.tasks.iter().find(|t| t.name == name) else { return Ok(()) };
+        if self.is_stopping_unseen(current, name) {
+            return Err(Down::new(format!("waits until task `{name}` is stopped")));
+        }
         if self.cx.observed.blind && there.is_none() && matches!(wanted.driver, Driver::Docker(_)) {
             return Err(Down::new("the engine has not answered yet"));
         }

@@ -5,6 +5,7 @@ use skerry_wire::{AllocId, Millis};
 use super::{Part, Role, task};
 use crate::decision::ActionKind;
 use crate::facts::{Instance, State};
+use crate::make::instance_name;
 use crate::memory::{SlotMemory, Told, Version};
 use crate::place::Work;
 
@@ -55,6 +56,11 @@ impl<'a> Work<'a> {
     /// Is a stop of it under way?
     pub(crate) fn is_stopping(&self, instance: &Instance) -> bool {
         self.cx.observed.stopping.contains(&instance.name)
+    }
+
+    /// Is a stop under way of an instance that somebody took away meanwhile? Until it ends, the next one of that name would be stopped by it.
+    pub(crate) fn is_stopping_unseen(&self, version: &Version, task: &str) -> bool {
+        self.instance(version, task).is_none() && self.cx.observed.stopping.contains(&instance_name(&version.born, task))
     }
 
     /// Did a stop or removal fail a moment ago? Looks again when it may be tried again.

@@ -130,6 +130,9 @@ impl<'a> Work<'a> {
             if self.instance(version, &task.name).is_some() {
                 continue;
             }
+            if self.is_stopping_unseen(version, &task.name) {
+                return Some(Status::new(AllocStatus::Pending, format!("waits until task `{}` is stopped", task.name)));
+            }
             match making.instance(task) {
                 Ok(Some(plan)) => {
                     let reason = format!("version {} of job `{}` is ready", version.version, self.slot.job);

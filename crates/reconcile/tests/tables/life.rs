@@ -236,6 +236,26 @@ fn a_check_that_fails_restarts_its_task_after_its_grace() {
 }
 
 #[test]
+fn what_is_taken_away_while_it_is_stopped_is_made_anew_when_the_stop_has_ended() {
+    let mut bed = Bed::with(with_check(1, 0, vec![docker("main")]));
+    bed.pass(15_000);
+    bed.said();
+    bed.obedient = false;
+    bed.checks = (0, 9);
+    bed.rest();
+    assert_eq!(bed.said(), ["stop main"]);
+    bed.instances.clear();
+    bed.rest();
+    assert!(bed.said().is_empty(), "the stop would end the new one");
+    bed.pass(20_000);
+    assert_eq!((bed.said(), bed.view().reason), (vec![], "waits until task `main` is stopped".to_owned()));
+    bed.stopping.clear();
+    bed.checks = (1, 0);
+    bed.rest();
+    assert_eq!(bed.said(), ["create main", "start main"]);
+}
+
+#[test]
 fn a_check_passes_and_fails_by_its_thresholds() {
     let mut bed = Bed::with(with_check(0, 0, vec![docker("main")]));
     for (found, passes) in [((1, 0), true), ((0, 1), true), ((0, 2), true), ((0, 3), false), ((0, 1), false), ((1, 0), true)] {

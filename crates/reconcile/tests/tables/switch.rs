@@ -407,6 +407,30 @@ fn an_order_to_stop_that_is_older_than_what_runs_stops_nothing() {
 }
 
 #[test]
+fn the_way_back_waits_for_a_stop_that_has_not_ended() {
+    let mut bed = healthy();
+    bed.obedient = false;
+    bed.submit(version("2"));
+    bed.rest();
+    assert_eq!(bed.said(), ["create main", "stop main"]);
+    // Somebody takes the old one away; the stop still waits for it.
+    bed.instances.retain(|_, i| i.labels.version == 2);
+    bed.rest();
+    assert_eq!((bed.said(), current(&bed)), (vec!["start main".to_owned()], 2));
+    while bed.place().next.is_none() && bed.ms < 900_000 {
+        if !bed.running().is_empty() {
+            bed.end("main", 1);
+        }
+        bed.pass(5_000);
+    }
+    assert!(bed.place().next.is_some(), "it goes back");
+    assert!(!bed.said().contains(&"create main".to_owned()), "the stop would end the new one");
+    bed.stopping.clear();
+    bed.pass(10_000);
+    assert_eq!((current(&bed), bed.running()), (1, vec!["main".to_owned()]));
+}
+
+#[test]
 fn what_fails_of_the_one_that_runs_is_not_laid_to_the_one_that_comes() {
     let mut bed = healthy();
     bed.locked.insert(AllocId::new([16; 16]));
