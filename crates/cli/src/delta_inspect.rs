@@ -45,12 +45,13 @@ pub(crate) async fn run(args: InspectArgs, json: bool) -> Result<()> {
         bases = in_engine(&table.bases, &args.engine.docker).await.or_else(without)?;
     }
     let lacking = args.bases.is_empty() && bases.len() < table.bases.len();
-    let shares = match lacking {
-        true => None,
-        false => match shares(&args, &toc, &parts, bases).await {
+    let shares = if lacking {
+        None
+    } else {
+        match shares(&args, &toc, &parts, bases).await {
             Err(error) if args.bases.is_empty() && !table.bases.is_empty() => without(error)?,
             shares => Some(shares?),
-        },
+        }
     };
     let layers = table.layers.iter().map(|layer| match layer {
         TargetLayer::Known(place) => (format!("layer {} of base {}", place.layer + 1, place.base + 1), None),
