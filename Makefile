@@ -21,14 +21,17 @@ setup: ## check what the machine needs, install what is missing
 build: setup ## server, agent and CLI as they ship, into target/bin
 	@scripts/build
 
-test: setup ## what must hold at every change; needs root, Docker and podman. Agent as it ships, server and CLI with the compiler's checks
-	@scripts/build-for-tests
+.PHONY: other-engine
+other-engine: setup
 	@test -x $(OTHER_ENGINE)/dockerd || scripts/other-engine $(OTHER_ENGINE) || echo "without another engine: its tests are skipped" >&2
+
+test: setup other-engine ## what must hold at every change; needs root, Docker and podman. Agent as it ships, server and CLI with the compiler's checks
+	@scripts/build-for-tests
 	SKERRY_BIN_DIR=$(CURDIR)/target/checked SKERRY_OTHER_ENGINE=$(OTHER_ENGINE) cargo test --locked --workspace --no-fail-fast
 
-faults: build ## faults that take minutes each: kills at every step, full disks, the network conditions
+faults: build other-engine ## faults that take minutes each: kills at every step, full disks, the network conditions
 	cargo test --locked -p skerry-tests --test e2e --no-fail-fast -- --ignored --test-threads 1 --nocapture
-	cargo test --locked -p skerry-steps -- --ignored --nocapture
+	SKERRY_OTHER_ENGINE=$(OTHER_ENGINE) cargo test --locked -p skerry-steps -- --ignored --test-threads 1 --nocapture
 
 demo: build ## two versions of an application over a link that is cut
 	@cargo run --locked --quiet --release -p skerry-tests --bin demo

@@ -9,16 +9,11 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use skerry_testkit::app::WebApp;
 use skerry_testkit::command::{run, until};
-use skerry_testkit::need;
 use skerry_tests::stage::{self, DEPLOY};
 
 #[test]
 fn the_whole_way_with_containerds_store() -> Result<()> {
-    let Some(programs) = need::other_engine() else {
-        eprintln!("skipped: SKERRY_OTHER_ENGINE names no folder with another engine; `scripts/other-engine FOLDER` makes one");
-        return Ok(());
-    };
-    let Some(mut bed) = stage::enrolled_on_containerd_store(&programs)? else { return Ok(()) };
+    let Some(mut bed) = stage::enrolled_on_containerd_store()? else { return Ok(()) };
     let [one, two, three] = ["1", "2", "3"].map(|v| WebApp::small("web", v).write(bed.folder()));
     let (one, two, three) = (one?, two?, three?);
     let about = until("the agent's word of its engine", DEPLOY, || Ok(bed.agent_status()?["engine"]["about"].as_str().map(str::to_owned)))?;

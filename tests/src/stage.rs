@@ -1,6 +1,5 @@
 //! The first act of most tests: server and agent run, the node has enrolled, the first version answers.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -47,12 +46,15 @@ pub fn enrolled_on_podman() -> Result<Option<Bed>> {
     if need::podman_bed()? { enrolled_in(Bed::start_on_podman) } else { Ok(None) }
 }
 
-/// The same with an engine that keeps its images in containerd's store, its programs out of this folder.
+/// The same with an engine that keeps its images in containerd's store.
 ///
 /// # Errors
 /// When something does not start.
-pub fn enrolled_on_containerd_store(programs: &Path) -> Result<Option<Bed>> {
-    enrolled_in(|| Bed::start_on_containerd_store(programs))
+pub fn enrolled_on_containerd_store() -> Result<Option<Bed>> {
+    match need::containerd_store_bed()? {
+        Some(programs) => enrolled_in(|| Bed::start_on_containerd_store(&programs)),
+        None => Ok(None),
+    }
 }
 
 fn enrolled_in(bed: impl FnOnce() -> Result<Bed>) -> Result<Option<Bed>> {

@@ -117,10 +117,20 @@ fn update(bed: &mut Bed, step: Step, number: usize, old: &Container) -> Result<C
 #[test]
 #[ignore = "takes minutes: make faults"]
 fn killed_at_every_step() -> Result<()> {
-    if !need::bed()? {
-        return Ok(());
+    if need::bed()? { at_every_step(Bed::start()?) } else { Ok(()) }
+}
+
+/// There a loaded image is another thing to look for, and other folders are synced.
+#[test]
+#[ignore = "takes minutes: make faults"]
+fn killed_at_every_step_with_containerds_store() -> Result<()> {
+    match need::containerd_store_bed()? {
+        Some(programs) => at_every_step(Bed::start_on_containerd_store(&programs)?),
+        None => Ok(()),
     }
-    let mut bed = Bed::start()?;
+}
+
+fn at_every_step(mut bed: Bed) -> Result<()> {
     bed.agent_setup.program = Some(PathBuf::from(env!("CARGO_BIN_EXE_skerry-agent-steps")));
     bed.start_server()?;
     ask_often(&bed)?;

@@ -37,6 +37,18 @@ pub fn other_engine() -> Option<PathBuf> {
     ["dockerd", "containerd"].iter().all(|program| folder.join(program).is_file()).then_some(folder)
 }
 
+/// [`other_engine`] for a bed on containerd's store; none, with the reason said, when tests of this kind are skipped here.
+///
+/// # Errors
+/// As [`bed`].
+pub fn containerd_store_bed() -> Result<Option<PathBuf>> {
+    let engine = other_engine();
+    if engine.is_none() {
+        eprintln!("skipped: SKERRY_OTHER_ENGINE names no folder with another engine; `scripts/other-engine FOLDER` makes one");
+    }
+    Ok(if bed()? { engine } else { None })
+}
+
 fn all(tools: &[&str]) -> Result<bool> {
     let Some(missing) = missing(tools) else { return Ok(true) };
     let what = format!("{missing}; `make setup` as root installs what is needed");
