@@ -151,14 +151,15 @@ impl<E: Engine> Images<E> {
         let Carried { troubles, waits, collector, bases_of, looked } = carried;
         self.needed.mark_unchanged();
         self.offers.mark_unchanged();
-        let needed = self.needed.borrow().clone();
+        let told = self.needed.borrow().clone();
+        self.terms.spending.keep(false).await?;
+        let mut rows = self.ledger.bundles().await?;
+        let needed = self.lacking(&told, &rows);
         let is_needed = |image: &ImageId| needed.images.iter().any(|n| n.image == *image);
         waits.retain(|image, _| is_needed(image));
         if needed.known {
             self.forget_failed(is_needed).await?;
         }
-        self.terms.spending.keep(false).await?;
-        let mut rows = self.ledger.bundles().await?;
         self.drop_unneeded(&needed, &mut rows, bases_of).await?;
         let helped = self.take_offers(&needed, &mut rows, troubles).await?;
         troubles.retain(|image, _| is_needed(image) || rows.iter().any(|r| r.image == *image));
@@ -213,7 +214,7 @@ impl<E: Engine> Images<E> {
             return Ok(());
         };
         let closes = closes.and_then(|at| self.instant(at));
-        let worked = self.work_on(row, &needed, troubles, (stage, closes)).await;
+        let worked = self.work_on(row, &told, troubles, (stage, closes)).await;
         // What the try itself learned of the link is no reason for the next one.
         opened.mark_unchanged();
         worked?;
@@ -222,6 +223,16 @@ impl<E: Engine> Images<E> {
             self.make_room(&rows, collector, bytes);
         }
         Ok(())
+    }
+
+    /// What is needed, without the images that have just come: those who need them have not looked again yet. One that has a bundle on its
+    /// way has not come, even when the engine has it.
+    fn lacking(&self, told: &Needed, rows: &[BundleRow]) -> Needed {
+        let mut needed = told.clone();
+        let inventory = self.inventory.borrow();
+        let here = |image: &ImageId| inventory.iter().any(|i| i.images.contains(image));
+        needed.images.retain(|n| rows.iter().any(|r| r.image == n.image) || !here(&n.image));
+        needed
     }
 
     /// When a time of day comes; none while that is not known.

@@ -73,10 +73,6 @@ impl<E: Engine> Images<E> {
     /// A kept bundle that leads to this image: its own when its bases are there, else that of a base.
     pub(super) async fn stored(&self, image: ImageId) -> Option<BundleRow> {
         let present: BTreeSet<ImageId> = self.inventory.borrow().iter().flat_map(|i| i.images.iter().copied()).collect();
-        if present.contains(&image) {
-            // It has just come, and those who need it have not looked again yet.
-            return None;
-        }
         let mut wanted = image;
         for _ in 0..CHAIN {
             let (row, lacking) = self.whole(wanted).await?;

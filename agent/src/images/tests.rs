@@ -31,7 +31,7 @@ struct Bed {
     images: Images<DockerEngine>,
     keys: Keys,
     offers: watch::Sender<Offers>,
-    _needed: watch::Sender<Arc<Needed>>,
+    needed: watch::Sender<Arc<Needed>>,
     _facts: watch::Sender<Option<Arc<EngineFacts>>>,
 }
 
@@ -69,7 +69,7 @@ fn bed(folder: &Path) -> Bed {
         keep_bundles: 0,
         trouble: watch::channel(None).0,
     };
-    Bed { images, keys, offers: offers_to, _needed: needed_to, _facts: facts_to }
+    Bed { images, keys, offers: offers_to, needed: needed_to, _facts: facts_to }
 }
 
 fn terms(ledger: &Ledger) -> Terms {
@@ -152,6 +152,33 @@ async fn another_bundle_for_the_same_image_takes_the_place_of_the_first() {
     let names = |paths: &[PathBuf]| paths.iter().map(|p| p.file_name().unwrap().to_str().unwrap().to_owned()).collect();
     let kept: BTreeSet<String> = names(&[images.path(&image(1), &new), images.path(&image(2), &old)]);
     assert_eq!(files_in(&images.folder), kept);
+}
+
+/// With a bundle on its way it would count as not yet on the disk, and an engine with containerd's store would be made to load it again.
+#[tokio::test]
+async fn what_has_just_come_is_not_brought_again_before_those_who_need_it_look() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bed = bed(dir.path());
+    bed.needed.send_replace(Arc::new(Needed { images: vec![needed(1), needed(2)], ..Needed::default() }));
+    bed.offers.send_replace(offers_of(&bed.keys, Digest::new([9; 32])));
+    let here = |images: Vec<ImageId>| Some(Inventory { images, ..Inventory::default() });
+    bed.images.inventory.send_replace(here(vec![image(1)]));
+    let mut opened = bed.images.client.reach().opened();
+    let mut turn = async |bed: &mut Bed| {
+        // With nothing to do it waits.
+        let mut carried = Carried::default();
+        let _ = tokio::time::timeout(Duration::from_secs(1), bed.images.turn(&mut carried, &mut opened)).await;
+        let rows = bed.images.ledger.bundles().await.unwrap();
+        (rows.iter().map(|r| r.image).collect::<Vec<_>>(), bed.images.asking.borrow().iter().copied().collect::<Vec<_>>())
+    };
+    assert_eq!(turn(&mut bed).await, (vec![], vec![image(2)]));
+    // It went again: the same offer holds.
+    bed.images.inventory.send_replace(here(vec![]));
+    assert_eq!(turn(&mut bed).await, (vec![image(1)], vec![image(2)]));
+    // What has a bundle has not come.
+    bed.images.inventory.send_replace(here(vec![image(1)]));
+    let told = bed.images.needed.borrow().clone();
+    assert_eq!(bed.images.lacking(&told, &bed.images.ledger.bundles().await.unwrap()).images, told.images);
 }
 
 #[tokio::test]
