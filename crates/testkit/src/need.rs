@@ -37,7 +37,8 @@ pub fn other_engine() -> Option<PathBuf> {
     ["dockerd", "containerd"].iter().all(|program| folder.join(program).is_file()).then_some(folder)
 }
 
-/// [`other_engine`] for a bed on containerd's store; none, with the reason said, when tests of this kind are skipped here.
+/// [`other_engine`] for a bed on containerd's store; none, with the reason said, when tests of this kind are skipped here: also with `CI=true`
+/// where that engine could not be fetched.
 ///
 /// # Errors
 /// As [`bed`].
