@@ -26,6 +26,8 @@ pub(crate) struct Seen {
     pub(crate) containers: Vec<ContainerState>,
     /// Images.
     pub(crate) images: BTreeSet<ImageId>,
+    /// How many bundles had ended before.
+    pub(crate) ended: u64,
 }
 
 /// Asks the engine.
@@ -59,8 +61,8 @@ impl<E: Engine + Clone + 'static> Look<E> {
         self.retry.map(|at| at.saturating_duration_since(Instant::now()))
     }
 
-    /// Asks, and waits a little. True when the engine went away, or was away, since the last call.
-    pub(crate) async fn look(&mut self, label: &str) -> bool {
+    /// Asks, and waits a little; `ended` bundles have ended by now. True when the engine went away, or was away, since the last call.
+    pub(crate) async fn look(&mut self, label: &str, ended: u64) -> bool {
         let was_away = self.away.is_some();
         if self.under_way.is_none() {
             if self.retry.is_some_and(|at| at > Instant::now()) {
@@ -79,7 +81,7 @@ impl<E: Engine + Clone + 'static> Look<E> {
                 if left.load(Ordering::SeqCst) {
                     late.notify_one();
                 }
-                Ok(Seen { containers: containers?, images: images?.into_iter().collect() })
+                Ok(Seen { containers: containers?, images: images?.into_iter().collect(), ended })
             }));
         }
         let patience = if was_away { Duration::from_millis(50) } else { PATIENCE };

@@ -10,6 +10,9 @@ use skerry_wire::ImageId;
 pub(crate) struct Needed {
     /// Was this decided with the engine's containers and images in view? What is not named before that may be needed all the same.
     pub(crate) known: bool,
+    /// How many bundles had ended when the engine was looked at ([`crate::ledger::Ledger::bundles_ended`]): the images of later ones may be
+    /// named as lacking although they came.
+    pub(crate) ended: u64,
     /// Images that the engine lacks, most urgent first.
     pub(crate) images: Vec<NeededImage>,
     /// Images of which an instance could not be made just now: the engine's copy may be damaged.

@@ -217,11 +217,13 @@ impl<E: Engine + Clone + 'static> Allocator<E> {
         });
     }
 
-    /// Shows the decision to those who fetch images, to those who run checks, and to `status`.
-    fn publish(&self, decision: &Decision, allocs: Vec<AllocView>, engine_known: bool, suspects: BTreeSet<ImageId>) {
+    /// Shows the decision to those who fetch images, to those who run checks, and to `status`. `ended` bundles had ended when the engine was
+    /// looked at; none when it never answered.
+    fn publish(&self, decision: &Decision, allocs: Vec<AllocView>, ended: Option<u64>, suspects: BTreeSet<ImageId>) {
         // What an engine lacks that never answered is not known: nothing is fetched for it.
-        let lacking = if engine_known { decision.needed.clone() } else { vec![] };
-        replace(&self.needed, Arc::new(Needed { known: engine_known, images: lacking.clone(), suspects, pins: decision.pins.clone() }));
+        let lacking = if ended.is_some() { decision.needed.clone() } else { vec![] };
+        let (known, ended) = (ended.is_some(), ended.unwrap_or(0));
+        replace(&self.needed, Arc::new(Needed { known, ended, images: lacking.clone(), suspects, pins: decision.pins.clone() }));
         self.checks.set(&decision.checks);
         replace(&self.reports.0, Arc::new(AllocReport { allocs, needed: lacking }));
     }

@@ -106,7 +106,11 @@ struct Carried {
     collector: Collector,
     bases_of: BasesOf,
     looked: Looked,
+    come: Come,
 }
+
+/// Images that have come, each with the number of bundles that had ended then, until those who need them have looked again.
+type Come = Vec<(u64, ImageId)>;
 
 /// What is known of an image that failed.
 #[derive(Debug, Default)]
@@ -148,13 +152,13 @@ impl<E: Engine> Images<E> {
 
     /// Chooses an image and works on it until it is done, it fails, or the choice changes; with none to work on, waits.
     async fn turn(&mut self, carried: &mut Carried, opened: &mut watch::Receiver<u64>) -> Result<(), LedgerError> {
-        let Carried { troubles, waits, collector, bases_of, looked } = carried;
+        let Carried { troubles, waits, collector, bases_of, looked, come } = carried;
         self.needed.mark_unchanged();
         self.offers.mark_unchanged();
         let told = self.needed.borrow().clone();
         self.terms.spending.keep(false).await?;
         let mut rows = self.ledger.bundles().await?;
-        let needed = self.lacking(&told, &rows);
+        let needed = lacking(&told, come);
         let is_needed = |image: &ImageId| needed.images.iter().any(|n| n.image == *image);
         waits.retain(|image, _| is_needed(image));
         if needed.known {
@@ -165,7 +169,7 @@ impl<E: Engine> Images<E> {
         troubles.retain(|image, _| is_needed(image) || rows.iter().any(|r| r.image == *image));
         self.ask(&needed, &rows, &helped);
         self.collect(&needed, &rows, collector).await?;
-        self.mend(&needed, looked).await?;
+        self.mend(&told, looked).await?;
         let now = Instant::now();
         let ready = |image: &ImageId| troubles.get(image).and_then(|t| t.until).is_none_or(|until| until <= now);
         let (mut chosen, mut opens) = (None, None);
@@ -214,10 +218,13 @@ impl<E: Engine> Images<E> {
             return Ok(());
         };
         let closes = closes.and_then(|at| self.instant(at));
+        let image = row.image;
         let worked = self.work_on(row, &told, troubles, (stage, closes)).await;
         // What the try itself learned of the link is no reason for the next one.
         opened.mark_unchanged();
-        worked?;
+        if worked? {
+            come.push((self.ledger.bundles_ended(), image));
+        }
         self.terms.spending.keep(true).await?;
         if let Some(bytes) = troubles.values_mut().find_map(|t| t.lacks.take()) {
             self.make_room(&rows, collector, bytes);
@@ -225,34 +232,26 @@ impl<E: Engine> Images<E> {
         Ok(())
     }
 
-    /// What is needed, without the images that have just come: those who need them have not looked again yet. One that has a bundle on its
-    /// way has not come, even when the engine has it.
-    fn lacking(&self, told: &Needed, rows: &[BundleRow]) -> Needed {
-        let mut needed = told.clone();
-        let inventory = self.inventory.borrow();
-        let here = |image: &ImageId| inventory.iter().any(|i| i.images.contains(image));
-        needed.images.retain(|n| rows.iter().any(|r| r.image == n.image) || !here(&n.image));
-        needed
-    }
-
     /// When a time of day comes; none while that is not known.
     fn instant(&self, at: skerry_wire::Timestamp) -> Option<Instant> {
         Some(Instant::now() + at.since(self.terms.spending.wall()?).duration())
     }
 
+    /// Works on one bundle, as long as nothing more urgent comes. True when its image has come. `told` is all that was needed when it was
+    /// chosen: what was above it then overtakes nothing.
     async fn work_on(
         &mut self,
         row: BundleRow,
-        needed: &Needed,
+        told: &Needed,
         troubles: &mut BTreeMap<ImageId, Trouble>,
         (stage, closes): (Stage, Option<Instant>),
-    ) -> Result<(), LedgerError> {
+    ) -> Result<bool, LedgerError> {
         let image = row.image;
-        let above: BTreeSet<ImageId> = needed.images.iter().map(|n| n.image).take_while(|i| *i != image).collect();
+        let above = |needed: &Needed| -> BTreeSet<ImageId> { needed.images.iter().map(|n| n.image).take_while(|i| *i != image).collect() };
         let result = {
             let work = work::work(self, &row, &stage);
             tokio::pin!(work);
-            let (mut needed, mut offers) = (self.needed.clone(), self.offers.clone());
+            let (mut needed, mut offers, mut before) = (self.needed.clone(), self.offers.clone(), above(told));
             loop {
                 tokio::select! {
                     biased;
@@ -261,30 +260,31 @@ impl<E: Engine> Images<E> {
                     _ = needed.changed() => {
                         let now = needed.borrow_and_update().clone();
                         let wanted = now.images.iter().any(|n| n.image == image);
-                        let overtaken = now.images.iter().map(|n| n.image).take_while(|i| *i != image).any(|i| !above.contains(&i));
+                        let overtaken = !above(&now).is_subset(&before);
                         // What is fetched stays; a reconstruct is let to its end.
                         if stage.is_fetching() && (!wanted || overtaken) {
                             break None;
                         }
+                        before = above(&now);
                     }
                     _ = offers.changed() => {
                         let offered = offers.borrow_and_update().clone();
                         let ready = |i: &ImageId| matches!(offered.get(i), Some(OfferState::Ready { .. }));
-                        if stage.is_fetching() && above.iter().any(ready) {
+                        if stage.is_fetching() && before.iter().any(ready) {
                             break None;
                         }
                     }
                 }
             }
         };
-        let is_needed = needed.images.iter().any(|n| n.image == image);
+        let is_needed = told.images.iter().any(|n| n.image == image);
         match result {
-            None => Ok(()),
+            None => Ok(false),
             Some(result) => self.ended(&row, &stage, is_needed, result, troubles).await,
         }
     }
 
-    /// What follows from a try that came to its end.
+    /// What follows from a try that came to its end. True when the image has come.
     async fn ended(
         &mut self,
         row: &BundleRow,
@@ -292,18 +292,18 @@ impl<E: Engine> Images<E> {
         is_needed: bool,
         result: Result<(), WorkError>,
         troubles: &mut BTreeMap<ImageId, Trouble>,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<bool, LedgerError> {
         let image = row.image;
         match result {
             Ok(()) => {
                 troubles.remove(&image);
                 self.show(image, None);
-                Ok(())
+                return Ok(true);
             }
             // What it may fetch, or the window, ended: the next turn says what it waits for.
-            Err(WorkError::Waits | WorkError::Fetch(FetchError::Allowance)) if is_needed => Ok(()),
+            Err(WorkError::Waits | WorkError::Fetch(FetchError::Allowance)) if is_needed => {}
             // Of a base nothing may be fetched: its file is not whole, and the next turn would find the same at once.
-            Err(WorkError::Waits | WorkError::Fetch(FetchError::Allowance)) => self.ledger.end_bundle(image, vec![]).await,
+            Err(WorkError::Waits | WorkError::Fetch(FetchError::Allowance)) => self.ledger.end_bundle(image, vec![]).await?,
             Err(error) => {
                 let trouble = troubles.entry(image).or_default();
                 if stage.told_transit() {
@@ -315,9 +315,10 @@ impl<E: Engine> Images<E> {
                     // A link that comes and goes brings something each time, and it stays: waits begin anew.
                     (trouble.failures, trouble.faults) = (0, 0);
                 }
-                self.failed(image, error, full, trouble).await
+                self.failed(image, error, full, trouble).await?;
             }
         }
+        Ok(false)
     }
 
     /// Remembers a failure, tells the server once per reason, and says when to try again.
@@ -492,6 +493,15 @@ impl<E: Engine> Images<E> {
     fn show(&self, image: ImageId, state: Option<String>) {
         show(&self.progress, image, state);
     }
+}
+
+/// What is needed, without the images that came after those who need them looked. Such an image needs no second bundle; with one it would not
+/// count as here.
+fn lacking(told: &Needed, come: &mut Come) -> Needed {
+    come.retain(|(ended, _)| *ended > told.ended);
+    let mut needed = told.clone();
+    needed.images.retain(|n| come.iter().all(|(_, image)| *image != n.image));
+    needed
 }
 
 /// Until this instant; for ever when there is none.

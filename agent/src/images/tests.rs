@@ -159,26 +159,27 @@ async fn another_bundle_for_the_same_image_takes_the_place_of_the_first() {
 async fn what_has_just_come_is_not_brought_again_before_those_who_need_it_look() {
     let dir = tempfile::tempdir().unwrap();
     let mut bed = bed(dir.path());
-    bed.needed.send_replace(Arc::new(Needed { images: vec![needed(1), needed(2)], ..Needed::default() }));
+    let tell = |bed: &Bed, ended: u64| {
+        bed.needed.send_replace(Arc::new(Needed { known: true, ended, images: vec![needed(1), needed(2)], ..Needed::default() }));
+    };
+    tell(&bed, 0);
     bed.offers.send_replace(offers_of(&bed.keys, Digest::new([9; 32])));
-    let here = |images: Vec<ImageId>| Some(Inventory { images, ..Inventory::default() });
-    bed.images.inventory.send_replace(here(vec![image(1)]));
     let mut opened = bed.images.client.reach().opened();
-    let mut turn = async |bed: &mut Bed| {
+    let mut carried = Carried::default();
+    let mut turn = async |bed: &mut Bed, carried: &mut Carried| {
         // With nothing to do it waits.
-        let mut carried = Carried::default();
-        let _ = tokio::time::timeout(Duration::from_secs(1), bed.images.turn(&mut carried, &mut opened)).await;
+        let _ = tokio::time::timeout(Duration::from_secs(1), bed.images.turn(carried, &mut opened)).await;
         let rows = bed.images.ledger.bundles().await.unwrap();
         (rows.iter().map(|r| r.image).collect::<Vec<_>>(), bed.images.asking.borrow().iter().copied().collect::<Vec<_>>())
     };
-    assert_eq!(turn(&mut bed).await, (vec![], vec![image(2)]));
-    // It went again: the same offer holds.
-    bed.images.inventory.send_replace(here(vec![]));
-    assert_eq!(turn(&mut bed).await, (vec![image(1)], vec![image(2)]));
-    // What has a bundle has not come.
-    bed.images.inventory.send_replace(here(vec![image(1)]));
-    let told = bed.images.needed.borrow().clone();
-    assert_eq!(bed.images.lacking(&told, &bed.images.ledger.bundles().await.unwrap()).images, told.images);
+    // Its bundle has ended, and it has come.
+    bed.images.ledger.end_bundle(image(1), vec![]).await.unwrap();
+    carried.come.push((bed.images.ledger.bundles_ended(), image(1)));
+    assert_eq!(turn(&mut bed, &mut carried).await, (vec![], vec![image(2)]));
+    // They looked again, and it is lacking all the same: the same offer holds.
+    tell(&bed, 1);
+    assert_eq!(turn(&mut bed, &mut carried).await, (vec![image(1)], vec![image(2)]));
+    assert!(carried.come.is_empty());
 }
 
 #[tokio::test]

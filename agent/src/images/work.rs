@@ -444,8 +444,13 @@ async fn finish<E: Engine>(images: &Images<E>, row: &BundleRow, facts: &EngineFa
     let keeps = row.size <= images.keep_bundles;
     images.remove_files(|name| name.starts_with(&hex) && (!keeps || kept.file_name().is_none_or(|f| f != name)));
     steps::reached(Step::BundleTidied);
-    let present = images.engine.images().await?;
-    images.inventory.send_replace(Some(Inventory { images: present, ..Inventory::default() }));
+    // Nothing may fail any more. Those who need it look at the engine themselves when they are told.
+    images.inventory.send_modify(|inventory| {
+        if let Some(inventory) = inventory.as_mut().filter(|i| !i.images.contains(&image)) {
+            inventory.images.push(image);
+            inventory.images.sort_unstable();
+        }
+    });
     tracing::info!("image {} is in the engine and on the disk", image.digest().short());
     Ok(())
 }

@@ -18,6 +18,7 @@ mod store;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use skerry_reconcile::Order;
 use skerry_trust::TimeBound;
@@ -160,6 +161,7 @@ pub(crate) struct Ledger {
     #[cfg(feature = "simulation")]
     inline: Option<Arc<std::sync::Mutex<State>>>,
     views: Views,
+    ended: Arc<AtomicU64>,
 }
 
 /// What can be read without asking the thread.
@@ -183,7 +185,7 @@ impl Ledger {
         let (queue, mut requests) = mpsc::channel::<Work>(QUEUE);
         #[cfg(feature = "simulation")]
         if crate::simulate::machine().is_some() {
-            return Ok(Self { queue, inline: Some(Arc::new(std::sync::Mutex::new(state))), views });
+            return Ok(Self { queue, inline: Some(Arc::new(std::sync::Mutex::new(state))), views, ended: Arc::default() });
         }
         let run = move || {
             while let Some(work) = requests.blocking_recv() {
@@ -195,6 +197,7 @@ impl Ledger {
         std::thread::Builder::new().name("ledger".to_owned()).spawn(run).map_err(|source| FileError { path: folder.to_owned(), source })?;
         Ok(Self {
             queue,
+            ended: Arc::default(),
             #[cfg(feature = "simulation")]
             inline: None,
             views,
@@ -342,7 +345,14 @@ impl Ledger {
 
     /// Ends a bundle and puts the events that say why into the outbox, both or neither.
     pub(crate) async fn end_bundle(&self, image: ImageId, events: Vec<Event>) -> Result<(), LedgerError> {
-        self.ask(move |s| s.end_bundle(image, &events)).await
+        self.ask(move |s| s.end_bundle(image, &events)).await?;
+        self.ended.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+
+    /// How many bundles have ended since the ledger was opened: tells whether the engine was looked at before or after the end of one.
+    pub(crate) fn bundles_ended(&self) -> u64 {
+        self.ended.load(Ordering::Acquire)
     }
 }
 

@@ -31,7 +31,7 @@ impl<E: Engine + Clone + 'static> Allocator<E> {
         if let Some(why) = away {
             carried.look.gone(why);
         }
-        carried.interrupted |= carried.look.look(&node_label(&node)).await;
+        carried.interrupted |= carried.look.look(&node_label(&node), self.ledger.bundles_ended()).await;
         self.tell_engine(carried.look.away.clone());
         let (instances, images) = self.seen(carried).await?;
         let desired = self.ledger.desired();
@@ -81,8 +81,8 @@ impl<E: Engine + Clone + 'static> Allocator<E> {
             self.ledger.orders_done(orders.iter().map(|o| o.id).collect()).await?;
         }
         replace(&self.unknown, Some(Arc::new(unknown(&decision.memory, &decision.allocs, manifest.as_ref()))));
-        let known = carried.look.seen().is_some();
-        self.publish(&decision, with_refused(&decision, &desired, &refused), known, suspects);
+        let ended = carried.look.seen().map(|seen| seen.ended);
+        self.publish(&decision, with_refused(&decision, &desired, &refused), ended, suspects);
         let present = carried.look.away.is_none();
         if present {
             self.pin(&decision, carried).await;
