@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skerry_engine::Engine;
+use skerry_reconcile::NeededImage;
 use skerry_transfer::{Admission, Marks};
 use skerry_trust::{KeyRing, Role};
 use skerry_wire::node::Inventory;
@@ -158,14 +159,15 @@ impl<E: Engine> Images<E> {
         let told = self.needed.borrow().clone();
         self.terms.spending.keep(false).await?;
         let mut rows = self.ledger.bundles().await?;
-        let needed = lacking(&told, come);
+        come.retain(|(ended, _)| *ended > told.ended);
+        let needed = Needed { images: lacking(&told, come).cloned().collect(), ..Needed::clone(&told) };
         let is_needed = |image: &ImageId| needed.images.iter().any(|n| n.image == *image);
         waits.retain(|image, _| is_needed(image));
         if needed.known {
             self.forget_failed(is_needed).await?;
         }
         self.drop_unneeded(&needed, &mut rows, bases_of).await?;
-        let helped = self.take_offers(&needed, &mut rows, troubles).await?;
+        let helped = self.take_offers((&needed, come), &mut rows, troubles).await?;
         troubles.retain(|image, _| is_needed(image) || rows.iter().any(|r| r.image == *image));
         self.ask(&needed, &rows, &helped);
         self.collect(&needed, &rows, collector).await?;
@@ -219,7 +221,7 @@ impl<E: Engine> Images<E> {
         };
         let closes = closes.and_then(|at| self.instant(at));
         let image = row.image;
-        let worked = self.work_on(row, &told, troubles, (stage, closes)).await;
+        let worked = self.work_on(row, (&told, come), troubles, (stage, closes)).await;
         // What the try itself learned of the link is no reason for the next one.
         opened.mark_unchanged();
         if worked? {
@@ -237,17 +239,17 @@ impl<E: Engine> Images<E> {
         Some(Instant::now() + at.since(self.terms.spending.wall()?).duration())
     }
 
-    /// Works on one bundle, as long as nothing more urgent comes. True when its image has come. `told` is all that was needed when it was
-    /// chosen: what was above it then overtakes nothing.
+    /// Works on one bundle, as long as nothing more urgent comes than when it was chosen. True when its image has come.
     async fn work_on(
         &mut self,
         row: BundleRow,
-        told: &Needed,
+        (told, come): (&Needed, &Come),
         troubles: &mut BTreeMap<ImageId, Trouble>,
         (stage, closes): (Stage, Option<Instant>),
     ) -> Result<bool, LedgerError> {
         let image = row.image;
-        let above = |needed: &Needed| -> BTreeSet<ImageId> { needed.images.iter().map(|n| n.image).take_while(|i| *i != image).collect() };
+        let above =
+            |needed: &Needed| -> BTreeSet<ImageId> { lacking(needed, come).take_while(|n| n.image != image).map(|n| n.image).collect() };
         let result = {
             let work = work::work(self, &row, &stage);
             tokio::pin!(work);
@@ -415,7 +417,7 @@ impl<E: Engine> Images<E> {
     /// Keeps what the server offers, once it is proven. What kept bundles lead to need not be asked for: that is answered.
     async fn take_offers(
         &self,
-        needed: &Needed,
+        (needed, come): (&Needed, &Come),
         rows: &mut Vec<BundleRow>,
         troubles: &mut BTreeMap<ImageId, Trouble>,
     ) -> Result<BTreeSet<ImageId>, LedgerError> {
@@ -424,7 +426,7 @@ impl<E: Engine> Images<E> {
             if rows.iter().any(|r| r.image == image) {
                 continue;
             }
-            if let Some(row) = self.stored(image).await
+            if let Some(row) = self.stored(image, come).await
                 && troubles.get(&row.image).is_none_or(|t| t.faults < admission::TRIES)
             {
                 helped.insert(image);
@@ -495,13 +497,11 @@ impl<E: Engine> Images<E> {
     }
 }
 
-/// What is needed, without the images that came after those who need them looked. Such an image needs no second bundle; with one it would not
+/// The needed images without those that came after those who need them looked. Such an image needs no second bundle; with one it would not
 /// count as here.
-fn lacking(told: &Needed, come: &mut Come) -> Needed {
-    come.retain(|(ended, _)| *ended > told.ended);
-    let mut needed = told.clone();
-    needed.images.retain(|n| come.iter().all(|(_, image)| *image != n.image));
-    needed
+fn lacking<'a>(needed: &'a Needed, come: &'a Come) -> impl Iterator<Item = &'a NeededImage> {
+    let came = |image: ImageId| come.iter().any(|(ended, i)| *i == image && *ended > needed.ended);
+    needed.images.iter().filter(move |n| !came(n.image))
 }
 
 /// Until this instant; for ever when there is none.

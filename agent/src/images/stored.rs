@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use skerry_engine::Engine;
 use skerry_wire::{Digest, ImageId};
 
-use super::Images;
+use super::{Come, Images};
 use crate::blocking;
 use crate::fetch;
 use crate::ledger::BundleRow;
@@ -70,9 +70,11 @@ impl<E: Engine> Images<E> {
         all
     }
 
-    /// A kept bundle that leads to this image: its own when its bases are there, else that of a base.
-    pub(super) async fn stored(&self, image: ImageId) -> Option<BundleRow> {
-        let present: BTreeSet<ImageId> = self.inventory.borrow().iter().flat_map(|i| i.images.iter().copied()).collect();
+    /// A kept bundle that leads to this image, which is lacking: its own when its bases are there, else that of a base. What has just come is
+    /// there, whatever an older look at the engine saw.
+    pub(super) async fn stored(&self, image: ImageId, come: &Come) -> Option<BundleRow> {
+        let mut present: BTreeSet<ImageId> = self.inventory.borrow().iter().flat_map(|i| i.images.iter().copied()).collect();
+        present.extend(come.iter().map(|(_, image)| *image));
         let mut wanted = image;
         for _ in 0..CHAIN {
             let (row, lacking) = self.whole(wanted).await?;

@@ -147,7 +147,7 @@ async fn another_bundle_for_the_same_image_takes_the_place_of_the_first() {
     bed.offers.send_replace(offers_of(&bed.keys, new));
     let wanted = Needed { images: vec![needed(1)], ..Needed::default() };
     let (mut rows, mut troubles) = (vec![], BTreeMap::new());
-    images.take_offers(&wanted, &mut rows, &mut troubles).await.unwrap();
+    images.take_offers((&wanted, &vec![]), &mut rows, &mut troubles).await.unwrap();
     assert_eq!(images.ledger.bundles().await.unwrap(), rows);
     let names = |paths: &[PathBuf]| paths.iter().map(|p| p.file_name().unwrap().to_str().unwrap().to_owned()).collect();
     let kept: BTreeSet<String> = names(&[images.path(&image(1), &new), images.path(&image(2), &old)]);
@@ -192,7 +192,7 @@ async fn an_offer_that_led_nowhere_is_followed_again_only_after_another_answer()
     let mut troubles = BTreeMap::new();
     let mut turn = async || {
         let mut rows = vec![];
-        let helped = images.take_offers(&wanted, &mut rows, &mut troubles).await.unwrap();
+        let helped = images.take_offers((&wanted, &vec![]), &mut rows, &mut troubles).await.unwrap();
         images.ask(&wanted, &rows, &helped);
         assert_eq!(images.ledger.bundles().await.unwrap(), rows);
         (rows.len(), images.asking.borrow().len())

@@ -191,6 +191,8 @@ pub(super) async fn work<E: Engine>(images: &Images<E>, row: &BundleRow, stage: 
         tracing::info!("image {}: the bundle of {} bytes is here; reconstructing", image.digest().short(), row.size);
         make(images, row, &facts, bundle, &table).await?;
     }
+    // From here on it is let to its end.
+    stage.reconstructing.store(true, Ordering::Relaxed);
     if facts.info.containerd_store {
         // Somebody else's name kept it: it has its own again.
         images.engine.pin(&image, &image.digest().hex()).await?;
@@ -444,7 +446,7 @@ async fn finish<E: Engine>(images: &Images<E>, row: &BundleRow, facts: &EngineFa
     let keeps = row.size <= images.keep_bundles;
     images.remove_files(|name| name.starts_with(&hex) && (!keeps || kept.file_name().is_none_or(|f| f != name)));
     steps::reached(Step::BundleTidied);
-    // Nothing may fail any more. Those who need it look at the engine themselves when they are told.
+    // Nothing may fail any more. Those who need it look at the engine when they are told, which they must be when it was listed before, too.
     images.inventory.send_modify(|inventory| {
         if let Some(inventory) = inventory.as_mut().filter(|i| !i.images.contains(&image)) {
             inventory.images.push(image);

@@ -345,9 +345,14 @@ impl Ledger {
 
     /// Ends a bundle and puts the events that say why into the outbox, both or neither.
     pub(crate) async fn end_bundle(&self, image: ImageId, events: Vec<Event>) -> Result<(), LedgerError> {
-        self.ask(move |s| s.end_bundle(image, &events)).await?;
-        self.ended.fetch_add(1, Ordering::Release);
-        Ok(())
+        let ended = Arc::clone(&self.ended);
+        let end = move |s: &mut State| {
+            let result = s.end_bundle(image, &events);
+            // Here, so that it counts when nobody waits any more.
+            ended.fetch_add(1, Ordering::Release);
+            result
+        };
+        self.ask(end).await
     }
 
     /// How many bundles have ended since the ledger was opened: tells whether the engine was looked at before or after the end of one.

@@ -126,6 +126,7 @@ impl<E: Engine + Clone + 'static> Allocator<E> {
         instances.extend(seen.containers.iter().filter_map(observe));
         let mut images = seen.images.clone();
         if carried.look.away.is_none() {
+            // A look from before an image came is followed by another: what it changes here is a word to this loop, too.
             replace(&self.inventory, Some(Inventory { images: images.iter().copied().collect(), ..Inventory::default() }));
         }
         // An image whose bundle is still under way may be in the engine and not yet on the disk.
