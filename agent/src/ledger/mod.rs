@@ -348,7 +348,7 @@ impl Ledger {
         let ended = Arc::clone(&self.ended);
         let end = move |s: &mut State| {
             let result = s.end_bundle(image, &events);
-            // Here, so that it counts when nobody waits any more.
+            // Here, so that it counts when nobody waits any more. One that could not be written counts, too: that costs another look.
             ended.fetch_add(1, Ordering::Release);
             result
         };
